@@ -1,0 +1,136 @@
+"""Rectified flow as Open-Sora 1.2 uses it: timesteps shifted by size and length, and the guided Euler sampler.
+
+Liu et al. 2022 (rectified flow); the shift is that of Esser et al. 2024 (Stable Diffusion 3), extended over time.
+"""
+
+import torch
+
+OFFICIAL_BASE_RESOLUTION = 512 * 512
+OFFICIAL_BASE_NUM_FRAMES = 1
+NUM_TIMESTEPS = 1000
+
+
+def shift_ratio(
+    height,
+    width,
+    num_frames,
+    *,
+    scale=1.0,
+    base_resolution=OFFICIAL_BASE_RESOLUTION,
+    base_num_frames=OFFICIAL_BASE_NUM_FRAMES,
+):
+    """How much more noise this size and length need than the base does: √(area ratio) · √(length ratio), fp32 scalar.
+
+    height and width in pixels, num_frames in video frames. A video's length counts in latents, 5 for every full 17
+    frames. `base_resolution` (pixels of area) and `base_num_frames` are what a checkpoint was made for: 512² and 1 for
+    the official files.
+    """
+    height, width, num_frames = (torch.as_tensor(value).float() for value in (height, width, num_frames))
+    length = torch.ones_like(num_frames) if num_frames == 1 else num_frames // 17 * 5
+    return (height * width / base_resolution).sqrt() * (length / base_num_frames).sqrt() * scale
+
+
+def shift_timesteps(t, ratio):
+    """Move timesteps in 0…1000 toward noise (ratio > 1) or toward data (ratio < 1); 0 and 1000 stay."""
+    t = t / NUM_TIMESTEPS
+    # Rounding can lift the first timestep a hair above 1000, which no sampler expects.
+    return (ratio * t / (1 + (ratio - 1) * t) * NUM_TIMESTEPS).clamp(max=float(NUM_TIMESTEPS))
+
+
+def timesteps(
+    steps,
+    height,
+    width,
+    num_frames,
+    shift=True,
+    *,
+    scale=1.0,
+    base_resolution=OFFICIAL_BASE_RESOLUTION,
+    base_num_frames=OFFICIAL_BASE_NUM_FRAMES,
+):
+    """The `steps` timesteps of a run, 1000 downward, without the final 0: fp32 [steps]. Arguments as `shift_ratio`.
+
+    Raises ValueError when steps is below 1, or when a video has fewer than 17 frames (its shift would be 0).
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be at least 1")
+    t = torch.tensor([(1.0 - i / steps) * NUM_TIMESTEPS for i in range(steps)])
+    if not shift:
+        return t
+    ratio = shift_ratio(
+        height, width, num_frames, scale=scale, base_resolution=base_resolution, base_num_frames=base_num_frames
+    )
+    if ratio <= 0:
+        raise ValueError(f"num_frames is {int(num_frames)}; the timestep shift is defined for 1 frame and from 17 on")
+    return shift_timesteps(t, ratio)
+
+
+def add_noise(clean, noise, t):
+    """The straight path from data (t = 0) to noise (t = 1000): clean and noise [B, C, T, H, W], t [B]."""
+    t = (t.float() / NUM_TIMESTEPS).view(-1, 1, 1, 1, 1).to(clean.device)
+    return (1 - t) * clean + t * noise
+
+
+@torch.no_grad()
+def sample(
+    transformer,
+    z,
+    caption,
+    null_caption,
+    *,
+    caption_mask=None,
+    timesteps,
+    guidance,
+    frame_mask=None,
+    noise=None,
+    **sizes,
+):
+    """Open-Sora 1.2's guided Euler loop.
+
+    Args:
+        transformer: the network, called on [conditional, unconditional] halves.
+        z: [B, C, T, H, W], noise on the frames to generate and clean latents on those to keep.
+        caption: [B, L, caption_channels]; null_caption: the same shape, or [L, caption_channels].
+        caption_mask: [B, L]; both halves use it.
+        timesteps: [steps], falling from 1000, without the final 0.
+        guidance: v = v_uncond + guidance · (v_cond - v_uncond).
+        frame_mask: [B, T] in 0…1. A frame stays as it is, and is told timestep 0, while its value · 1000 < t;
+            then it is noised to t and generated. 1 generates from the start, 0 keeps the frame bit for bit.
+        noise: (step, shape) -> tensor, the draw for frames that wake at that step; left out: torch.randn.
+        sizes: fps, height, width, num_frames, each [B].
+
+    Returns:
+        The denoised latents [B, C, T, H, W].
+    """
+    B = z.shape[0]
+    if null_caption.ndim == 2:
+        null_caption = null_caption[None].expand(B, -1, -1)
+    captions = torch.cat([caption, null_caption.to(caption)])
+    mask2 = None if caption_mask is None else caption_mask.repeat(2, 1)
+    sizes = {name: value.repeat(2) for name, value in sizes.items() if value is not None}
+    ends = torch.cat([timesteps[1:], timesteps.new_zeros(1)])
+    awake = None if frame_mask is None else frame_mask == 1
+
+    for step, (t, t_next) in enumerate(zip(timesteps, ends)):
+        rows = t.to(z.device).repeat(B)
+        active = None
+        if frame_mask is not None:
+            active = frame_mask * NUM_TIMESTEPS >= rows[:, None]
+            draw = torch.randn_like(z) if noise is None else noise(step, z.shape).to(z)
+            waking = (active & ~awake)[:, None, :, None, None]
+            z = torch.where(waking, add_noise(z, draw, rows), z)
+            awake = active
+
+        velocity = transformer(
+            torch.cat([z, z]),
+            rows.repeat(2),
+            captions,
+            caption_mask=mask2,
+            frame_mask=None if active is None else active.repeat(2, 1),
+            **sizes,
+        )[:, : z.shape[1]]
+        conditional, unconditional = velocity.chunk(2)
+        velocity = unconditional + guidance * (conditional - unconditional)
+        moved = z + velocity * ((t - t_next) / NUM_TIMESTEPS)
+        z = moved if active is None else torch.where(active[:, None, :, None, None], moved, z)
+    return z

@@ -1,0 +1,217 @@
+"""Layers shared by the transformers of this family: embeddings, attention, modulation."""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def matmul_attention(q, k, v, mask=None):
+    """Softmax attention written out: softmax(q kᵀ / √d) v.
+
+    q, k, v are [B, heads, N, head_dim]; mask is bool and broadcasts to [B, heads, N, M], True where a query may attend.
+    On a CPU its backward pass is faster than the fused kernel's for the short sequences of small models.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.float().softmax(dim=-1).to(v.dtype) @ v
+
+
+def fused_attention(q, k, v, mask=None):
+    """PyTorch's fused attention; shapes as in `matmul_attention`."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+@functools.cache
+def timestep_frequencies():
+    """The 128 frequencies exp(-ln(10000) · i / 128) of the timestep embedding, fp32, bit for bit the original's.
+
+    At t = 1000 the last bit of a frequency turns an angle by 6e-5, so it shows in the output (1e-6 of its range). We
+    round the exponential correctly and the same way on every machine; 13 and 44 lie within 3% of a tie, where the
+    vectorised exponential that the reference runs used rounds up.
+    """
+    exponents = -math.log(10000.0) * torch.arange(128, dtype=torch.float32) / 128
+    frequencies = exponents.double().exp().float()
+    for index in (13, 44):
+        frequencies[index] = torch.nextafter(frequencies[index], torch.tensor(math.inf))
+    return frequencies
+
+
+def sinusoidal_embedding(values):
+    """Embed scalars [B] as [B, 256]: cosines first, then sines, always in fp32 (Vaswani et al. 2017, as in DiT)."""
+    angles = values.float()[:, None] * timestep_frequencies().to(values.device)[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def position_embedding_2d(dim, height, width, scale, base_size, device=None, inverse_frequencies=None):
+    """Sine-cosine positions of a token grid, [1, height * width, dim] in fp32.
+
+    The grid is stretched to `base_size` tokens a side and divided by `scale`, the image's side relative to the
+    resolution the model was born at, so that one checkpoint serves every size (Open-Sora 1.1 and later).
+    Width comes before height in the channels, sines before cosines.
+    """
+    if inverse_frequencies is None:
+        half = dim // 2
+        inverse_frequencies = 1.0 / (10000 ** (torch.arange(0, half, 2, device=device).float() / half))
+
+    def axis(length):
+        positions = torch.arange(length, device=device) / scale * (base_size / length)
+        angles = positions[:, None] * inverse_frequencies[None].to(positions)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    across, down = axis(width), axis(height)
+    grid = torch.cat([across[None].expand(height, -1, -1), down[:, None].expand(-1, width, -1)], dim=-1)
+    return grid.reshape(1, height * width, dim)
+
+
+def rope_frequencies(dim, theta=10000.0, device=None):
+    """The dim // 2 rotary frequencies of Su et al. 2021, fp32."""
+    return 1.0 / (theta ** (torch.arange(0, dim, 2, device=device).float() / dim))
+
+
+def apply_rope(x, frequencies):
+    """Rotate neighbouring channel pairs of x [..., N, D] by position 0…N-1 times `frequencies` [D / 2]."""
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequencies.to(x.device).float()
+    angles = angles.repeat_interleave(2, dim=-1)
+    pairs = x.unflatten(-1, (-1, 2))
+    turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
+    return (x * angles.cos() + turned * angles.sin()).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension, in fp32 whatever the model's dtype (Zhang & Sennrich 2019)."""
+
+    def __init__(self, dim, eps=1e-6, dtype=None, device=None):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim, dtype=dtype, device=device))
+
+    def forward(self, x):
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight.to(dtype=x.dtype, device=x.device) * wide.to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over [B, N, C] with normalised queries and keys; `rope` rotates them after the norm."""
+
+    def __init__(self, dim, num_heads, qk_norm, operations, attention, dtype=None, device=None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention = attention
+        self.qkv = operations.Linear(dim, 3 * dim, dtype=dtype, device=device)
+        self.q_norm = RMSNorm(dim // num_heads, dtype=dtype, device=device) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(dim // num_heads, dtype=dtype, device=device) if qk_norm else nn.Identity()
+        self.proj = operations.Linear(dim, dim, dtype=dtype, device=device)
+
+    def forward(self, x, rope=None):
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = apply_rope(q, rope), apply_rope(k, rope)
+        return self.proj(self.attention(q, k, v, None).transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Video tokens [B, N, C] attend to caption tokens [B, L, C]; mask is bool [B, 1, 1, L] or None."""
+
+    def __init__(self, dim, num_heads, operations, attention, dtype=None, device=None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention = attention
+        self.q_linear = operations.Linear(dim, dim, dtype=dtype, device=device)
+        self.kv_linear = operations.Linear(dim, 2 * dim, dtype=dtype, device=device)
+        self.proj = operations.Linear(dim, dim, dtype=dtype, device=device)
+
+    def forward(self, x, caption, mask=None):
+        q = self.q_linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.kv_linear(caption).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(self.attention(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Linear, tanh-GELU, Linear."""
+
+    def __init__(self, dim, hidden_dim, out_dim, operations, dtype=None, device=None):
+        super().__init__()
+        self.fc1 = operations.Linear(dim, hidden_dim, dtype=dtype, device=device)
+        self.fc2 = operations.Linear(hidden_dim, out_dim, dtype=dtype, device=device)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class ScalarEmbedder(nn.Module):
+    """A scalar per sample (timestep, frames per second) to [B, hidden_size]: sinusoids, Linear, SiLU, Linear."""
+
+    def __init__(self, hidden_size, operations, dtype=None, device=None):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            operations.Linear(256, hidden_size, dtype=dtype, device=device),
+            nn.SiLU(),
+            operations.Linear(hidden_size, hidden_size, dtype=dtype, device=device),
+        )
+
+    def forward(self, values, dtype):
+        return self.mlp(sinusoidal_embedding(values).to(dtype))
+
+
+class CaptionEmbedder(nn.Module):
+    """Projects text features, and keeps the null caption that stands for "no prompt" in classifier-free guidance."""
+
+    def __init__(self, caption_channels, hidden_size, max_length, operations, dtype=None, device=None):
+        super().__init__()
+        self.y_proj = Mlp(caption_channels, hidden_size, hidden_size, operations, dtype=dtype, device=device)
+        null_caption = torch.randn(max_length, caption_channels, device=device) / caption_channels**0.5
+        self.register_buffer("y_embedding", null_caption.to(dtype) if dtype is not None else null_caption)
+
+    def forward(self, caption):
+        return self.y_proj(caption)
+
+
+class PatchEmbed3D(nn.Module):
+    """Latents [B, C, T, H, W] to tokens [B, T, S, hidden_size]; sizes must be multiples of the patch."""
+
+    def __init__(self, patch_size, in_channels, hidden_size, operations, dtype=None, device=None):
+        super().__init__()
+        self.proj = operations.Conv3d(
+            in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, dtype=dtype, device=device
+        )
+
+    def forward(self, x):
+        return self.proj(x).flatten(3).permute(0, 2, 3, 1)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the projection back to patches; modulation is by t itself, not by the block's t."""
+
+    def __init__(self, hidden_size, out_dim, operations, dtype=None, device=None):
+        super().__init__()
+        self.linear = operations.Linear(hidden_size, out_dim, dtype=dtype, device=device)
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden_size, dtype=dtype, device=device))
+
+    def forward(self, x, t, t_kept=None, frame_mask=None):
+        """x [B, T, S, C], t and t_kept [B, 1, C], frame_mask bool [B, T, 1, 1], True where t holds and not t_kept."""
+        h = self._modulated(x, t)
+        if frame_mask is not None:
+            # Kept frames pass the norm twice: the original does so, and its released weights were trained with it.
+            h = torch.where(frame_mask, h, self._modulated(h, t_kept))
+        return self.linear(h)
+
+    def _modulated(self, x, t):
+        shift, scale = (self.scale_shift_table.to(x) + t[:, :, None]).unbind(2)
+        return modulate(layer_norm(x), shift, scale)
+
+
+def layer_norm(x):
+    """LayerNorm without weights, eps 1e-6."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def modulate(x, shift, scale):
+    """Adaptive layer norm's affine part: x [B, T, S, C], shift and scale [B, T or 1, C]."""
+    return x * (1 + scale[:, :, None]) + shift[:, :, None]

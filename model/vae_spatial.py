@@ -1,0 +1,200 @@
+"""The 2D variational autoencoder that looks at one frame at a time (Stable Diffusion's AutoencoderKL).
+
+Rombach et al. 2022; module names follow the diffusers checkpoint layout. Sizes come from `SpatialConfig`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """Sizes of the 2D VAE: channels of each level, residual blocks a level, GroupNorm groups."""
+
+    block_out_channels: tuple = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 4
+    norm_groups: int = 32
+
+
+class Resnet(nn.Module):
+    """norm, SiLU, conv, twice, plus the input."""
+
+    def __init__(self, channels_in, channels_out, groups, ops, **weights):
+        super().__init__()
+        self.norm1 = ops.GroupNorm(groups, channels_in, eps=1e-6, **weights)
+        self.conv1 = ops.Conv2d(channels_in, channels_out, 3, padding=1, **weights)
+        self.norm2 = ops.GroupNorm(groups, channels_out, eps=1e-6, **weights)
+        self.conv2 = ops.Conv2d(channels_out, channels_out, 3, padding=1, **weights)
+        self.conv_shortcut = (
+            ops.Conv2d(channels_in, channels_out, 1, **weights) if channels_in != channels_out else None
+        )
+
+    def forward(self, x):
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Attention(nn.Module):
+    """Single-head attention over the pixels of the lowest resolution."""
+
+    def __init__(self, channels, groups, ops, **weights):
+        super().__init__()
+        self.group_norm = ops.GroupNorm(groups, channels, eps=1e-6, **weights)
+        self.to_q = ops.Linear(channels, channels, **weights)
+        self.to_k = ops.Linear(channels, channels, **weights)
+        self.to_v = ops.Linear(channels, channels, **weights)
+        self.to_out = nn.ModuleList([ops.Linear(channels, channels, **weights)])
+
+    def forward(self, x):
+        pixels = self.group_norm(x).flatten(2).transpose(1, 2)[:, None]
+        h = F.scaled_dot_product_attention(self.to_q(pixels), self.to_k(pixels), self.to_v(pixels))
+        return x + self.to_out[0](h[:, 0]).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block."""
+
+    def __init__(self, channels, groups, ops, **weights):
+        super().__init__()
+        self.attentions = nn.ModuleList([Attention(channels, groups, ops, **weights)])
+        self.resnets = nn.ModuleList(Resnet(channels, channels, groups, ops, **weights) for _ in range(2))
+
+    def forward(self, x):
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class Downsample(nn.Module):
+    """Stride-2 convolution, padded on the right and at the bottom only."""
+
+    def __init__(self, channels, ops, **weights):
+        super().__init__()
+        self.conv = ops.Conv2d(channels, channels, 3, stride=2, **weights)
+
+    def forward(self, x):
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a convolution."""
+
+    def __init__(self, channels, ops, **weights):
+        super().__init__()
+        self.conv = ops.Conv2d(channels, channels, 3, padding=1, **weights)
+
+    def forward(self, x):
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """Residual blocks of one resolution, then a change of resolution or none."""
+
+    def __init__(self, channels_in, channels_out, layers, groups, ops, resample, **weights):
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            Resnet(channels_in if i == 0 else channels_out, channels_out, groups, ops, **weights) for i in range(layers)
+        )
+        if resample is Downsample:
+            self.downsamplers = nn.ModuleList([Downsample(channels_out, ops, **weights)])
+        elif resample is Upsample:
+            self.upsamplers = nn.ModuleList([Upsample(channels_out, ops, **weights)])
+
+    def forward(self, x):
+        for resnet in self.resnets:
+            x = resnet(x)
+        for resample in [*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())]:
+            x = resample(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """[B, 3, H, W] in -1…1 to the posterior's moments [B, 2 · latent, H / 8, W / 8]."""
+
+    def __init__(self, config, ops, **weights):
+        super().__init__()
+        channels, groups = config.block_out_channels, config.norm_groups
+        self.conv_in = ops.Conv2d(3, channels[0], 3, padding=1, **weights)
+        self.down_blocks = nn.ModuleList(
+            Level(
+                channels[max(i - 1, 0)],
+                channels[i],
+                config.layers_per_block,
+                groups,
+                ops,
+                Downsample if i < len(channels) - 1 else None,
+                **weights,
+            )
+            for i in range(len(channels))
+        )
+        self.mid_block = Middle(channels[-1], groups, ops, **weights)
+        self.conv_norm_out = ops.GroupNorm(groups, channels[-1], eps=1e-6, **weights)
+        self.conv_out = ops.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1, **weights)
+
+    def forward(self, x):
+        x = self.conv_in(x)
+        for level in self.down_blocks:
+            x = level(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents [B, latent, H / 8, W / 8] to pixels [B, 3, H, W]."""
+
+    def __init__(self, config, ops, **weights):
+        super().__init__()
+        channels, groups = config.block_out_channels[::-1], config.norm_groups
+        self.conv_in = ops.Conv2d(config.latent_channels, channels[0], 3, padding=1, **weights)
+        self.mid_block = Middle(channels[0], groups, ops, **weights)
+        self.up_blocks = nn.ModuleList(
+            Level(
+                channels[max(i - 1, 0)],
+                channels[i],
+                config.layers_per_block + 1,
+                groups,
+                ops,
+                Upsample if i < len(channels) - 1 else None,
+                **weights,
+            )
+            for i in range(len(channels))
+        )
+        self.conv_norm_out = ops.GroupNorm(groups, channels[-1], eps=1e-6, **weights)
+        self.conv_out = ops.Conv2d(channels[-1], 3, 3, padding=1, **weights)
+
+    def forward(self, z):
+        x = self.mid_block(self.conv_in(z))
+        for level in self.up_blocks:
+            x = level(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+class AutoencoderKL(nn.Module):
+    """Encoder and decoder of single images with a Gaussian posterior between them."""
+
+    def __init__(self, config=SpatialConfig(), operations=None, dtype=None, device=None):
+        super().__init__()
+        ops, weights = operations or nn, dict(dtype=dtype, device=device)
+        latent = config.latent_channels
+        self.encoder = Encoder(config, ops, **weights)
+        self.decoder = Decoder(config, ops, **weights)
+        self.quant_conv = ops.Conv2d(2 * latent, 2 * latent, 1, **weights)
+        self.post_quant_conv = ops.Conv2d(latent, latent, 1, **weights)
+
+    def encode(self, images):
+        """Posterior moments (mean, then log variance) of images [B, 3, H, W]."""
+        return self.quant_conv(self.encoder(images))
+
+    def decode(self, latents):
+        """Images [B, 3, 8 h, 8 w] from latents [B, C, h, w]."""
+        return self.decoder(self.post_quant_conv(latents))
+
+
+def draw_posterior(moments, noise=None):
+    """The Gaussian's mode, or with `noise` (shape of the mean) a sample of it; moments [B, 2C, …]."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    if noise is None:
+        return mean
+    return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise

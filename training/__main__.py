@@ -1,0 +1,125 @@
+"""Command line of the trainers: `python -m <pack>.training --tokenizer DIR` makes the tiny bundled model from nothing."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy
+import safetensors.torch
+import torch
+
+from ..model import load_transformer, load_vae
+from ..model.loading import read_file
+from . import latents as latents_module
+from . import text_encoder as text
+from .evaluate import Pipeline, evaluate, evaluate_in_betweens
+from .export import BUNDLED, export, latent_rgb_factors
+from .judge import contact_sheet
+from .shapes import RESOLUTIONS
+from .train_transformer import FLOW, train_transformer
+from .train_vae import TINY as TINY_VAE
+from .train_vae import held_out_psnr, train_vae
+
+STAGES = ("text_encoder", "vae", "latents", "transformer", "evaluate")
+
+
+def make_text_encoder(folder, tokenizer):
+    """Train the tiny T5 into folder/text_encoder.safetensors."""
+    state_dict, config = text.train_text_encoder(tokenizer)
+    text.save_text_encoder(state_dict, config, folder / "text_encoder.safetensors")
+
+
+def make_vae(folder, steps):
+    """Train the tiny VAE into folder/vae.safetensors, with a preview's colours fitted on its own decodes."""
+    vae = train_vae(folder / "vae", **steps)
+    rng = numpy.random.default_rng(1)
+    samples = latents_module.encode_bucket(vae, rng, 96, *RESOLUTIONS[0], 17).latents
+    factors, bias = latent_rgb_factors(vae, samples)
+    config = {
+        "spatial_norm_groups": TINY_VAE.spatial.norm_groups,
+        "temporal_norm_groups": TINY_VAE.temporal.norm_groups,
+    }
+    about = {"latent_rgb_factors": factors, "latent_rgb_factors_bias": bias}
+    title = "Tiny video VAE of the moving shapes"
+    export(vae, folder / "vae.safetensors", kind="vae", family=vae.family, title=title, config=config, **about)
+
+
+def open_vae(folder):
+    """The exported VAE, in fp32."""
+    state_dict, metadata = read_file(folder / "vae.safetensors")
+    return load_vae({k: v.float() for k, v in state_dict.items()}, metadata["opensora"]["config"]), metadata["opensora"]
+
+
+def open_text_encoder(folder, tokenizer):
+    """The exported text encoder in fp32, and its tokenizer."""
+    state_dict = safetensors.torch.load_file(folder / "text_encoder.safetensors")
+    return text.load_model(state_dict, text.CONFIG), text.load_tokenizer(tokenizer)
+
+
+def make_transformer(folder, tokenizer, steps):
+    """Train the tiny STDiT3 on the encoded clips into folder/transformer.safetensors."""
+    vae_about = open_vae(folder)[1]
+    buckets = latents_module.load(folder / "latents")
+    transformer = train_transformer(folder / "transformer", buckets, *open_text_encoder(folder, tokenizer), **steps)
+    colors = {name: vae_about[name] for name in ("latent_rgb_factors", "latent_rgb_factors_bias")}
+    title = "Tiny STDiT3 of the moving shapes"
+    path = folder / "transformer.safetensors"
+    export(transformer, path, kind="transformer", family=transformer.family, title=title, flow=FLOW, **colors)
+
+
+def report(folder, tokenizer, count):
+    """Score the exported files on held-out captions; write scores.json and a contact sheet of the first 24 samples."""
+    vae, _ = open_vae(folder)
+    state_dict, _ = read_file(folder / "transformer.safetensors")
+    transformer = load_transformer({key: value.float() for key, value in state_dict.items()})
+    pipeline = Pipeline(transformer, vae, *open_text_encoder(folder, tokenizer), FLOW)
+    scores, videos, trials = evaluate(pipeline, count)
+    scores |= evaluate_in_betweens(pipeline)
+    scores |= {"vae_psnr": held_out_psnr(vae), "vae_psnr_34_frames": held_out_psnr(vae, num_frames=34)}
+    (folder / "scores.json").write_text(json.dumps(scores, indent=1))
+    contact_sheet(videos[:24], [trial.text for trial in trials[:24]], folder / "contact_sheet.png")
+    print(json.dumps(scores, indent=1))
+
+
+def main():
+    """Run the stages that have not run yet in `--folder`; stop and start again at will."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--tokenizer", required=True, help="folder of the T5 tokenizer, as ComfyUI brings it")
+    parser.add_argument("--folder", type=Path, default=Path("tiny_run"), help="where checkpoints and logs go")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
+    parser.add_argument("--vae-steps", type=int, help="steps of the VAE's training")
+    parser.add_argument("--clips", type=int, default=7200, help="clips to encode for the transformer")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="encode part I of N of the clips")
+    parser.add_argument("--transformer-steps", type=int, help="steps of the transformer's training")
+    parser.add_argument("--trials", type=int, default=128, help="held-out captions to score")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
+    parser.add_argument("--install", action="store_true", help="copy the finished files into the pack")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    folder = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = {name: {"steps": n} if n else {} for name, n in vars(options).items() if name.endswith("_steps")}
+    work = {
+        "text_encoder": lambda: make_text_encoder(folder, options.tokenizer),
+        "vae": lambda: make_vae(folder, steps["vae_steps"]),
+        "latents": lambda: latents_module.build(
+            open_vae(folder)[0], folder / "latents", options.clips, parts=options.part
+        ),
+        "transformer": lambda: make_transformer(folder, options.tokenizer, steps["transformer_steps"]),
+        "evaluate": lambda: report(folder, options.tokenizer, options.trials),
+    }
+    for stage in options.stages:
+        if (folder / f"{stage}.safetensors").exists():
+            continue
+        started = time.monotonic()
+        work[stage]()
+        print(f"{stage}: {time.monotonic() - started:.0f} s", flush=True)
+    if options.install:
+        for name in ("text_encoder", "vae", "transformer"):
+            (BUNDLED / f"{name}.safetensors").write_bytes((folder / f"{name}.safetensors").read_bytes())
+
+
+if __name__ == "__main__":
+    main()

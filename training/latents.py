@@ -1,0 +1,107 @@
+"""The training set of the tiny transformer: scenes rendered and encoded once, grouped by shape into buckets.
+
+Each clip also brings "stills": the encodings that a lone image gets when an artist pins it to a frame, repeated over
+its 17-frame chunk. They stand in for the clip's own latents where training keeps a frame.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy
+import torch
+
+from .shapes import RESOLUTIONS, Scene, render, sample_scene
+
+
+@dataclass
+class Bucket:
+    """Clips of one size and length: latents [N, 4, T, h, w], stills likewise with a bool [N, T] of where they exist."""
+
+    height: int
+    width: int
+    num_frames: int
+    latents: torch.Tensor
+    stills: torch.Tensor
+    has_still: torch.Tensor
+    scenes: list[Scene] = field(repr=False)
+
+
+def last_frame_of(latent, chunk_frames=17, chunk_latents=5, factor=4):
+    """The last video frame that latent frame `latent` covers."""
+    chunk, place = divmod(latent, chunk_latents)
+    return chunk * chunk_frames + place * factor
+
+
+@torch.no_grad()
+def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
+    """Render and encode `count` training scenes of one size and length."""
+    parts = {"latents": [], "stills": [], "has_still": []}
+    scenes = []
+    for start in range(0, count, batch):
+        group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
+        video = torch.stack([render(scene) for scene in group]).permute(0, 4, 1, 2, 3).float() * 2 - 1
+        flat = vae.encode_frames(video)
+        z = _temporal(vae, flat)
+        stills, has_still = torch.zeros_like(z), torch.zeros(z.shape[0], z.shape[2], dtype=torch.bool)
+        if num_frames > 1:
+            for latent in {0, z.shape[2] - 1, int(rng.integers(z.shape[2]))}:
+                frame = flat[:, :, last_frame_of(latent)][:, :, None]
+                chunk = _temporal(vae, frame if latent % vae.chunk_latents == 0 else frame.repeat(1, 1, 17, 1, 1))
+                stills[:, :, latent] = chunk[:, :, latent % vae.chunk_latents]
+                has_still[:, latent] = True
+        parts["latents"].append(z)
+        parts["stills"].append(stills)
+        parts["has_still"].append(has_still)
+        scenes += group
+    return Bucket(height, width, num_frames, **{name: torch.cat(value) for name, value in parts.items()}, scenes=scenes)
+
+
+def _temporal(vae, flat):
+    """Normalised latents (posterior mode) of 2D latents [B, 4, T, h, w], chunk by chunk."""
+    z = torch.cat(
+        [vae.temporal_vae.encode(chunk).chunk(2, dim=1)[0] for chunk in flat.split(vae.chunk_frames, dim=2)], dim=2
+    )
+    return (z - vae.shift) / vae.scale
+
+
+# (frames, share of all clips); the square size, the default, gets half of each, the two others a quarter.
+LENGTHS = ((17, 0.62), (34, 0.16), (1, 0.22))
+
+
+def build(vae, folder, count=8000, seed=0, parts=(0, 1)):
+    """Encode `count` clips into one file a bucket under `folder`, or load those already there; returns the buckets.
+
+    `parts` = (index, of) splits the buckets' clips over processes that each write their own files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    index, of = parts
+    for frames, share in LENGTHS:
+        for place, (height, width) in enumerate(RESOLUTIONS):
+            path = folder / f"{frames}x{height}x{width}.{index}.pt"
+            if path.exists():
+                continue
+            number = int(count * share * (0.5 if place == 0 else 0.25)) // of
+            rng = numpy.random.default_rng((seed, index, frames, height, width))
+            bucket = encode_bucket(vae, rng, number, height, width, frames)
+            temporary = path.with_suffix(".tmp")
+            torch.save(vars(bucket), temporary)
+            temporary.replace(path)
+            print(f"encoded {number} clips of {frames} frames at {width}×{height}", flush=True)
+
+
+def load(folder):
+    """All buckets under `folder`, clips of the same size and length joined."""
+    groups = {}
+    for path in sorted(Path(folder).glob("*.pt")):
+        # Our own files, with Scene objects in them: not weights from elsewhere.
+        groups.setdefault(path.name.split(".")[0], []).append(Bucket(**torch.load(path, weights_only=False)))
+    buckets = []
+    for same in groups.values():
+        first = same[0]
+        first.latents = torch.cat([bucket.latents for bucket in same])
+        first.stills = torch.cat([bucket.stills for bucket in same])
+        first.has_still = torch.cat([bucket.has_still for bucket in same])
+        first.scenes = [scene for bucket in same for scene in bucket.scenes]
+        buckets.append(first)
+    return buckets

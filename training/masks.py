@@ -1,0 +1,55 @@
+"""Which latent frames a training sample keeps: the mask strategies of Open-Sora's training."""
+
+import numpy
+import torch
+
+# How often each strategy is drawn; the rest generates every frame. The names are the original's (its "intepolate" too).
+TINY_RATIOS = {
+    "image_head": 0.12,
+    "image_tail": 0.04,
+    "image_head_tail": 0.16,
+    "image_random": 0.03,
+    "quarter_head": 0.03,
+    "quarter_tail": 0.02,
+    "quarter_head_tail": 0.03,
+    "quarter_random": 0.02,
+    "random": 0.03,
+    "intepolate": 0.02,
+}
+
+
+def frame_mask(name, num_frames, rng: numpy.random.Generator):
+    """Bool [T], True where a latent frame is generated, for one strategy.
+
+    `image_*` keep one frame, `quarter_*` up to a quarter of them, at the head, the tail, both or anywhere; `random`
+    keeps each with a random probability, `intepolate` every second one; "identity" keeps none.
+    """
+    mask = torch.ones(num_frames, dtype=torch.bool)
+    if num_frames <= 1 or name == "identity":
+        return mask
+    if name == "random":
+        mask = torch.from_numpy(rng.random(num_frames) > rng.uniform(0.1, 0.9))
+        mask[-1] |= not mask.any()
+        return mask
+    if name == "intepolate":
+        mask[rng.integers(2) :: 2] = False
+        return mask
+    size = 1 if name.startswith("image") else int(rng.integers(1, max(num_frames // 4, 1) + 1))
+    place = name.split("_", 1)[1]
+    if place == "random":
+        start = int(rng.integers(num_frames - size + 1))
+        mask[start : start + size] = False
+    if place in ("head", "head_tail"):
+        mask[:size] = False
+    if place in ("tail", "head_tail"):
+        mask[-size:] = False
+    return mask
+
+
+def draw_frame_mask(num_frames, rng, ratios=None):
+    """Bool [T] of a strategy drawn by `ratios` (name → probability; what is left of 1 generates everything)."""
+    ratios = TINY_RATIOS if ratios is None else ratios
+    if sum(ratios.values()) > 1 + 1e-6:
+        raise ValueError(f"ratios add up to {sum(ratios.values()):.3f}; they must not exceed 1")
+    names = [*ratios, "identity"]
+    return frame_mask(rng.choice(names, p=[*ratios.values(), 1 - sum(ratios.values())]), num_frames, rng)
