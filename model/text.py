@@ -10,7 +10,10 @@ CAMERA_MOTIONS = ("pan left", "pan right", "tilt up", "tilt down", "zoom in", "z
 
 _SITE = r"[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)"
 _FILE = r"(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
-_DASHES = r"\u002D\u058A\u05BE\u1400\u1806\u2010-\u2015\u2E17\u2E1A\u2E3A\u2E3B\u2E40\u301C\u3030\u30A0\uFE31\uFE32\uFE58\uFE63\uFF0D"
+_DASHES = (
+    r"\u002D\u058A\u05BE\u1400\u1806\u2010-\u2015\u2E17\u2E1A\u2E3A\u2E3B\u2E40\u301C\u3030\u30A0"
+    r"\uFE31\uFE32\uFE58\uFE63\uFF0D"
+)
 
 # The rules of DeepFloyd IF, which PixArt and Open-Sora trained with: (pattern, replacement, what it is for). Their
 # order matters, and so do their oddities: the models have seen captions with exactly these changes.

@@ -67,7 +67,7 @@ class _Prose(HTMLParser):
 def _character(code):
     """The character that a page author meant by `code`: below 256 a Windows-1252 byte, above it Unicode."""
     try:
-        return bytes([code]).decode("cp1252") if code < 256 else chr(code)
+        return bytes([code]).decode("cp1252") if 0 < code < 256 else chr(code or 0xFFFD)
     except (UnicodeDecodeError, ValueError, OverflowError):
         return "\ufffd"
 

@@ -1,4 +1,7 @@
-"""Trains the tiny video VAE with an edge-weighted L1: first single frames, then space and time jointly."""
+"""Trains the tiny video VAE: the 2D VAE on single frames, the temporal VAE on its latents, then both together."""
+
+import math
+from pathlib import Path
 
 import numpy
 import torch
@@ -18,8 +21,8 @@ TINY = VideoVAEConfig(
 )
 DECODED_FRAMES = 4  # of a clip, drawn at random: decoding all would double the cost of a step
 EDGE_WEIGHT = 3.0
-KL_WEIGHT = 1e-5
-SPATIAL_SHARE = 0.28  # of all steps
+NOISE = 0.05  # on latents in training, against latents of about unit scale
+STEPS = (760, 900, 600)
 
 
 def clips(rng, count, num_frames, split="train", resolution=None):
@@ -53,54 +56,98 @@ def spatial_loss(vae, frames):
     """Edge-weighted L1 of single frames [N, 3, H, W] through the 2D VAE alone."""
     spatial = vae.spatial_vae["module"]
     mean, log_variance = spatial.encode(frames).chunk(2, dim=1)
-    decoded = spatial.decode(mean + 0.05 * torch.randn_like(mean))
-    # The 2D posterior's width is never used: only keep it from drifting, and the latents near unit scale.
-    regular = 1e-3 * (mean.square().mean() - 1).clamp(min=0) + 1e-6 * log_variance.square().mean()
-    return reconstruction_error(decoded, frames) + regular, psnr(decoded.detach(), frames)
+    decoded = spatial.decode(mean + NOISE * torch.randn_like(mean))
+    error = reconstruction_error(decoded, frames)
+    return error + regulariser(mean, log_variance), psnr(decoded.detach(), frames)
 
 
-def joint_loss(vae, video, train_encoder=True):
-    """Edge-weighted L1 of some decoded frames and the KL of the temporal posterior, on one chunk [B, 3, T, H, W]."""
-    B, _, T, _, _ = video.shape
-    with torch.set_grad_enabled(train_encoder):
-        flat = vae.encode_frames(video)
-    moments = vae.temporal_vae.encode(flat)
-    mean, log_variance = moments.chunk(2, dim=1)
-    log_variance = log_variance.clamp(-30, 20)
-    z = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1).mean()
-    x = vae.temporal_vae.decode(z, T)
+def temporal_loss(vae, flat, frames=None):
+    """Error of 2D latents [B, 4, T, h, w] through the temporal VAE and, with `frames`, of the pixels they decode to."""
+    temporal, T = vae.temporal_vae, flat.shape[2]
+    mean, log_variance = temporal.encode(flat).chunk(2, dim=1)
+    x = temporal.decode(mean + NOISE * torch.randn_like(mean), T)
+    error = (x - flat) / SPATIAL_FACTOR
+    loss = (error.abs() + 4 * error.square()).mean() + regulariser(mean, log_variance)
+    if frames is None:
+        return loss, 0.0
     keep = torch.randperm(T)[: min(T, DECODED_FRAMES)]
-    target = video[:, :, keep].transpose(1, 2).flatten(0, 1)
+    target = frames[:, :, keep].transpose(1, 2).flatten(0, 1)
     decoded = vae.spatial_vae["module"].decode(x[:, :, keep].transpose(1, 2).flatten(0, 1) / SPATIAL_FACTOR)
-    return reconstruction_error(decoded, target) + KL_WEIGHT * kl / T, psnr(decoded.detach(), target)
+    return 0.1 * loss + reconstruction_error(decoded, target), psnr(decoded.detach(), target)
 
 
-def loss_at(step, steps, vae, rng, batch):
-    """The first third: single frames. Then mostly full chunks, some images and partial chunks, for any frame count."""
-    if step < steps * SPATIAL_SHARE:
-        return spatial_loss(vae, clips(rng, 8 * batch, 1)[:, :, 0])
-    kind = step % 10
-    if kind == 3:
-        return joint_loss(vae, clips(rng, 3 * batch, 1))
-    video = clips(rng, batch, 17)
-    if kind == 5:
-        return joint_loss(vae, video[:, :, : int(rng.choice([4, 8, 12, 16]))])
-    return joint_loss(vae, video, train_encoder=step % 3 == 0)
+def regulariser(mean, log_variance):
+    """Keeps latents near unit scale and posteriors as narrow as the noise that decoding is trained to bear."""
+    narrow = (log_variance - 2 * math.log(NOISE)).square().mean()
+    return 1e-3 * (mean.square().mean() - 1).clamp(min=0) + 1e-5 * narrow
 
 
-def train_vae(folder, steps=1900, batch=2, seed=0):
-    """Train (or go on training) and return the averaged module, its shift and scale measured on training clips."""
-    torch.manual_seed(seed)
-    vae = VideoVAE(TINY)
+def chunk_length(rng):
+    """Mostly full chunks; some single frames and partial chunks, so that any frame count decodes."""
+    return int(rng.choice([17, 1, 4, 8, 12, 16], p=[0.8, 0.08, 0.03, 0.03, 0.03, 0.03]))
+
+
+def train_spatial(vae, folder, steps, batch, seed):
+    """Single frames through the 2D VAE."""
     run = Run(folder, vae, steps=steps, learning_rate=3e-3, matrix_rate=0.02)
     for step in run:
         rng = numpy.random.default_rng((seed, step))
-        loss, quality = loss_at(step, steps, vae, rng, batch)
+        loss, quality = spatial_loss(vae, clips(rng, batch, 1)[:, :, 0])
         run.update(loss, psnr=quality)
-        if (step + 1) % 500 == 0:
-            run.note(step=step + 1, held_out_psnr=round(held_out_psnr(vae, run.average), 2))
     vae.load_state_dict(run.average)
+
+
+@torch.no_grad()
+def encode_clips(vae, count, seed, batch=12):
+    """2D latents of `count` training clips: (flat [batch, 4, 17, h, w], the generator's seed to render them again)."""
+    found = []
+    for index in range(count // batch):
+        video = clips(numpy.random.default_rng((seed, 1, index)), batch, 17)
+        found.append((vae.encode_frames(video), (seed, 1, index)))
+    return found
+
+
+def train_temporal(vae, folder, clips_encoded, steps, batch, seed):
+    """The temporal VAE between the 2D VAE's latents, which no longer change."""
+    run = Run(folder, vae.temporal_vae, steps=steps, learning_rate=3e-3, matrix_rate=0.02)
+    for step in run:
+        rng = numpy.random.default_rng((seed, 2, step))
+        flat = clips_encoded[rng.integers(len(clips_encoded))][0]
+        rows = torch.from_numpy(rng.permutation(len(flat))[:batch])
+        loss, _ = temporal_loss(vae, flat[rows, :, : chunk_length(rng)])
+        run.update(loss)
+    vae.temporal_vae.load_state_dict(run.average)
+
+
+def train_together(vae, folder, clips_encoded, steps, batch, seed):
+    """The temporal VAE and the 2D decoder on pixels; the 2D encoder stays, so that encoded clips stay valid."""
+    vae.spatial_vae["module"].encoder.requires_grad_(False)
+    vae.spatial_vae["module"].quant_conv.requires_grad_(False)
+    run = Run(folder, vae, steps=steps, learning_rate=1e-3, matrix_rate=0.006)
+    for step in run:
+        rng = numpy.random.default_rng((seed, 3, step))
+        flat, scene_seed = clips_encoded[rng.integers(len(clips_encoded))]
+        video = clips(numpy.random.default_rng(scene_seed), len(flat), 17)
+        rows, length = torch.from_numpy(rng.permutation(len(flat))[:batch]), chunk_length(rng)
+        loss, quality = temporal_loss(vae, flat[rows, :, :length], video[rows, :, :length])
+        run.update(loss, psnr=quality)
+    vae.load_state_dict(run.average)
+
+
+def train_vae(folder, steps=None, batch=16, seed=0, clip_count=1800):
+    """Train (or go on training) and return the averaged module, its shift and scale measured on training clips.
+
+    `steps`: of the three stages, single frames, temporal VAE alone, both together.
+    """
+    steps = steps or STEPS
+    folder = Path(folder)
+    torch.manual_seed(seed)
+    vae = VideoVAE(TINY)
+    train_spatial(vae, folder / "spatial", steps[0], batch, seed)
+    clips_encoded = encode_clips(vae, clip_count, seed)
+    train_temporal(vae, folder / "temporal", clips_encoded, steps[1], batch // 4, seed)
+    print(f"held-out PSNR after the temporal VAE alone: {held_out_psnr(vae):.2f} dB", flush=True)
+    train_together(vae, folder / "together", clips_encoded, steps[2], batch // 4, seed)
     vae.eval().requires_grad_(False)
     measure_normalisation(vae, numpy.random.default_rng((seed, 1 << 40)))
     return vae
@@ -129,9 +176,3 @@ def measure_normalisation(vae, rng, count=96):
     z = torch.cat([vae.encode(clips(rng, count // 3, 17, resolution=r)).flatten(2) for r in RESOLUTIONS], dim=2)
     vae.shift.copy_(z.mean((0, 2)).view_as(vae.shift))
     vae.scale.copy_(z.std((0, 2)).view_as(vae.scale))
-
-
-if __name__ == "__main__":
-    import sys
-
-    train_vae(sys.argv[1], steps=int(sys.argv[2]))

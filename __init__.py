@@ -1,0 +1,17 @@
+"""ComfyUI's door to the pack: the extension that lists its nodes."""
+
+
+async def comfy_entrypoint():
+    """The pack's extension; ComfyUI asks for it once, when it loads the pack.
+
+    ComfyUI and the nodes are imported only then: model/ and training/ are importable without ComfyUI.
+    """
+    from comfy_api.latest import ComfyExtension
+
+    class OpenSoraExtension(ComfyExtension):
+        async def get_node_list(self):
+            from .nodes import NODES
+
+            return NODES
+
+    return OpenSoraExtension()

@@ -1,0 +1,229 @@
+"""Everything with one command: python run.py demo | test | ui | train | bench. Needs Python 3.10 to 3.13, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from runner import browser, comfyui, environment, process, workflow
+from runner.client import Client, Refused, Result, Unreachable
+
+ROOT = Path(__file__).resolve().parent
+WORKFLOW = ROOT / "workflows" / "text_to_video.json"
+
+
+class Failed(Exception):
+    """The command cannot end well; the message says why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options, rest = parser().parse_known_args(arguments)
+    if rest and not options.passes_on:
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    process.turn_signals_into_interrupts()
+    try:
+        return options.command(options, [argument for argument in rest if argument != "--"])
+    except (Failed, environment.SetupError, workflow.WorkflowError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except (Unreachable, Refused, TimeoutError) as error:
+        print(f"\nComfyUI did not do its part: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; nothing is left running.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
+    commands = top.add_subparsers(required=True, metavar="demo | test | ui | train | bench")
+
+    def command(name, function, text, passes_on=False):
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(command=function, passes_on=passes_on)
+        where = "use this existing ComfyUI and its Python (default: COMFYUI_PATH, else the pinned ComfyUI)"
+        sub.add_argument("--comfyui", metavar="DIR", default=os.environ.get("COMFYUI_PATH") or None, help=where)
+        return sub
+
+    def add_workflow(sub):
+        sub.add_argument("--prompt", metavar="TEXT", help="what to show instead of the workflow's own prompt")
+        sub.add_argument("--workflow", metavar="FILE", type=Path, default=WORKFLOW, help="the workflow to run")
+
+    add_workflow(command("demo", demo, "make a video without a browser, from nothing"))
+    test_ = command("test", test, "run the tests; other arguments go to pytest", passes_on=True)
+    test_.add_argument("--no-browser", action="store_true", help="leave the browser tests out")
+    command("ui", ui, "start ComfyUI with the pack and print its address")
+    command("train", train, "retrain the bundled model; other arguments go to the trainer", passes_on=True)
+    bench_ = command("bench", bench, "time the demo's generation")
+    add_workflow(bench_)
+    bench_.add_argument("--runs", metavar="N", type=int, default=3, help="how often, besides a first one to warm up")
+    return top
+
+
+def demo(options, rest) -> int:
+    """Make one video: prepare, start, generate, save, stop."""
+    with prepared_server(options) as (env, client, graph):
+        result = generate(client, graph)
+        saved = save(env, client, result)
+    for path in saved:
+        print(path)
+    print(f"Generated in {result.seconds:.1f} s.")
+    return 0
+
+
+def bench(options, rest) -> int:
+    """Print the median time of several generations, model loading left out."""
+    with prepared_server(options) as (_, client, graph):
+        generate(client, graph)
+        seconds = []
+        for _ in range(options.runs):
+            workflow.shift_seeds(graph, 1)
+            seconds.append(generate(client, graph).seconds)
+    print(f"Median of {len(seconds)} runs: {statistics.median(seconds):.2f} s ({min(seconds):.2f}-{max(seconds):.2f})")
+    return 0
+
+
+@contextlib.contextmanager
+def prepared_server(options):
+    """The environment, a client of a ComfyUI in a temporary base folder, and the API graph of the chosen workflow."""
+    page = workflow.load(options.workflow)
+    began = time.monotonic()
+    env = environment.prepare(options.comfyui)
+    with tempfile.TemporaryDirectory(prefix="opensora-", ignore_cleanup_errors=True) as folder:
+        base = comfyui.make_base(Path(folder) / "base", models_of(env))
+        print("Starting ComfyUI ...", flush=True)
+        cpu = not comfyui.has_accelerator(env)
+        server = comfyui.Server(env, base, cpu=cpu, log=Path(folder) / "comfyui.log")
+        with server as client:
+            print(f"Ready after {time.monotonic() - began:.1f} s{', on the CPU' if cpu else ''}.", flush=True)
+            graph = workflow.page_to_api(page, client.object_info())
+            if options.prompt is not None:
+                workflow.set_prompt(graph, options.prompt)
+            try:
+                yield env, client, graph
+            except Unreachable as error:
+                raise Failed(f"ComfyUI went away ({error}). The end of its output:\n{server.tail()}") from error
+
+
+def generate(client: Client, graph: dict) -> Result:
+    """Run the graph with a line of progress on the terminal. Raises Failed with the node's own words."""
+    progress = Progress(graph)
+    try:
+        result = client.run(graph, timeout=24 * 3600.0, on_event=progress.show)
+    finally:
+        progress.end()
+    if not result.success:
+        where = f" in {result.error['node_type']}" if result.error and "node_type" in result.error else ""
+        raise Failed(f"The workflow failed{where}: {result.message or 'it was interrupted'}")
+    return result
+
+
+class Progress:
+    """A line that says which node works and how far it is; on a terminal it is rewritten, in a log it grows."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.terminal = sys.stdout.isatty()
+        self.last = ""
+
+    def show(self, kind: str, data) -> None:
+        """Take one message of the server."""
+        if kind not in ("executing", "progress") or data.get("node") is None:
+            return
+        text = "    " + self.graph.get(str(data["node"]), {}).get("class_type", "")
+        if kind == "progress" and data["max"]:
+            text += f" {data['value']}/{data['max']} ({100 * data['value'] // data['max']} %)"
+        if text == self.last:
+            return
+        self.last = text
+        print(f"\r{text:<70}" if self.terminal else text, end="" if self.terminal else "\n", flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self.terminal and self.last:
+            print()
+
+
+def save(env, client: Client, result: Result) -> list[Path]:
+    """Copy what the run saved to ./output under free names, each video with a contact sheet; returns the paths."""
+    files = [file for file in result.files() if file["type"] == "output"]
+    if not files:
+        raise Failed("The workflow ran, but it saved nothing: it needs a Save Video or Save Image node.")
+    folder = Path.cwd() / "output"
+    folder.mkdir(exist_ok=True)
+    saved = []
+    for file in files:
+        path = free_name(folder, Path(file["filename"]).suffix)
+        path.write_bytes(client.view(file))
+        saved.append(path)
+        if path.suffix in (".mp4", ".webm", ".mkv", ".mov"):
+            sheet = path.with_suffix(".png")
+            command = [env.python, ROOT / "runner" / "contact_sheet.py", path, sheet]
+            subprocess.run([str(part) for part in command], check=True)
+            saved.append(sheet)
+    return saved
+
+
+def free_name(folder: Path, suffix: str) -> Path:
+    """The first of opensora_0001, opensora_0002, ... that `folder` holds no file of, whatever its suffix."""
+    taken = {path.stem for path in folder.iterdir()}
+    number = next(n for n in range(1, len(taken) + 2) if f"opensora_{n:04}" not in taken)
+    return folder / f"opensora_{number:04}{suffix}"
+
+
+def test(options, rest) -> int:
+    """Run pytest in the environment; the tests start ComfyUI and the browser themselves."""
+    env = environment.prepare(options.comfyui, tools=True)
+    variables = env.variables(env.tools)
+    if options.no_browser:
+        rest = ["--no-browser", *rest]
+    else:
+        variables["OPENSORA_BROWSER"] = str(browser.prepare(env))
+    return process.wait(process.start([env.python, "-m", "pytest", *rest], cwd=ROOT, env=variables))
+
+
+def ui(options, rest) -> int:
+    """Start a server to work with; it keeps its outputs and settings between runs."""
+    env = environment.prepare(options.comfyui)
+    base = comfyui.make_base(own_folder(), models_of(env))
+    print("Starting ComfyUI ...", flush=True)
+    server = comfyui.Server(env, base, cpu=not comfyui.has_accelerator(env))
+    try:
+        server.start()
+        print(f"\nOpen {server.address} in your browser. Models: {base / 'models'}, outputs: {base / 'output'}.")
+        print("Ctrl-C stops it.", flush=True)
+        return server.process.wait()
+    finally:
+        server.stop()
+
+
+def train(options, rest) -> int:
+    """Run the trainer in the environment with the pack importable; ComfyUI is needed for its tokenizer only."""
+    env = environment.prepare(options.comfyui)
+    base = comfyui.make_base(own_folder(), models_of(env))
+    tokenizer = env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
+    command = [env.python, "-m", "opensora_comfy.training", "--tokenizer", tokenizer, *rest]
+    return process.wait(process.start(command, env=env.variables(base / "custom_nodes")))
+
+
+def own_folder() -> Path:
+    """A base folder for ComfyUI that stays, one for each clone of the pack."""
+    return environment.cache_folder() / f"base-{environment.digest(str(ROOT))}"
+
+
+def models_of(env) -> Path | None:
+    """The models of an existing ComfyUI, to be seen from our base folder too."""
+    return None if env.pinned else env.comfyui / "models"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

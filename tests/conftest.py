@@ -1,0 +1,100 @@
+"""What all tests share: the pack under one name, ComfyUI on the CPU in this process, and a real server once a session."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMFYUI = Path(os.environ["COMFYUI_PATH"]).resolve() if os.environ.get("COMFYUI_PATH") else None
+NO_COMFYUI = "These tests need ComfyUI: run them with `python run.py test`, or set COMFYUI_PATH to its folder."
+
+
+def load_package(name: str, folder: Path):
+    """Import the package in `folder` as `name`, without making its neighbours importable."""
+    if name not in sys.modules:
+        location = folder / "__init__.py"
+        spec = importlib.util.spec_from_file_location(name, location, submodule_search_locations=[str(folder)])
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+# `python -m pytest` makes the current folder importable, and our nodes/ would hide ComfyUI's module `nodes`.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+load_package("runner", ROOT / "runner")
+load_package("opensora_comfy", ROOT)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--no-browser", action="store_true", help="leave out the tests that need a browser")
+
+
+def pytest_configure(config):
+    """Let tests import ComfyUI's modules in this process: on the CPU, with folders of our own."""
+    if COMFYUI is None:
+        return
+    sys.path.insert(0, str(COMFYUI))
+    import comfy.cli_args
+
+    base = tempfile.mkdtemp(prefix="opensora-inprocess-")
+    config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+    comfy.cli_args.args.cpu = True
+    comfy.cli_args.args.base_directory = base
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselect the browser tests where asked to."""
+    if config.getoption("--no-browser"):
+        without = [item for item in items if item.get_closest_marker("browser")]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
+@pytest.fixture(scope="session")
+def comfy():
+    """ComfyUI's `comfy` package in this process, on the CPU, with the modules loaded that node tests use."""
+    if COMFYUI is None:
+        pytest.fail(NO_COMFYUI)
+    import comfy
+    import comfy.model_management
+    import comfy.sample
+    import comfy.samplers
+    import comfy.sd
+
+    assert comfy.model_management.get_torch_device().type == "cpu"
+    return comfy
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A real ComfyUI with the pack, started once a session: a `comfy_server.ComfyServer`."""
+    if COMFYUI is None:
+        pytest.fail(NO_COMFYUI)
+    from comfy_server import ComfyServer
+
+    with ComfyServer(COMFYUI, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, started once a session: a Playwright `Browser`."""
+    from browser import headless_chromium
+
+    with headless_chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def page(server, browser):
+    """A fresh page of the server in the browser, with the graph editor ready: a `browser.ComfyPage`."""
+    from browser import ComfyPage
+
+    with contextlib.closing(ComfyPage(browser, server.address)) as opened:
+        yield opened

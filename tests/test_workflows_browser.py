@@ -1,0 +1,67 @@
+"""Every shipped workflow in a real page: it loads without a missing or red node, runs from the queue button, shows a result."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+FILES = sorted(WORKFLOWS.glob("*.json"))
+
+pytestmark = pytest.mark.browser
+
+
+def test_there_are_workflows():
+    assert {path.stem for path in FILES} >= {"text_to_video", "image_to_video"}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_workflow_runs_in_the_page(path, page, server):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    page.load(workflow, path.stem)
+    assert page.dialogs() == []
+    assert page.faulty_nodes() == []
+    sent = page.api_graph()
+    # run.py and the other tests run workflows without a page: what they send must be what the page sends.
+    assert inputs_of(server.page_workflow_to_api(workflow)) == inputs_of(sent)
+
+    result = page.queue()
+    assert result["success"], (result["messages"], page.faulty_nodes(), server.output_of_server()[-3000:])
+    assert page.faulty_nodes() == []
+    files = [item for output in result["outputs"].values() for value in output.values() if isinstance(value, list)
+             for item in value if isinstance(item, dict) and "filename" in item]  # fmt: skip
+    videos = [file for file in files if file["filename"].endswith(".mp4")]
+    assert videos, result["outputs"]
+    assert server.view(videos[0])[4:8] == b"ftyp"
+    # The node shows it to the user. (Whether this Chromium decodes H.264 depends on who built it.)
+    shown = "(name) => [...document.querySelectorAll('video, video source')].some((v) => v.src.includes(name))"
+    page.page.wait_for_function(shown, arg=videos[0]["filename"], timeout=20_000)
+
+
+def inputs_of(graph):
+    return {key: (node["class_type"], node["inputs"]) for key, node in graph.items()}
+
+
+def test_a_stock_graph_runs_and_a_bad_one_is_seen(page):
+    """The harness itself: without this, a harness that sees nothing would pass everything."""
+    page.page.evaluate("""() => {
+        app.graph.clear();
+        const make = (type, x) => {
+            const node = LiteGraph.createNode(type); node.pos = [x, 100]; app.graph.add(node); return node;
+        };
+        make('EmptyImage', 100).connect(0, make('SaveImage', 500), 0);
+    }""")
+    result = page.queue()
+    assert result["success"]
+    assert [file["type"] for output in result["outputs"].values() for file in output["images"]] == ["output"]
+
+    page.page.evaluate("app.graph.nodes.find((n) => n.type === 'SaveImage').disconnectInput(0)")
+    assert not page.queue()["success"]
+    assert any("SaveImage" in fault for fault in page.faulty_nodes())
+
+    page.load({"nodes": [{"id": 1, "type": "NoSuchNode", "pos": [0, 0], "size": [100, 50], "flags": {}, "order": 0,
+                          "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": []}],
+               "links": [], "groups": [], "version": 0.4, "last_node_id": 1, "last_link_id": 0}, "bad")  # fmt: skip
+    assert "NoSuchNode: missing" in page.faulty_nodes()
+    assert any("NoSuchNode" in words for words in page.dialogs())
