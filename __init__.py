@@ -11,7 +11,9 @@ async def comfy_entrypoint():
     class OpenSoraExtension(ComfyExtension):
         async def get_node_list(self):
             from .nodes import NODES
+            from .nodes.comfy.files import offer_example_images
 
+            offer_example_images()
             return NODES
 
     return OpenSoraExtension()

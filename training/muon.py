@@ -7,8 +7,8 @@ channels); embeddings, norms and biases stay with AdamW.
 import torch
 
 
-def orthogonalise(matrix, iterations=5):
-    """The nearest semi-orthogonal matrix, roughly: five Newton-Schulz iterations of the quintic tuned for speed."""
+def orthogonalise(matrix, iterations=4):
+    """The nearest semi-orthogonal matrix, roughly: four Newton-Schulz iterations of the quintic tuned for speed."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

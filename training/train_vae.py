@@ -22,7 +22,7 @@ TINY = VideoVAEConfig(
 DECODED_FRAMES = 4  # of a clip, drawn at random: decoding all would double the cost of a step
 EDGE_WEIGHT = 3.0
 NOISE = 0.05  # on latents in training, against latents of about unit scale
-STEPS = (760, 900, 600)
+STEPS = (760, 900, 600, 900)
 
 
 def clips(rng, count, num_frames, split="train", resolution=None):
@@ -119,13 +119,26 @@ def train_temporal(vae, folder, clips_encoded, steps, batch, seed):
     vae.temporal_vae.load_state_dict(run.average)
 
 
-def train_together(vae, folder, clips_encoded, steps, batch, seed):
-    """The temporal VAE and the 2D decoder on pixels; the 2D encoder stays, so that encoded clips stay valid."""
-    vae.spatial_vae["module"].encoder.requires_grad_(False)
-    vae.spatial_vae["module"].quant_conv.requires_grad_(False)
-    run = Run(folder, vae, steps=steps, learning_rate=1e-3, matrix_rate=0.006)
+def train_together(vae, folder, clips_encoded, steps, batch, seed, decoders_only=False):
+    """The temporal VAE and the 2D decoder on pixels; the 2D encoder stays, so that encoded clips stay valid.
+
+    With `decoders_only` the temporal encoder stays too, at a lower rate: latents no longer change, so a transformer
+    can be trained on them meanwhile.
+    """
+    frozen = [vae.spatial_vae["module"].encoder, vae.spatial_vae["module"].quant_conv]
+    if decoders_only:
+        frozen += [vae.temporal_vae.encoder, vae.temporal_vae.quant_conv]
+    vae.requires_grad_(True)
+    for part in frozen:
+        part.requires_grad_(False)
+    rates = (
+        {"learning_rate": 5e-4, "matrix_rate": 0.002}
+        if decoders_only
+        else {"learning_rate": 1e-3, "matrix_rate": 0.006}
+    )
+    run = Run(folder, vae, steps=steps, **rates)
     for step in run:
-        rng = numpy.random.default_rng((seed, 3, step))
+        rng = numpy.random.default_rng((seed, 4 if decoders_only else 3, step))
         flat, scene_seed = clips_encoded[rng.integers(len(clips_encoded))]
         video = clips(numpy.random.default_rng(scene_seed), len(flat), 17)
         rows, length = torch.from_numpy(rng.permutation(len(flat))[:batch]), chunk_length(rng)
@@ -137,7 +150,7 @@ def train_together(vae, folder, clips_encoded, steps, batch, seed):
 def train_vae(folder, steps=None, batch=16, seed=0, clip_count=1800):
     """Train (or go on training) and return the averaged module, its shift and scale measured on training clips.
 
-    `steps`: of the three stages, single frames, temporal VAE alone, both together.
+    `steps`: of the four stages, single frames, temporal VAE alone, both together, decoders alone.
     """
     steps = steps or STEPS
     folder = Path(folder)
@@ -148,6 +161,8 @@ def train_vae(folder, steps=None, batch=16, seed=0, clip_count=1800):
     train_temporal(vae, folder / "temporal", clips_encoded, steps[1], batch // 4, seed)
     print(f"held-out PSNR after the temporal VAE alone: {held_out_psnr(vae):.2f} dB", flush=True)
     train_together(vae, folder / "together", clips_encoded, steps[2], batch // 4, seed)
+    print(f"held-out PSNR after both together: {held_out_psnr(vae):.2f} dB", flush=True)
+    train_together(vae, folder / "decoders", clips_encoded, steps[3], batch // 4, seed, decoders_only=True)
     vae.eval().requires_grad_(False)
     measure_normalisation(vae, numpy.random.default_rng((seed, 1 << 40)))
     return vae

@@ -1,0 +1,66 @@
+"""Nodes between images and latents: encode a clip, decode a clip."""
+
+from .comfy import vae as video_vae
+from .comfy.latent import sizes_of
+from .comfy.schema import io, schema
+
+
+class OpenSoraVAEEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Latent",
+            node_id="OpenSoraVAEEncode",
+            display_name="Open-Sora VAE Encode",
+            description="Encodes a clip (or one image) to video latents, and keeps its frame rate, frame count and size "
+            "with them.",
+            search_aliases=["video to latent", "vae encode"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="An Open-Sora video VAE."),
+                io.Image.Input(
+                    "pixels",
+                    tooltip="The frames of one clip, in order; any number of them. More frames take more time and make "
+                    "more latents. What is left over of 8 pixels, right and bottom, is dropped.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.01,
+                    tooltip="Frames per second of the clip. It changes no pixel: the model is told, and a higher rate "
+                    "makes it expect less movement from frame to frame.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The clip as latents, with its fps, frames, width and height.")],
+        )
+
+    @classmethod
+    def execute(cls, vae, pixels, fps):
+        frames, height, width = pixels.shape[:3]
+        if min(height, width) < video_vae.PIXELS:
+            raise ValueError(f"pixels is {width} x {height}; the smallest frame that can be encoded is 8 x 8")
+        samples = video_vae.encode(vae, pixels)
+        return io.NodeOutput({"samples": samples, "fps": fps, "frames": frames, "width": width, "height": height})
+
+
+class OpenSoraVAEDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Latent",
+            node_id="OpenSoraVAEDecode",
+            display_name="Open-Sora VAE Decode",
+            description="Decodes video latents to images, exactly as many as the latent was made for. (The stock VAE "
+            "Decode rounds up to the count that fills the last latent.)",
+            search_aliases=["latent to video", "vae decode"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The Open-Sora video VAE that belongs to the model."),
+                io.Latent.Input("samples", tooltip="Video latents; several clips come out one after the other."),
+            ],
+            outputs=[io.Image.Output(tooltip="The frames in order, for Create Video or Save Image.")],
+        )
+
+    @classmethod
+    def execute(cls, vae, samples):
+        return io.NodeOutput(video_vae.decode(vae, samples["samples"], sizes_of(samples).frames))

@@ -1,0 +1,58 @@
+"""Model files an artist can pick: the bundled ones first, then those in ComfyUI's model folders."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import folder_paths
+
+from ...model.loading import read_file
+
+BUNDLED = "tiny (bundled)"
+EXAMPLE_IMAGES = Path(__file__).resolve().parents[2] / "workflows" / "inputs"
+BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "model" / "bundled"
+
+
+def choices(folder):
+    """Names for a combo: the bundled file, then what models/`folder` holds."""
+    return [BUNDLED, *folder_paths.get_filename_list(folder)]
+
+
+def path_of(name, folder, kind):
+    """The file behind a combo entry; `kind` (transformer, vae, text_encoder) names the bundled one.
+
+    Raises ValueError for a name that is not there, with what is.
+    """
+    if name == BUNDLED:
+        return str(BUNDLED_FOLDER / f"{kind}.safetensors")
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        raise ValueError(f"{name!r} is not in models/{folder}; there are: {', '.join(choices(folder))}")
+    return path
+
+
+def read(path, input_name):
+    """(state_dict of memory-mapped tensors, the pack's own metadata or {}); errors name the node's input."""
+    try:
+        state_dict, metadata = read_file(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{input_name}: {error}") from error
+    return state_dict, metadata.get("opensora") or {}
+
+
+def offer_example_images():
+    """Put the pictures that the templates load into ComfyUI's input folder, where none of that name is there yet.
+
+    A folder that cannot be written to is no reason to fail: the templates then ask for a picture.
+    """
+    for source in sorted(EXAMPLE_IMAGES.iterdir()):
+        target = Path(folder_paths.get_input_directory()) / source.name
+        if target.exists():
+            continue
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        except OSError as error:
+            logging.warning("Open-Sora: the example picture %s could not be put into the input folder: %s", source.name, error)

@@ -1,0 +1,86 @@
+"""What a LATENT of this pack carries beside `samples`: frame rate, frame count and pixel size, with fallbacks."""
+
+from dataclasses import dataclass
+
+import comfy.model_management as management
+import comfy.utils
+import torch
+
+DEFAULT_FPS = 24.0
+IMAGE_FPS = 120.0  # the frame rate that the model was taught to read as "a single image"
+PIXELS = 8  # pixels a latent covers, both ways
+CHUNK_FRAMES, CHUNK_LATENTS, GROUP_FRAMES = 17, 5, 4  # VAE 1.2: 17 frames are 5 latents, groups of 4
+
+
+def latents_of(frames):
+    """Latent frames of a video of `frames` frames (VAE 1.2)."""
+    chunks, rest = divmod(frames, CHUNK_FRAMES)
+    return chunks * CHUNK_LATENTS + -(-rest // GROUP_FRAMES)
+
+
+def frames_of(latents):
+    """The frame count that `latents` latent frames decode to (VAE 1.2): 1 is an image."""
+    if latents == 1:
+        return 1
+    chunks, rest = divmod(latents, CHUNK_LATENTS)
+    return chunks * CHUNK_FRAMES + rest * GROUP_FRAMES
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A clip's frame rate, number of video frames, and size in pixels."""
+
+    fps: float
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def model_fps(self):
+        """The frame rate the model is told: an image has its own."""
+        return IMAGE_FPS if self.frames == 1 else self.fps
+
+
+def fit(shape, fps=None, frames=None, height=None, width=None):
+    """`Sizes` for latents of `shape` [B, C, T, h, w]; a value that is missing or does not fit the shape is derived.
+
+    The fallbacks are 24 frames per second, the valid frame count for T, and 8 pixels a latent.
+    """
+    T, h, w = shape[2:]
+    return Sizes(
+        fps=float(fps) if _is_number(fps) and fps > 0 else DEFAULT_FPS,
+        frames=int(frames) if _is_number(frames) and latents_of(int(frames)) == T else frames_of(T),
+        height=int(height) if _is_number(height) and int(height) // PIXELS == h else h * PIXELS,
+        width=int(width) if _is_number(width) and int(width) // PIXELS == w else w * PIXELS,
+    )
+
+
+def sizes_of(latent):
+    """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys."""
+    samples = latent["samples"]
+    shape = samples.shape if samples.ndim == 5 else (*samples.shape[:2], 1, *samples.shape[2:])
+    return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")})
+
+
+def with_sizes(latent, sizes, **changes):
+    """A copy of `latent` with `changes` and all four size keys written out."""
+    own = {"fps": sizes.fps, "frames": sizes.frames, "width": sizes.width, "height": sizes.height}
+    return {**latent, **own, **changes}
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def empty(shape):
+    """Zero latents where ComfyUI keeps what passes between nodes."""
+    return torch.zeros(shape, device=management.intermediate_device())
+
+
+def latent_mask(latent):
+    """A fresh noise mask [B, 1, T, h, w] of a video LATENT: its own, brought to latent resolution, or all ones."""
+    samples, mask = latent["samples"], latent.get("noise_mask")
+    B, _, *size = samples.shape
+    if mask is None:
+        return torch.ones(B, 1, *size, device=samples.device)
+    return comfy.utils.reshape_mask(mask.float(), (B, 1, *size))[:, :1].to(samples.device).clone()

@@ -1,0 +1,285 @@
+"""Turns a T5 file into a ComfyUI CLIP, and a prompt into the CONDITIONING that Open-Sora reads."""
+
+import inspect
+import logging
+from collections import Counter
+from types import SimpleNamespace
+
+import comfy.model_management as management
+import comfy.sd
+import comfy.text_encoders.sd3_clip
+import comfy.text_encoders.t5
+import comfy.utils
+import torch
+from comfy import sd1_clip
+
+from ...model.loading import identify, read_file
+from ...model.text import add_scores, clean_caption
+from .prompt import split_weights
+from .sampling import base_model_of
+
+MAX_LENGTH = 300  # tokens of Open-Sora 1.2
+VOCABULARY = 32128  # entries of the embedding table that belongs to ComfyUI's T5 tokenizer
+DEVICES = ("default", "cpu")
+SPECIAL_TOKENS = {"end": 1, "pad": 0}
+# What quantised files keep beside a layer's weight.
+QUANTISATION = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2", "input_scale", "comfy_quant")
+UNUSED = ("decoder.", "lm_head.")  # the other half of a whole T5; encoding needs none of it
+PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
+
+
+class OpenSoraT5(sd1_clip.SDClipModel):
+    """ComfyUI's T5 of any size, with its attention mask used and handed on."""
+
+    def __init__(self, config, device="cpu", dtype=None, model_options={}):  # noqa: B006 — as ComfyUI declares it
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            textmodel_json_config=dict(config),
+            special_tokens=SPECIAL_TOKENS,
+            model_class=comfy.text_encoders.t5.T5,
+            enable_attention_masks=True,
+            return_attention_masks=True,
+            model_options=model_options,
+        )
+        self.channels = config["d_model"]
+
+
+class OpenSoraTextModel(sd1_clip.SD1ClipModel):
+    """What comfy.sd.CLIP calls. The name t5xxl is where LoRA loaders look for T5 weights."""
+
+    def __init__(self, config, file_dtype, device="cpu", dtype=None, model_options={}):  # noqa: B006
+        dtype = management.pick_weight_dtype(file_dtype, dtype, device)
+        super().__init__(
+            device=device, dtype=dtype, name="t5xxl", clip_model=OpenSoraT5, model_options=model_options, config=config
+        )
+
+
+class OpenSoraPieceTokenizer(comfy.text_encoders.sd3_clip.T5XXLTokenizer):
+    """ComfyUI's T5 tokenizer after Open-Sora's caption cleaning, always padded to one length."""
+
+    def tokenize_with_weights(
+        self, text, return_word_ids=False, tokenizer_options=None, clean=True, max_length=None, **kwargs
+    ):
+        """One row of (token, weight[, word id]), `max_length` long: the prompt, the end token, padding.
+
+        Weights are split off before cleaning, which would take their parentheses away. A prompt that is too long
+        loses its end, with a warning in the log.
+        """
+        max_length = max_length or self.max_length
+        row = []
+        pieces = [(text, 1.0)] if kwargs.get("disable_weights") else split_weights(text)
+        for word, (piece, weight) in enumerate(pieces, start=1):
+            ids = self.tokenizer(clean_caption(piece) if clean else piece, verbose=False)["input_ids"]
+            # A literal "</s>" in the prompt would end it early.
+            row += [(token, weight, word) for token in ids if token not in SPECIAL_TOKENS.values()]
+        dropped = len(row) - (max_length - 1)
+        if dropped > 0:
+            logging.warning(
+                "Open-Sora: the prompt has %d tokens and the model reads %d; its last %d tokens were dropped",
+                len(row), max_length - 1, dropped,
+            )  # fmt: skip
+            row = row[: max_length - 1]
+        row.append((SPECIAL_TOKENS["end"], 1.0, 0))
+        row += [(SPECIAL_TOKENS["pad"], 1.0, 0)] * (max_length - len(row))
+        return [row if return_word_ids else [(token, weight) for token, weight, _ in row]]
+
+
+class OpenSoraTokenizer(sd1_clip.SD1Tokenizer):
+    """What comfy.sd.CLIP calls to tokenise; stock CLIP Text Encode gets cleaned captions through it."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data={}):  # noqa: B006
+        super().__init__(
+            embedding_directory=embedding_directory,
+            tokenizer_data=tokenizer_data,
+            clip_name="t5xxl",
+            name="t5xxl",
+            tokenizer=OpenSoraPieceTokenizer,
+        )
+
+
+def t5_config(state_dict):
+    """Sizes of a T5 encoder, in the words of its configuration file, read from the shapes of its weights.
+
+    Raises ValueError, saying what the file is, where it is no T5 encoder that Open-Sora could read.
+    """
+    if PROBE not in state_dict or "shared.weight" not in state_dict:
+        what, node = identify(state_dict)
+        if what is None or "T5" in what:
+            sample = ", ".join(sorted(state_dict)[:3]) or "none"
+            raise ValueError(f"this file is not a T5 text encoder in one piece; its keys are {sample}, …")
+        raise ValueError(f"this is {what}, not a T5 text encoder; use {node} for it")
+    vocabulary, d_model = state_dict["shared.weight"].shape
+    if vocabulary != VOCABULARY:
+        raise ValueError(
+            f"this text encoder has a vocabulary of {vocabulary} tokens; Open-Sora reads T5 v1.1 with {VOCABULARY}, "
+            "for the official models t5xxl_fp16.safetensors"
+        )
+    bias = state_dict.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+    num_heads = bias.shape[1] if bias is not None else 1  # a missing key is listed by check_t5_keys
+    gated = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in state_dict
+    hidden = state_dict.get(f"encoder.block.0.layer.1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight")
+    return {
+        "model_type": "t5",
+        "vocab_size": vocabulary,
+        "d_model": d_model,
+        "d_kv": state_dict[PROBE].shape[0] // num_heads,
+        "d_ff": d_model if hidden is None else hidden.shape[0],
+        "num_heads": num_heads,
+        "num_layers": len({key.split(".")[2] for key in state_dict if key.startswith("encoder.block.")}),
+        "is_gated_act": gated,
+        "dense_act_fn": "gelu_pytorch_tanh" if gated else "relu",
+    }
+
+
+def t5_shapes(config):
+    """key → shape of every weight that an encoder of this configuration has."""
+    d_model, d_ff, inner = config["d_model"], config["d_ff"], config["d_kv"] * config["num_heads"]
+    shapes = {"shared.weight": (config["vocab_size"], d_model), "encoder.final_layer_norm.weight": (d_model,)}
+    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, config["num_heads"])
+    for block in range(config["num_layers"]):
+        attention, feed_forward = (f"encoder.block.{block}.layer.{layer}" for layer in (0, 1))
+        shapes |= {f"{layer}.layer_norm.weight": (d_model,) for layer in (attention, feed_forward)}
+        shapes |= {f"{attention}.SelfAttention.{name}.weight": (inner, d_model) for name in "qkv"}
+        shapes[f"{attention}.SelfAttention.o.weight"] = (d_model, inner)
+        inputs = ("wi_0", "wi_1") if config["is_gated_act"] else ("wi",)
+        shapes |= {f"{feed_forward}.DenseReluDense.{name}.weight": (d_ff, d_model) for name in inputs}
+        shapes[f"{feed_forward}.DenseReluDense.wo.weight"] = (d_model, d_ff)
+    return shapes
+
+
+def check_t5_keys(state_dict, config):
+    """Refuse an encoder with missing, unexpected or misshapen weights, listing them.
+
+    ComfyUI would load what fits and leave the rest to chance.
+    """
+    shapes = t5_shapes(config)
+    layers = {key.removesuffix(".weight") for key in shapes}
+    beside = {key for key in state_dict if key.rpartition(".")[2] in QUANTISATION and key.rpartition(".")[0] in layers}
+    quantised = {key.rpartition(".")[0] for key in beside}  # some formats pack several values into one
+    found = set(state_dict) - beside - {"scaled_fp8"}
+    problems = {
+        "missing keys": sorted(set(shapes) - found),
+        "unexpected keys": sorted(found - set(shapes)),
+        "wrong shapes": [
+            f"{key} {tuple(state_dict[key].shape)} instead of {shapes[key]}"
+            for key in sorted(found & set(shapes))
+            if tuple(state_dict[key].shape) != shapes[key] and key.removesuffix(".weight") not in quantised
+        ],
+    }
+    listed = [
+        f"{len(keys)} {kind}: {', '.join(keys[:8])}{', …' if len(keys) > 8 else ''}"
+        for kind, keys in problems.items()
+        if keys
+    ]
+    if listed:
+        raise ValueError(f"this T5 encoder's weights do not fit. {'; '.join(listed)}")
+
+
+def _quantisation(state_dict, metadata):
+    """(state dict as this ComfyUI wants it, model options) for a file that may be quantised."""
+    if hasattr(comfy.utils, "convert_old_quants"):
+        state_dict, _ = comfy.utils.convert_old_quants(dict(state_dict), model_prefix="", metadata=metadata)
+        found = comfy.utils.detect_layer_quantization(state_dict, "")
+        return state_dict, {} if found is None else {"quantization_metadata": found}
+    if "_quantization_metadata" in metadata or any(key.endswith(".comfy_quant") for key in state_dict):
+        raise ValueError(
+            "this text encoder is quantised in a way that this version of ComfyUI cannot read; update ComfyUI, or use "
+            "t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn_scaled.safetensors"
+        )
+    marker = state_dict.get("scaled_fp8")
+    if marker is None:
+        return state_dict, {}
+    dtype = torch.float8_e4m3fn if marker.dtype == torch.float32 else marker.dtype
+    return {key: tensor for key, tensor in state_dict.items() if key != "scaled_fp8"}, {"scaled_fp8": dtype}
+
+
+def load_text_encoder(path, device="default", disable_dynamic=False):
+    """A comfy.sd.CLIP around the T5 encoder in `path`: from the bundled one to T5 v1.1 XXL, fp8 included.
+
+    Args:
+        device: "default" leaves the choice to ComfyUI; "cpu" keeps the encoder off the GPU.
+        disable_dynamic: ComfyUI asks for a plain ModelPatcher when it clones a model itself.
+
+    Raises ValueError for a damaged file, one that is no T5 encoder, or keys that do not fit.
+    """
+    try:
+        state_dict, metadata = read_file(path)
+        state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith(UNUSED)}
+        tied = state_dict.pop("encoder.embed_tokens.weight", None)  # the same table under its other name
+        if tied is not None:
+            state_dict.setdefault("shared.weight", tied)
+        config = t5_config(state_dict)
+        check_t5_keys(state_dict, config)
+        parameters = comfy.utils.calculate_parameters(state_dict)
+        state_dict, model_options = _quantisation(state_dict, metadata)
+        file_dtype = _file_dtype(state_dict, quantised=bool(model_options))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"text_encoder_name: {path}: {error}") from error
+
+    if device == "cpu":
+        model_options["load_device"] = model_options["offload_device"] = torch.device("cpu")
+    own = metadata.get("opensora") or {}
+    # Newer versions place the model on its device while they construct it, so it must have its weights by then.
+    newer = {"state_dict": [state_dict], "disable_dynamic": disable_dynamic}
+    known = inspect.signature(comfy.sd.CLIP.__init__).parameters
+    keywords = {name: value for name, value in newer.items() if name in known}
+    clip = comfy.sd.CLIP(
+        SimpleNamespace(
+            clip=OpenSoraTextModel, tokenizer=OpenSoraTokenizer, params={"config": config, "file_dtype": file_dtype}
+        ),
+        tokenizer_data={"t5xxl_max_length": (own.get("config") or {}).get("max_length", MAX_LENGTH)},
+        parameters=parameters,
+        model_options=model_options,
+        **keywords,
+    )
+    if "state_dict" not in keywords:
+        clip.load_sd(state_dict)
+    clip.patcher.cached_patcher_init = (_load_patcher, (path, device))
+    return clip
+
+
+def _file_dtype(state_dict, quantised):
+    """The dtype to keep weights in: the norms' where layers are quantised, else that of most values."""
+    if quantised:
+        return state_dict["encoder.final_layer_norm.weight"].dtype
+    sizes = Counter()
+    for tensor in state_dict.values():
+        sizes[tensor.dtype] += tensor.numel()
+    return sizes.most_common(1)[0][0]
+
+
+def _load_patcher(path, device="default", disable_dynamic=False):
+    """The patcher alone, which ComfyUI rebuilds to clone it for another device or for compiling."""
+    return load_text_encoder(path, device, disable_dynamic).patcher
+
+
+def encode_prompt(clip, prompt, aesthetic=0.0, motion=0.0, camera=None, clean=True, model=None):
+    """CONDITIONING for `prompt`: features [1, L, channels] and `attention_mask` [1, L] (1 = a real token).
+
+    Args:
+        clip: a CLIP from `load_text_encoder`.
+        aesthetic, motion: scores for the suffixes, 0 leaves one out; camera: a camera motion or None.
+        clean: clean the caption as in training.
+        model: the MODEL whose token length and wording to use; None is Open-Sora 1.2 with the encoder's own length.
+
+    Raises ValueError for a CLIP or MODEL of another family, or where the two do not belong together.
+    """
+    if not isinstance(getattr(clip, "tokenizer", None), OpenSoraTokenizer):
+        raise ValueError(
+            "clip is not a text encoder for Open-Sora; connect the output of Load Open-Sora Text Encoder"
+        )
+    max_length = None
+    if model is not None:
+        network = base_model_of(model).diffusion_model
+        channels = clip.cond_stage_model.t5xxl.channels
+        if channels != network.caption_channels:
+            raise ValueError(
+                f"clip gives {channels} channels a token, this model reads {network.caption_channels}: the tiny text "
+                "encoder belongs to the tiny model, t5xxl to the official ones; choose the other in Load Open-Sora "
+                "Text Encoder"
+            )
+        max_length = network.max_caption_length
+    prompt = add_scores(prompt, aesthetic or None, motion or None, camera)
+    tokens = clip.tokenize(prompt, clean=clean, max_length=max_length)
+    return clip.encode_from_tokens_scheduled(tokens)

@@ -1,0 +1,129 @@
+"""The node that starts a clip: size, length and frame rate as an empty video latent."""
+
+from .aspect import ASPECT_RATIOS, RESOLUTIONS, frame_size, nearest_aspect_ratio, same_area
+from .comfy import vae as video_vae
+from .comfy.latent import empty
+from .comfy.schema import io, schema
+
+AUTO, CUSTOM = "auto", "custom"
+FALLBACK_RESOLUTION, FALLBACK_ASPECT_RATIO = "240p", "16:9"
+MAX_SIDE, MAX_FRAMES = 4096, 4096
+
+
+def choose_size(resolution, aspect_ratio, width, height, made_for=None):
+    """(height, width) in pixels for the node's choices; `made_for` is what the VAE's file says it was made for."""
+    if resolution == CUSTOM:
+        return height, width
+    if resolution == AUTO and made_for:
+        own = made_for["height"], made_for["width"]
+        return own if aspect_ratio == AUTO else same_area(*own, aspect_ratio)
+    if aspect_ratio == AUTO:
+        aspect_ratio = (
+            nearest_aspect_ratio(made_for["height"], made_for["width"]) if made_for else FALLBACK_ASPECT_RATIO
+        )
+    return frame_size(FALLBACK_RESOLUTION if resolution == AUTO else resolution, aspect_ratio)
+
+
+def check_frames(network, frames):
+    """ValueError, naming the neighbours, for a count that the VAE cannot represent."""
+    nearest = network.nearest_frames(frames)
+    if frames not in nearest:
+        raise ValueError(
+            f"frames is {frames}, which this VAE cannot represent; the nearest valid counts are "
+            f"{' and '.join(map(str, nearest))} (valid are 1, and from 17 on 17 k + 4 j with j from 0 to 4: "
+            "17, 21, 25, 29, 33, 34, 38, …)"
+        )
+
+
+class OpenSoraEmptyLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Latent",
+            node_id="OpenSoraEmptyLatent",
+            display_name="Empty Open-Sora Latent",
+            description="An empty clip of the size, length and frame rate you choose, ready for keyframes and sampling.",
+            search_aliases=["empty latent video", "resolution", "aspect ratio"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The Open-Sora video VAE: it decides which frame counts are possible."),
+                io.Combo.Input(
+                    "resolution",
+                    options=[AUTO, *RESOLUTIONS, CUSTOM],
+                    default=AUTO,
+                    tooltip="How many pixels a frame has. auto takes the size the loaded file was made for, else 240p; "
+                    "custom takes width and height below. Higher shows more detail and takes much more time and memory.",
+                ),
+                io.Combo.Input(
+                    "aspect_ratio",
+                    options=[AUTO, *ASPECT_RATIOS],
+                    default=AUTO,
+                    tooltip="Width to height of a frame, from wide to tall. auto takes the shape the loaded file was "
+                    "made for, else 16:9. Not used when resolution is custom.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=17,
+                    min=1,
+                    max=MAX_FRAMES,
+                    tooltip="Length in frames: 1 is an image; videos have 17, 21, 25, 29, 33, 34, 38, … frames, where "
+                    "multiples of 17 fit the model best. More frames give a longer video and take more time and memory.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.01,
+                    tooltip="Frames per second the model is asked for. Higher makes neighbouring frames more alike, so "
+                    "motion gets smoother and slower. Give Create Video the same value (the fps output).",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=424,
+                    min=16,
+                    max=MAX_SIDE,
+                    step=2,
+                    tooltip="Width in pixels, used only when resolution is custom. Larger takes more time and memory; "
+                    "what is left over of 8 is cut off.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=240,
+                    min=16,
+                    max=MAX_SIDE,
+                    step=2,
+                    tooltip="Height in pixels, used only when resolution is custom. Larger takes more time and memory; "
+                    "what is left over of 8 is cut off.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="How many clips are made at once, each from its own noise. More take proportionally more "
+                    "time and memory.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(tooltip="The empty clip."),
+                io.Int.Output("width_out", display_name="width", tooltip="Width of a frame in pixels."),
+                io.Int.Output("height_out", display_name="height", tooltip="Height of a frame in pixels."),
+                io.Int.Output("frames_out", display_name="frames", tooltip="Number of frames."),
+                io.Float.Output("fps_out", display_name="fps", tooltip="Frames per second, for Create Video."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, vae, resolution, aspect_ratio, frames, fps, width, height, batch_size):
+        network = video_vae.network_of(vae)
+        check_frames(network, frames)
+        height, width = choose_size(resolution, aspect_ratio, width, height, network.opensora.get("made_for"))
+        shape = (
+            batch_size,
+            network.latent_channels,
+            network.latent_frames(frames),
+            height // video_vae.PIXELS,
+            width // video_vae.PIXELS,
+        )
+        latent = {"samples": empty(shape), "fps": fps, "frames": frames, "width": width, "height": height}
+        return io.NodeOutput(latent, width, height, frames, fps)

@@ -1,0 +1,69 @@
+"""Nodes that load the transformer and the video VAE."""
+
+from .comfy import files
+from .comfy.loading import WEIGHT_DTYPES, load_model
+from .comfy.schema import io, schema
+from .comfy.vae import load_vae
+
+
+class OpenSoraLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Loaders",
+            node_id="OpenSoraLoadModel",
+            display_name="Load Open-Sora Model",
+            description="Loads an Open-Sora 1.2 transformer, the part that turns noise into video latents. "
+            "Works with stock samplers, LoRA loaders and model patches too.",
+            search_aliases=["stdit", "open sora", "text to video", "diffusion model"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=files.choices("diffusion_models"),
+                    default=files.BUNDLED,
+                    tooltip="The transformer's safetensors file. The bundled tiny model draws coloured shapes and runs "
+                    "anywhere; larger files go into models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="auto",
+                    tooltip="How exactly the weights are stored. auto lets ComfyUI choose for your hardware. Going down "
+                    "the list takes less memory: fp32 is exact, bf16 and fp16 take half, fp8_e4m3fn a quarter and "
+                    "costs some quality.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The transformer, for Open-Sora Sampler or any stock sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name, weight_dtype):
+        path = files.path_of(model_name, "diffusion_models", "transformer")
+        return io.NodeOutput(load_model(path, weight_dtype))
+
+
+class OpenSoraLoadVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Loaders",
+            node_id="OpenSoraLoadVAE",
+            display_name="Load Open-Sora VAE",
+            description="Loads an Open-Sora 1.2 video VAE, which turns video into latents and back. "
+            "Stock VAE Encode, VAE Decode and VAE Decode (Tiled) work with it too.",
+            search_aliases=["open sora", "video vae"],
+            inputs=[
+                io.Combo.Input(
+                    "vae_name",
+                    options=files.choices("vae"),
+                    default=files.BUNDLED,
+                    tooltip="The video VAE's safetensors file. It must be the one the transformer was trained with: the "
+                    "bundled VAE for the bundled model. Other files go into models/vae.",
+                ),
+            ],
+            outputs=[io.Vae.Output(tooltip="The video VAE: 17 frames become 5 latents, 8 x 8 pixels become one.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_name):
+        return io.NodeOutput(load_vae(files.path_of(vae_name, "vae", "vae")))

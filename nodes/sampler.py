@@ -1,0 +1,142 @@
+"""Nodes that sample: the all-in-one sampler, and the two that let stock samplers do the same."""
+
+from .comfy import sampling
+from .comfy.conditioning import null_conditioning
+from .comfy.latent import sizes_of, with_sizes
+from .comfy.schema import io, schema
+
+
+def _steps():
+    return io.Int.Input(
+        "steps",
+        default=30,
+        min=1,
+        max=1000,
+        tooltip="How many times the model looks at the video. More steps take proportionally longer and give cleaner "
+        "detail; beyond 50 little changes.",
+    )
+
+
+def _denoise(tooltip):
+    return io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+class OpenSoraSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Sampling",
+            node_id="OpenSoraSampler",
+            display_name="Open-Sora Sampler",
+            description="Generates the video: turns noise into latents that follow the prompt, the clip's size and "
+            "frame rate, and the frames that are pinned.",
+            search_aliases=["ksampler", "generate video", "text to video"],
+            inputs=[
+                io.Model.Input("model", tooltip="An Open-Sora transformer."),
+                io.Conditioning.Input("positive", tooltip="What the video should show, from Open-Sora Text Encode."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The clip to fill, from Empty Open-Sora Latent, with keyframes if you like. Larger and "
+                    "longer clips take more time and memory.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Picks the noise. The same seed with the same settings gives the same video; another one "
+                    "gives another take.",
+                ),
+                _steps(),
+                io.Float.Input(
+                    "cfg",
+                    default=7.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="How strongly the prompt is enforced. Higher follows it more literally with harder contrast; "
+                    "1 leaves guidance out and takes half the time.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=sampling.sampler_names(),
+                    default=sampling.ORIGINAL,
+                    tooltip="The method that takes the steps. original is the one the model was published with (Euler "
+                    "for Open-Sora 1.2); the others are ComfyUI's.",
+                ),
+                _denoise(
+                    "How much of the incoming latent is replaced. 1 starts from pure noise; lower keeps more of what "
+                    "is there, which suits an encoded clip; 0 changes nothing."
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What to steer away from. Left out: the null caption that the model learned for this, as in "
+                    "the original.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The generated clip, for Open-Sora VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, latent, seed, steps, cfg, sampler_name, denoise, negative=None):
+        if negative is None:
+            negative = null_conditioning(model, positive)
+        samples, sizes = sampling.sample(
+            model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise
+        )
+        return io.NodeOutput(with_sizes(latent, sizes, samples=samples))
+
+
+class OpenSoraScheduler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Sampling",
+            node_id="OpenSoraScheduler",
+            display_name="Open-Sora Scheduler",
+            description="The noise levels Open-Sora visits for a clip of this size and length, for SamplerCustomAdvanced. "
+            "Use it with a model from Open-Sora Model Sampling.",
+            search_aliases=["sigmas", "scheduler"],
+            inputs=[
+                io.Model.Input("model", tooltip="An Open-Sora transformer; its file says what size the shift is for."),
+                io.Latent.Input("latent", tooltip="The clip to sample: larger and longer ones spend more steps in noise."),
+                _steps(),
+                _denoise(
+                    "The part of the schedule that is run. 1 runs all of it from pure noise; lower starts later, so more "
+                    "of the incoming latent stays; 0 runs nothing."
+                ),
+            ],
+            outputs=[io.Sigmas.Output(tooltip="Noise levels from 1 to 0, one more than steps.")],
+        )
+
+    @classmethod
+    def execute(cls, model, latent, steps, denoise):
+        return io.NodeOutput(sampling.sigmas_for(model, sizes_of(latent), steps, denoise))
+
+
+class OpenSoraModelSampling(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Sampling",
+            node_id="OpenSoraModelSampling",
+            display_name="Open-Sora Model Sampling",
+            description="Prepares a model for stock samplers (KSampler, SamplerCustomAdvanced): it then knows this "
+            "clip's frame rate and size, and shifts its schedule for them. Open-Sora Sampler does this by itself.",
+            search_aliases=["model sampling", "shift"],
+            inputs=[
+                io.Model.Input("model", tooltip="An Open-Sora transformer."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The clip that will be sampled. A larger or longer one shifts the schedule toward noise.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model, prepared for clips like this latent.")],
+        )
+
+    @classmethod
+    def execute(cls, model, latent):
+        return io.NodeOutput(sampling.for_clip(model, sizes_of(latent)))

@@ -1,0 +1,139 @@
+"""Nodes for words: the text encoder, the prompt with its scores, and the learned empty prompt."""
+
+from ..model.text import CAMERA_MOTIONS
+from .comfy import files
+from .comfy.conditioning import null_conditioning
+from .comfy.schema import io, schema
+from .comfy.text import DEVICES, encode_prompt, load_text_encoder
+
+NO_CAMERA = "none"
+
+
+class OpenSoraLoadTextEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Loaders",
+            node_id="OpenSoraLoadTextEncoder",
+            display_name="Load Open-Sora Text Encoder",
+            description="Loads the T5 text encoder that reads prompts for Open-Sora. "
+            "Stock CLIP Text Encode and LoRA loaders work with it too.",
+            search_aliases=["open sora", "t5", "t5xxl", "clip loader"],
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder_name",
+                    options=files.choices("text_encoders"),
+                    default=files.BUNDLED,
+                    tooltip="The T5 file. It must be the one the transformer was trained with: the bundled one for the "
+                    "bundled model, t5xxl (fp16, or fp8 to save memory) from models/text_encoders for the official "
+                    "models.",
+                ),
+                io.Combo.Input(
+                    "device",
+                    options=list(DEVICES),
+                    default=DEVICES[0],
+                    tooltip="Where prompts are encoded. default lets ComfyUI choose; cpu leaves the graphics card's "
+                    "memory to the transformer and takes longer.",
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="The text encoder, for Open-Sora Text Encode.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name, device):
+        path = files.path_of(text_encoder_name, "text_encoders", "text_encoder")
+        return io.NodeOutput(load_text_encoder(path, device))
+
+
+class OpenSoraTextEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Conditioning",
+            node_id="OpenSoraTextEncode",
+            display_name="Open-Sora Text Encode",
+            description="Turns a prompt into conditioning, worded as in Open-Sora's training: quality, motion and "
+            "camera are sentences at the end of the prompt.",
+            search_aliases=["open sora", "prompt", "clip text encode"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder, from Load Open-Sora Text Encoder."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="What the video should show. Whole sentences work best. (word:1.3) stresses a part, "
+                    "(word:0.7) plays it down; what goes beyond the model's length is left out.",
+                ),
+                io.Float.Input(
+                    "aesthetic_score",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.1,
+                    round=0.1,
+                    tooltip="How good the picture should look. The official model was published with 6.5; higher asks "
+                    "for more polished footage. 0 leaves it out, which suits the tiny model.",
+                ),
+                io.Float.Input(
+                    "motion_score",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.1,
+                    tooltip="How much should move. Around 5 is calm and smooth; higher is livelier and blurs more "
+                    "easily. 0 leaves it out.",
+                ),
+                io.Combo.Input(
+                    "camera_motion",
+                    options=[NO_CAMERA, *CAMERA_MOTIONS],
+                    default=NO_CAMERA,
+                    tooltip="How the camera should move. none leaves it to the prompt.",
+                ),
+                io.Boolean.Input(
+                    "clean_caption",
+                    default=True,
+                    tooltip="On: the prompt is cleaned as the training captions were (lower case; no links, brackets, "
+                    "codes or Chinese characters). Off: it is read exactly as typed, which the model knows less well.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The transformer that will read this prompt: sets the number of tokens and the wording of "
+                    "its generation. Left out: Open-Sora 1.2.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The encoded prompt and which of its tokens are real.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None
+    ):
+        camera = None if camera_motion == NO_CAMERA else camera_motion
+        return io.NodeOutput(encode_prompt(clip, prompt, aesthetic_score, motion_score, camera, clean_caption, model))
+
+
+class OpenSoraNullPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Conditioning",
+            node_id="OpenSoraNullPrompt",
+            display_name="Open-Sora Null Prompt",
+            description="The empty prompt that Open-Sora learned in training, for the negative input of stock "
+            "samplers. It is not the same as encoding an empty text.",
+            search_aliases=["open sora", "negative prompt", "unconditional"],
+            inputs=[
+                io.Model.Input("model", tooltip="The Open-Sora transformer; its file holds the learned null caption."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The prompt this is the counterpart of: the null caption is read to the same length.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The null caption, for the negative input of a sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive):
+        return io.NodeOutput(null_conditioning(model, positive))

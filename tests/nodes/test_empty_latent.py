@@ -1,0 +1,96 @@
+"""Empty latents: sizes by resolution and aspect ratio, frame counts, what auto means."""
+
+import pytest
+import torch
+from small import pack, run
+
+
+def make(vae, **changes):
+    settings = {
+        "resolution": "auto",
+        "aspect_ratio": "auto",
+        "frames": 17,
+        "fps": 24.0,
+        "width": 424,
+        "height": 240,
+        "batch_size": 1,
+    }
+    return run(pack("nodes.empty_latent").OpenSoraEmptyLatent, vae=vae, **{**settings, **changes})
+
+
+def size(vae, **changes):
+    """(width, height) that the node puts out."""
+    return make(vae, **changes)[1:3]
+
+
+@pytest.mark.parametrize(
+    ("resolution", "aspect_ratio", "expected"),
+    [
+        ("144p", "16:9", (256, 144)),
+        ("240p", "16:9", (426, 240)),
+        ("240p", "9:16", (240, 426)),
+        ("240p", "1:1", (320, 320)),
+        ("360p", "4:3", (554, 416)),
+        ("480p", "16:9", (854, 480)),
+        ("480p", "3:4", (555, 740)),
+        ("720p", "16:9", (1280, 720)),
+        ("720p", "21:9", (1466, 628)),
+        ("720p", "9:21", (628, 1466)),
+        ("1080p", "9:16", (1080, 1920)),
+    ],
+)
+def test_sizes_of_the_original(vae, resolution, aspect_ratio, expected):
+    assert size(vae, resolution=resolution, aspect_ratio=aspect_ratio) == expected
+
+
+def test_every_size_has_its_shape_and_area():
+    aspect = pack("nodes.aspect")
+    pixels = {"144p": 36864, "240p": 102240, "360p": 230400, "480p": 409920, "720p": 921600, "1080p": 2073600}
+    assert set(aspect.RESOLUTIONS) == set(pixels)
+    for resolution in aspect.RESOLUTIONS:
+        for name in aspect.ASPECT_RATIOS:
+            height, width = aspect.frame_size(resolution, name)
+            across, down = map(int, name.split(":"))
+            assert abs(height * width / pixels[resolution] - 1) < 0.02
+            assert abs(width / height / (across / down) - 1) < 0.02, (resolution, name)
+
+
+def test_auto_is_what_the_file_was_made_for(vae):
+    assert size(vae) == (64, 64)
+    assert size(vae, aspect_ratio="16:9") == (80, 48)
+    assert size(vae, aspect_ratio="9:16") == (48, 80)
+    assert size(vae, resolution="240p") == (320, 320)
+
+
+def test_auto_without_metadata_is_240p(vae, monkeypatch):
+    monkeypatch.setattr(vae.first_stage_model, "opensora", {})
+    assert size(vae) == (426, 240)
+    assert size(vae, aspect_ratio="1:1") == (320, 320)
+    assert size(vae, resolution="720p") == (1280, 720)
+
+
+def test_latent_keys_and_outputs(vae):
+    latent, width, height, frames, fps = make(
+        vae, resolution="custom", width=426, height=240, frames=34, fps=12.5, batch_size=3
+    )
+    assert latent["samples"].shape == (3, 4, 10, 30, 53) and latent["samples"].abs().max() == 0
+    assert (width, height, frames, fps) == (426, 240, 34, 12.5)
+    assert (latent["width"], latent["height"], latent["frames"], latent["fps"]) == (426, 240, 34, 12.5)
+    assert latent["samples"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("frames", [1, 17, 21, 25, 29, 33, 34, 38, 51, 102, 408])
+def test_valid_counts(vae, frames):
+    latent = make(vae, frames=frames)[0]
+    assert latent["samples"].shape[2] == vae.first_stage_model.latent_frames(frames)
+
+
+@pytest.mark.parametrize(("frames", "below", "above"), [(2, 1, 17), (16, 1, 17), (18, 17, 21), (48, 46, 50), (52, 51, 55)])
+def test_other_counts_name_their_neighbours(vae, frames, below, above):
+    with pytest.raises(ValueError, match=f"frames is {frames}.*{below} and {above} "):
+        make(vae, frames=frames)
+
+
+def test_other_vaes_are_refused(comfy):
+    with pytest.raises(ValueError, match="not an Open-Sora video VAE"):
+        make(comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}))

@@ -1,0 +1,150 @@
+"""Keyframes: where an image lands, what a clip covers, how it is fitted, what the noise mask says."""
+
+import pytest
+import torch
+from small import pack, run
+
+
+def keyframe(vae, latent, image, frame=0, strength=1.0):
+    return run(pack("nodes.keyframe").OpenSoraKeyframe, latent=latent, vae=vae, image=image, frame=frame, strength=strength)[0]
+
+
+def empty(vae, frames=34, width=48, height=64, batch=1):
+    node = pack("nodes.empty_latent").OpenSoraEmptyLatent
+    return run(
+        node,
+        vae=vae,
+        resolution="custom",
+        aspect_ratio="auto",
+        frames=frames,
+        fps=24.0,
+        width=width,
+        height=height,
+        batch_size=batch,
+    )[0]
+
+
+def picture(frames=1, height=64, width=48, seed=0):
+    return torch.rand(frames, height, width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def encoded(vae, video):
+    """The network itself, without ComfyUI's VAE class: IMAGE to latents."""
+    return vae.first_stage_model.encode((video * 2 - 1).permute(3, 0, 1, 2)[None])
+
+
+def pinned(latent):
+    """Indices of the latents that the mask holds at all."""
+    return [i for i in range(latent["samples"].shape[2]) if latent["noise_mask"][:, :, i].min() < 1]
+
+
+def test_latent_of_every_frame():
+    """Frame f lives in latent 5 (f // 17) + (f mod 17 + 3) // 4 wherever its chunk is whole."""
+    plan = pack("nodes.keyframe").plan
+    for frame in range(51):
+        assert plan(51, frame, 1) == [5 * (frame // 17) + (frame % 17 + 3) // 4]
+
+
+def test_a_short_last_chunk_has_no_lone_first_frame():
+    """Of 21 frames, the last 4 are one latent: the VAE pads only what is no multiple of 4."""
+    plan = pack("nodes.keyframe").plan
+    assert [plan(21, frame, 1) for frame in range(15, 21)] == [[4], [4], [5], [5], [5], [5]]
+    assert [plan(20, frame, 1) for frame in (16, 17, 19)] == [[4], [5], [5]]
+
+
+def test_groups_are_what_the_vae_encodes(vae):
+    """Changing one frame first changes the latent that `groups` files it under (the VAE is causal)."""
+    groups = pack("nodes.keyframe").groups
+    for frames in (1, 17, 21, 34, 20):
+        found = groups(frames)
+        assert [frame for group in found for frame in group] == list(range(frames))
+        assert len(found) == vae.first_stage_model.latent_frames(frames)
+
+
+def test_first_frame_is_the_single_image_encoding(vae):
+    image = picture()
+    latent = keyframe(vae, empty(vae), image)
+    assert pinned(latent) == [0]
+    assert latent["noise_mask"].shape == (1, 1, 10, 8, 6)
+    assert torch.allclose(latent["samples"][:, :, 0], encoded(vae, image)[:, :, 0], atol=1e-6)
+    assert latent["samples"][:, :, 1:].abs().max() == 0
+
+
+@pytest.mark.parametrize(("frame", "index"), [(0, 0), (1, 1), (16, 4), (17, 5), (30, 9), (-1, 9), (-34, 0), (-17, 5)])
+def test_a_lone_image_fills_its_chunk(vae, frame, index):
+    image = picture()
+    latent = keyframe(vae, empty(vae), image, frame)
+    assert pinned(latent) == [index]
+    # The first frame of a chunk is a latent of its own, and so a single image; the others fill their chunk.
+    expected = encoded(vae, image if index % 5 == 0 else image.repeat(17, 1, 1, 1))[:, :, index % 5]
+    assert torch.allclose(latent["samples"][:, :, index], expected, atol=1e-6)
+
+
+def test_a_clip_pins_the_groups_it_covers(vae):
+    clip = picture(frames=17)
+    whole = keyframe(vae, empty(vae), clip)
+    assert pinned(whole) == [0, 1, 2, 3, 4]
+    assert torch.allclose(whole["samples"][:, :, :5], encoded(vae, clip), atol=1e-6)
+    assert pinned(keyframe(vae, empty(vae), clip[:7])) == [0, 1]  # frames 0, 1-4; of 5-8 only two
+    assert pinned(keyframe(vae, empty(vae), clip[:7], 3)) == [2]  # of 1-4 only two, then 5-8, and 9
+    assert pinned(keyframe(vae, empty(vae), clip, 10)) == [4, 5, 6, 7]  # across the border of two chunks
+    assert pinned(keyframe(vae, empty(vae), clip, 25)) == [8, 9]  # what runs over the end is left out
+
+
+def test_a_clip_that_covers_no_group_is_refused(vae):
+    with pytest.raises(ValueError, match="image is a clip of 2 frames.*frame 2"):
+        keyframe(vae, empty(vae), picture(frames=2), 2)
+
+
+@pytest.mark.parametrize(("frame", "nearest"), [(34, 33), (100, 33), (-35, -34)])
+def test_beyond_the_end_names_the_range(vae, frame, nearest):
+    with pytest.raises(ValueError, match=f"frame is {frame}.*-34 to 33.*nearest is {nearest}$"):
+        keyframe(vae, empty(vae), picture(), frame)
+
+
+def test_chaining_strength_and_batches(vae):
+    latent = keyframe(vae, empty(vae, batch=2), picture(seed=1))
+    latent = keyframe(vae, latent, picture(seed=2), -1, strength=0.25)
+    mask = latent["noise_mask"]
+    assert mask.shape == (2, 1, 10, 8, 6)
+    assert (mask[:, :, 0] == 0).all() and (mask[:, :, 9] == 0.75).all() and (mask[:, :, 1:9] == 1).all()
+    assert torch.equal(latent["samples"][0], latent["samples"][1])
+    assert latent["samples"][:, :, 9].abs().max() > 0
+
+
+def test_inputs_are_left_as_they_were(vae):
+    latent = empty(vae)
+    first = keyframe(vae, latent, picture())
+    assert "noise_mask" not in latent and latent["samples"].abs().max() == 0
+    keyframe(vae, first, picture(seed=3), -1)
+    assert pinned(first) == [0]
+
+
+def test_unknown_keys_pass_through(vae):
+    assert keyframe(vae, {**empty(vae), "other": 7}, picture())["other"] == 7
+
+
+def test_resize_covers_and_crops_the_middle():
+    resize = pack("nodes.keyframe").resize_to_fill
+    # Three vertical stripes, 60 wide: a square target keeps the middle one.
+    image = torch.zeros(1, 20, 60, 3)
+    image[:, :, 20:40] = 1
+    square = resize(image, 40, 40)
+    assert square.shape == (1, 40, 40, 3) and square[:, :, 3:-3].min() > 0.99
+    for size in ((64, 48), (48, 80), (33, 17), (20, 60)):
+        for frames in (1, 5):
+            result = resize(picture(frames, 50, 37), *size)
+            assert result.shape == (frames, *size, 3) and 0 <= result.min() and result.max() <= 1
+    same = picture()
+    assert resize(same, 64, 48) is same
+
+
+def test_an_image_of_another_size_is_fitted(vae):
+    fitted = keyframe(vae, empty(vae), picture(height=100, width=300))
+    by_hand = keyframe(vae, empty(vae), pack("nodes.keyframe").resize_to_fill(picture(height=100, width=300), 64, 48))
+    assert torch.equal(fitted["samples"], by_hand["samples"])
+
+
+def test_wrong_channels_are_refused(vae):
+    with pytest.raises(ValueError, match="latent has shape.*4 channels"):
+        keyframe(vae, {"samples": torch.zeros(1, 16, 5, 8, 8)}, picture())

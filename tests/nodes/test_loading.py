@@ -1,0 +1,196 @@
+"""Loading: native objects, dtypes, memory, and files that are not what the node wants."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import NORM_GROUPS, pack, random_weights, small_transformer, small_vae, write
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_model(path, dtype="auto"):
+    return pack("nodes.comfy.loading").load_model(str(path), dtype)
+
+
+def load_vae(path):
+    return pack("nodes.comfy.vae").load_vae(str(path))
+
+
+def test_model_is_native(comfy, model):
+    import comfy.model_base
+    import comfy.model_patcher
+
+    assert isinstance(model, comfy.model_patcher.ModelPatcher)
+    assert isinstance(model.model, comfy.model_base.BaseModel)
+    assert model.model.model_type == comfy.model_base.ModelType.FLOW
+    latent_format = model.get_model_object("latent_format")
+    assert (latent_format.latent_channels, latent_format.latent_dimensions) == (4, 3)
+    assert len(latent_format.latent_rgb_factors) == 4
+
+
+def test_every_weight_is_the_files(model, checkpoints):
+    state_dict, _ = pack("model.loading").read_file(checkpoints["transformer"])
+    own = model.model.diffusion_model.state_dict()
+    assert own.keys() == state_dict.keys()
+    assert all(torch.equal(own[key], state_dict[key]) for key in own)
+    assert not any(parameter.requires_grad for parameter in model.model.diffusion_model.parameters())
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16", "fp8_e4m3fn"])
+def test_weight_dtypes(comfy, checkpoints, positive, name):
+    dtype = pack("nodes.comfy.loading").WEIGHT_DTYPES[name]
+    loaded, exact = load_model(checkpoints["transformer"], name), load_model(checkpoints["transformer"], "fp32")
+    network = loaded.model.diffusion_model
+    assert network.spatial_blocks[0].attn.qkv.weight.dtype == dtype and network.rope.freqs.dtype == torch.float32
+    x = torch.randn(1, 4, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    results = []
+    for patcher in (loaded, exact):
+        comfy.model_management.load_models_gpu([patcher])
+        caption, extra = positive[0]
+        results.append(
+            patcher.model.apply_model(
+                x, torch.tensor([0.7]), c_crossattn=caption, attention_mask=extra["attention_mask"], fps=24.0,
+                height=32.0, width=32.0,
+            )
+        )  # fmt: skip
+    error = (results[0] - results[1]).abs().max() / results[1].abs().max()
+    assert error <= {"fp32": 0, "bf16": 0.05, "fp16": 0.01, "fp8_e4m3fn": 0.5}[name]
+
+
+def test_missing_rope_frequencies_are_computed(comfy, tmp_path):
+    weights = random_weights(small_transformer(), 1)
+    expected = weights.pop("rope.freqs")
+    loaded = load_model(write(tmp_path / "t.safetensors", weights))
+    assert torch.equal(loaded.model.diffusion_model.rope.freqs, expected)
+
+
+def test_missing_shift_and_scale_are_the_official_ones(comfy, tmp_path):
+    weights = random_weights(small_vae(), 1)
+    expected = weights.pop("shift"), weights.pop("scale")
+    config = {"spatial_norm_groups": NORM_GROUPS, "temporal_norm_groups": NORM_GROUPS}
+    network = load_vae(write(tmp_path / "v.safetensors", weights, config=config)).first_stage_model
+    assert torch.equal(network.shift, expected[0]) and torch.equal(network.scale, expected[1])
+
+
+@pytest.mark.parametrize(("load", "name"), [(load_model, "model_name"), (load_vae, "vae_name")])
+def test_damaged_files(comfy, checkpoints, tmp_path, load, name):
+    whole = Path(checkpoints["transformer" if load is load_model else "vae"]).read_bytes()
+    for label, content in {"cut": whole[: len(whole) // 2], "text": b"hello" * 100, "empty": b""}.items():
+        path = tmp_path / f"{label}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.*{label}.safetensors.*not a readable safetensors file"):
+            load(path)
+
+
+def test_another_familys_files(comfy, checkpoints, tmp_path):
+    sd15 = write(tmp_path / "sd15.safetensors", {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(4, 4)})
+    for load, wanted in ((load_model, "transformer"), (load_vae, "VAE")):
+        with pytest.raises(ValueError, match=f"_name.*Stable Diffusion checkpoint.*not an Open-Sora.*{wanted}"):
+            load(sd15)
+    with pytest.raises(ValueError, match="model_name.*Open-Sora VAE 1.2.*Load Open-Sora VAE"):
+        load_model(checkpoints["vae"])
+    with pytest.raises(ValueError, match="vae_name.*transformer.*Load Open-Sora Model"):
+        load_vae(checkpoints["transformer"])
+
+
+def test_keys_that_do_not_fit_are_listed(comfy, tmp_path):
+    weights = random_weights(small_transformer(), 1)
+    del weights["spatial_blocks.1.mlp.fc2.bias"]
+    weights["extra.key"] = torch.zeros(3)
+    weights["t_block.1.bias"] = torch.zeros(5)
+    with pytest.raises(ValueError, match="(?s)fc2.bias.*extra.key.*t_block.1.bias"):
+        load_model(write(tmp_path / "t.safetensors", weights))
+
+
+def test_combos_list_the_bundled_file_first(comfy, tmp_path, monkeypatch):
+    import folder_paths
+
+    files = pack("nodes.comfy.files")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae", ([str(tmp_path)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    (tmp_path / "mine.safetensors").touch()
+    assert files.choices("vae") == ["tiny (bundled)", "mine.safetensors"]
+    assert files.path_of("mine.safetensors", "vae", "vae") == str(tmp_path / "mine.safetensors")
+    assert Path(files.path_of("tiny (bundled)", "vae", "vae")).parts[-3:] == ("model", "bundled", "vae.safetensors")
+    with pytest.raises(ValueError, match="'other' is not in models/vae.*mine.safetensors"):
+        files.path_of("other", "vae", "vae")
+
+
+def test_previews_show_every_frame(comfy, model):
+    from latent_preview import Latent2RGBPreviewer
+
+    latent_format = model.get_model_object("latent_format")
+    previewer = Latent2RGBPreviewer(
+        latent_format.latent_rgb_factors,
+        latent_format.latent_rgb_factors_bias,
+        latent_format.latent_rgb_factors_reshape,
+    )
+    x0 = torch.zeros(1, 4, 5, 8, 8)
+    still = previewer.decode_latent_to_preview(x0)
+    x0[:, :, 3] = 3
+    assert still.tobytes() != previewer.decode_latent_to_preview(x0).tobytes()
+    assert previewer.decode_latent_to_preview(x0[:, :, :1]).size == (8, 8)
+
+
+PROBE = """
+import sys, threading, time
+sys.path[:0] = [{comfyui!r}, {tests!r}]
+import comfy.cli_args
+comfy.cli_args.args.cpu = True
+import conftest
+from small import pack
+load = getattr(pack({module!r}), {function!r})
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+before = peak = anonymous()
+done = False
+
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, anonymous())
+        time.sleep(0.002)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+loaded = load(*{arguments!r})
+done = True
+watcher.join()
+network = loaded.first_stage_model if hasattr(loaded, "first_stage_model") else loaded.model.diffusion_model
+size = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+print("RATIO", (peak - before) / size, size)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="RssAnon is a Linux figure")
+@pytest.mark.parametrize(("stored", "dtype"), [(torch.float32, "bf16"), (torch.float32, "fp32"), (torch.bfloat16, "fp32")])
+def test_loading_never_holds_a_second_copy(comfy, tmp_path, stored, dtype):
+    """Anonymous memory grows by at most 1.1 x the model, here a 270 million parameter one with XL/2's proportions."""
+    stdit3 = pack("model.stdit3")
+    with torch.device("meta"):
+        shapes = stdit3.STDiT3(stdit3.STDiT3Config(depth=6)).state_dict()
+    block = torch.randn(1 << 16) * 0.02
+    weights = {
+        key: block.repeat(-(-value.numel() // block.numel()))[: value.numel()].view(value.shape).to(stored)
+        for key, value in shapes.items()
+    }
+    path = write(tmp_path / "large.safetensors", weights)
+    del weights
+    probe = PROBE.format(
+        comfyui=os.environ["COMFYUI_PATH"],
+        tests=str(ROOT / "tests"),
+        module="nodes.comfy.loading",
+        function="load_model",
+        arguments=(path, dtype),
+    )
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=280)
+    ratio, size = (float(word) for word in result.stdout.split("RATIO")[1].split())
+    assert size > 4e8
+    assert ratio <= 1.1, f"RssAnon grew by {ratio:.2f} x the model's {size / 2**20:.0f} MiB"
