@@ -1,4 +1,6 @@
-"""ComfyUI's door to the pack: the extension that lists its nodes."""
+"""ComfyUI's door to the pack: the extension that lists its nodes, and the folder of their help pages."""
+
+WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():

@@ -194,7 +194,7 @@ def test(options, rest) -> int:
 def ui(options, rest) -> int:
     """Start a server to work with; it keeps its outputs and settings between runs."""
     env = environment.prepare(options.comfyui)
-    base = comfyui.make_base(own_folder(), models_of(env))
+    base = comfyui.make_base(own_folder(env), models_of(env))
     print("Starting ComfyUI ...", flush=True)
     server = comfyui.Server(env, base, cpu=not comfyui.has_accelerator(env))
     try:
@@ -209,15 +209,19 @@ def ui(options, rest) -> int:
 def train(options, rest) -> int:
     """Run the trainer in the environment with the pack importable; ComfyUI is needed for its tokenizer only."""
     env = environment.prepare(options.comfyui)
-    base = comfyui.make_base(own_folder(), models_of(env))
+    base = comfyui.make_base(own_folder(env), models_of(env))
     tokenizer = env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
     command = [env.python, "-m", "opensora_comfy.training", "--tokenizer", tokenizer, *rest]
     return process.wait(process.start(command, env=env.variables(base / "custom_nodes")))
 
 
-def own_folder() -> Path:
-    """A base folder for ComfyUI that stays, one for each clone of the pack."""
-    return environment.cache_folder() / f"base-{environment.digest(str(ROOT))}"
+def own_folder(env) -> Path:
+    """A base folder for ComfyUI that stays, one for each clone of the pack and each ComfyUI.
+
+    Models that were put into one are never in the way of a link to another's.
+    """
+    who = (str(ROOT),) if env.pinned else (str(ROOT), str(env.comfyui))
+    return environment.cache_folder() / f"base-{environment.digest(*who)}"
 
 
 def models_of(env) -> Path | None:

@@ -44,14 +44,18 @@ def timesteps(
     num_frames,
     shift=True,
     *,
+    version="1.2",
     scale=1.0,
     base_resolution=OFFICIAL_BASE_RESOLUTION,
     base_num_frames=OFFICIAL_BASE_NUM_FRAMES,
 ):
     """The `steps` timesteps of a run, 1000 downward, without the final 0: fp32 [steps]. Arguments as `shift_ratio`.
 
-    Raises ValueError when steps is below 1, or when a video has fewer than 17 frames (its shift would be 0).
+    Raises ValueError for another `version` of Open-Sora, when steps is below 1, or when a video has fewer than 17
+    frames (its shift would be 0).
     """
+    if version != "1.2":
+        raise ValueError(f'version is "{version}"; the timesteps known here are those of "1.2"')
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
     t = torch.tensor([(1.0 - i / steps) * NUM_TIMESTEPS for i in range(steps)])
@@ -103,11 +107,12 @@ def sample(
         The denoised latents [B, C, T, H, W].
     """
     B = z.shape[0]
+    timesteps = torch.as_tensor(timesteps, dtype=torch.float32)
     if null_caption.ndim == 2:
         null_caption = null_caption[None].expand(B, -1, -1)
     captions = torch.cat([caption, null_caption.to(caption)])
     mask2 = None if caption_mask is None else caption_mask.repeat(2, 1)
-    sizes = {name: value.repeat(2) for name, value in sizes.items() if value is not None}
+    sizes = {name: torch.as_tensor(value).reshape(-1).repeat(2) for name, value in sizes.items() if value is not None}
     ends = torch.cat([timesteps[1:], timesteps.new_zeros(1)])
     awake = None if frame_mask is None else frame_mask == 1
 

@@ -17,6 +17,7 @@ DEFAULT_HEAD_DIM = 72  # every official transformer's; only asked where no q/k n
 
 # Tell-tale keys of files that artists keep in the same folders, from the most to the least specific.
 KNOWN_FILES = (
+    ("blocks.0.scale_shift_table", "a PixArt or older Open-Sora transformer", "Load Diffusion Model"),
     ("fps_embedder.mlp.0.weight", "an Open-Sora transformer (STDiT3)", "Load Open-Sora Model"),
     ("temporal_vae.encoder.conv_in.conv.weight", "an Open-Sora VAE 1.2", "Load Open-Sora VAE"),
     ("encoder.block.0.layer.0.SelfAttention.q.weight", "a T5 text encoder", "Load Open-Sora Text Encoder"),
@@ -30,7 +31,6 @@ KNOWN_FILES = (
     ),
     ("double_blocks.0.img_attn.norm.key_norm.scale", "a Flux transformer", "Load Diffusion Model"),
     ("text_model.encoder.layers.0.layer_norm1.weight", "a CLIP text encoder", "Load CLIP"),
-    ("blocks.0.scale_shift_table", "a PixArt or older Open-Sora transformer", "Load Diffusion Model"),
     ("decoder.up.0.block.0.norm1.weight", "a Stable Diffusion VAE", "Load VAE"),
     ("decoder.up_blocks.0.resnets.0.norm1.weight", "a 2D VAE in diffusers' layout", "Load VAE"),
 )
@@ -46,7 +46,8 @@ def read_file(path):
             metadata = dict(file.metadata() or {})
             state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 — not a dict
         if "opensora" in metadata:
-            metadata["opensora"] = json.loads(metadata["opensora"])
+            own = json.loads(metadata["opensora"])
+            metadata["opensora"] = own if isinstance(own, dict) else {}
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); it may be cut short: download it again"
@@ -76,6 +77,12 @@ def _count(state_dict, pattern):
     return len({match.group(1) for match in matches if match})
 
 
+def _shape(state_dict, key, rank, otherwise):
+    """The shape of a weight that tells sizes; `otherwise` where it is missing or odd, which `check_keys` then lists."""
+    tensor = state_dict.get(key)
+    return tuple(tensor.shape) if tensor is not None and tensor.ndim == rank else otherwise
+
+
 def _agree(found, config, names):
     """Refuse a config that contradicts what the weights say."""
     for name in names:
@@ -88,31 +95,37 @@ def _agree(found, config, names):
 def transformer_config(state_dict, config=None):
     """The `STDiT3Config` of these weights; `config` supplies what they cannot tell. ValueError for other files."""
     config = config or {}
-    if "fps_embedder.mlp.0.weight" not in state_dict or "x_embedder.proj.weight" not in state_dict:
+    depth = _count(state_dict, r"spatial_blocks\.(\d+)\.")
+    if not depth:
         _refuse(state_dict, "an Open-Sora 1.2 transformer")
     if "x_embedder_cond.proj.weight" in state_dict:
         raise ValueError("this is an Open-Sora 1.3 transformer; this version of the pack loads Open-Sora 1.2")
-    hidden_size, in_channels, *patch_size = state_dict["x_embedder.proj.weight"].shape
-    qk_norm = "spatial_blocks.0.attn.q_norm.weight" in state_dict
-    if qk_norm:
-        num_heads = hidden_size // state_dict["spatial_blocks.0.attn.q_norm.weight"].shape[0]
+    _, size = _shape(state_dict, "final_layer.scale_shift_table", 2, (2, STDiT3Config.hidden_size))
+    hidden_size, in_channels, *patch_size = _shape(state_dict, "x_embedder.proj.weight", 5, (size, 4, 1, 2, 2))
+    norms = [tensor for key, tensor in state_dict.items() if key.endswith("attn.q_norm.weight")]
+    if norms:
+        num_heads = hidden_size // max(1, norms[0].numel())
     elif "rope.freqs" in state_dict:
-        num_heads = hidden_size // (2 * state_dict["rope.freqs"].shape[0])
+        num_heads = hidden_size // max(1, 2 * state_dict["rope.freqs"].numel())
     else:
         num_heads = config.get("num_heads") or hidden_size // DEFAULT_HEAD_DIM
     patch_volume = patch_size[0] * patch_size[1] * patch_size[2]
-    max_length, caption_channels = state_dict["y_embedder.y_embedding"].shape
+    _, features = _shape(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, STDiT3Config.caption_channels))
+    length = config.get("model_max_length") or STDiT3Config.model_max_length
+    max_length, caption_channels = _shape(state_dict, "y_embedder.y_embedding", 2, (length, features))
+    mlp_size, _ = _shape(state_dict, "spatial_blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
+    out_size, _ = _shape(state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, hidden_size))
     found = STDiT3Config(
-        depth=_count(state_dict, r"spatial_blocks\.(\d+)\."),
+        depth=depth,
         hidden_size=hidden_size,
-        num_heads=num_heads,
+        num_heads=max(1, num_heads),
         caption_channels=caption_channels,
         model_max_length=max_length,
         in_channels=in_channels,
         patch_size=tuple(patch_size),
-        mlp_ratio=state_dict["spatial_blocks.0.mlp.fc1.weight"].shape[0] / hidden_size,
-        pred_sigma=state_dict["final_layer.linear.weight"].shape[0] == 2 * in_channels * patch_volume,
-        qk_norm=qk_norm,
+        mlp_ratio=mlp_size / hidden_size,
+        pred_sigma=out_size == 2 * in_channels * patch_volume,
+        qk_norm=bool(norms),
         input_sq_size=config.get("input_sq_size") or 512,
     )
     _agree(
@@ -127,29 +140,35 @@ def transformer_config(state_dict, config=None):
 def vae_config(state_dict, config=None):
     """The `VideoVAEConfig` of these weights; `config` supplies what they cannot tell. ValueError for other files."""
     config = config or {}
-    if "temporal_vae.encoder.conv_in.conv.weight" not in state_dict:
-        _refuse(state_dict, "an Open-Sora VAE 1.2")
     spatial, temporal = "spatial_vae.module.encoder.", "temporal_vae.encoder."
     levels = _count(state_dict, re.escape(spatial) + r"down_blocks\.(\d+)\.")
+    temporal_levels = _count(state_dict, re.escape(temporal) + r"block_res_blocks\.(\d+)\.")
+    if not levels or not temporal_levels:
+        _refuse(state_dict, "an Open-Sora VAE 1.2")
+    norm_groups = config.get("spatial_norm_groups") or 32
     spatial_config = SpatialConfig(
         block_out_channels=tuple(
-            state_dict[f"{spatial}down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(levels)
+            _shape(state_dict, f"{spatial}down_blocks.{i}.resnets.0.norm2.weight", 1, (norm_groups,))[0]
+            for i in range(levels)
         ),
         layers_per_block=_count(state_dict, re.escape(spatial) + r"down_blocks\.0\.resnets\.(\d+)\."),
-        latent_channels=state_dict[f"{spatial}conv_out.weight"].shape[0] // 2,
-        norm_groups=config.get("spatial_norm_groups") or 32,
+        latent_channels=_shape(state_dict, f"{spatial}conv_out.weight", 4, (8,))[0] // 2,
+        norm_groups=norm_groups,
     )
-    filters, channels = state_dict[f"{temporal}conv_in.conv.weight"].shape[:2]
-    levels = _count(state_dict, re.escape(temporal) + r"block_res_blocks\.(\d+)\.")
+    filters, channels, *_ = _shape(state_dict, f"{temporal}conv_in.conv.weight", 5, (128, 4))
     temporal_config = TemporalConfig(
         channels=channels,
-        latent_channels=state_dict["temporal_vae.post_quant_conv.conv.weight"].shape[0],
+        latent_channels=_shape(state_dict, "temporal_vae.post_quant_conv.conv.weight", 5, (4,))[0],
         filters=filters,
         channel_multipliers=tuple(
-            state_dict[f"{temporal}block_res_blocks.{i}.0.conv1.conv.weight"].shape[0] // filters for i in range(levels)
+            _shape(state_dict, f"{temporal}block_res_blocks.{i}.0.conv1.conv.weight", 5, (filters,))[0] // filters
+            for i in range(temporal_levels)
         ),
         num_res_blocks=_count(state_dict, re.escape(temporal) + r"block_res_blocks\.0\.(\d+)\."),
-        temporal_downsample=tuple(f"{temporal}conv_blocks.{i}.conv.weight" in state_dict for i in range(levels - 1)),
+        temporal_downsample=tuple(
+            any(f"{temporal}conv_blocks.{i}.conv.{part}" in state_dict for part in ("weight", "bias"))
+            for i in range(temporal_levels - 1)
+        ),
         norm_groups=config.get("temporal_norm_groups") or 32,
     )
     return VideoVAEConfig(

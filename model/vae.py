@@ -87,6 +87,7 @@ class VideoVAE(nn.Module):
                 (kind, index, shape) -> tensor that supplies each draw, kind "spatial" (every 4 frames) or
                 "temporal" (every chunk), all spatial ones first.
         """
+        video = self._in_own_dtype(video)
         draw = _draws(noise, video)
         x = self.encode_frames(video, draw)
         chunks = []
@@ -106,12 +107,18 @@ class VideoVAE(nn.Module):
                 f"num_frames is {num_frames}, which makes {self.latent_frames(num_frames)} latents, but there are "
                 f"{latents.shape[2]}; they decode to {self.video_frames(latents.shape[2])} frames"
             )
+        latents = self._in_own_dtype(latents)
         z = latents * self.scale.to(latents) + self.shift.to(latents)
         chunks = []
         for chunk in z.split(self.chunk_latents, dim=2):
             chunks.append(self.temporal_vae.decode(chunk, min(self.chunk_frames, num_frames)))
             num_frames -= self.chunk_frames
         return self.decode_frames(torch.cat(chunks, dim=2))
+
+    def _in_own_dtype(self, x):
+        """x in the dtype of the weights; hosts that load weights late or cast them on the way bring the right one."""
+        weight = self.temporal_vae.quant_conv.conv.weight
+        return x if weight is None else x.to(weight.dtype)
 
     def encode_frames(self, video, draw=lambda kind, index, moments: None):
         """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8]."""

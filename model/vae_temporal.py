@@ -70,7 +70,8 @@ class Encoder(nn.Module):
         widths = [config.filters * m for m in config.channel_multipliers]
         self.conv_in = CausalConv3d(config.channels, config.filters, 3, ops, bias=False, **weights)
         self.block_res_blocks = nn.ModuleList(
-            _res_blocks(widths[max(i - 1, 0)], width, config, ops, weights) for i, width in enumerate(widths)
+            _res_blocks(widths[i - 1] if i else config.filters, width, config, ops, weights)
+            for i, width in enumerate(widths)
         )
         self.conv_blocks = nn.ModuleList(
             CausalConv3d(width, width, 3, ops, stride=2, **weights) if halve else nn.Identity()

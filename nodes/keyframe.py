@@ -141,7 +141,8 @@ class OpenSoraKeyframe(io.ComfyNode):
                 "channels, [batch, channels, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
             )
         frame = resolve_frame(frame, sizes.frames)
-        pixels = resize_to_fill(image[..., :3], sizes.height, sizes.width)[: sizes.frames - frame]
+        # At least two images of a clip stay: one alone would count as a lone image, which fills its group.
+        pixels = resize_to_fill(image[: max(2, sizes.frames - frame), ..., :3], sizes.height, sizes.width)
         found = encode_groups(
             lambda clip: video_vae.encode(vae, clip), pixels, sizes.frames, frame, network.chunk_frames
         )

@@ -28,9 +28,7 @@ def frame_mask(name, num_frames, rng: numpy.random.Generator):
     if num_frames <= 1 or name == "identity":
         return mask
     if name == "random":
-        mask = torch.from_numpy(rng.random(num_frames) > rng.uniform(0.1, 0.9))
-        mask[-1] |= not mask.any()
-        return mask
+        return _some(torch.from_numpy(rng.random(num_frames) > rng.uniform(0.1, 0.9)))
     if name == "intepolate":
         mask[rng.integers(2) :: 2] = False
         return mask
@@ -43,6 +41,12 @@ def frame_mask(name, num_frames, rng: numpy.random.Generator):
         mask[:size] = False
     if place in ("tail", "head_tail"):
         mask[-size:] = False
+    return _some(mask)
+
+
+def _some(mask):
+    """The mask, or where it keeps every frame one that generates the last."""
+    mask[-1] |= not mask.any()
     return mask
 
 

@@ -139,11 +139,12 @@ MOTION_PHRASE = {
 }
 
 
-def train_transformer(folder, buckets, text_encoder, tokenizer, steps=6000, batch=16, learning_rate=1e-3, seed=0):
+def train_transformer(folder, buckets, text_encoder, tokenizer, steps=3300, batch=24, seed=0):
     """Train (or go on training) and return the module with its averaged weights."""
     torch.manual_seed(seed)
     transformer = initialise(STDiT3(TINY, attention=matmul_attention))
-    run = Run(folder, transformer, steps=steps, learning_rate=learning_rate, ema=0.9985, weight_decay=0.01)
+    rates = {"learning_rate": 2e-3, "matrix_rate": 0.02}
+    run = Run(folder, transformer, steps=steps, ema=0.9985, weight_decay=0.01, save_every=250, **rates)
     sampler = Sampler(buckets, text_encoder, tokenizer, transformer.null_caption)
     for step in run:
         rng = numpy.random.default_rng((seed, step))

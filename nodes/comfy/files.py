@@ -46,7 +46,7 @@ def offer_example_images():
 
     A folder that cannot be written to is no reason to fail: the templates then ask for a picture.
     """
-    for source in sorted(EXAMPLE_IMAGES.iterdir()):
+    for source in sorted(EXAMPLE_IMAGES.glob("*")):  # none where the folder was left out
         target = Path(folder_paths.get_input_directory()) / source.name
         if target.exists():
             continue

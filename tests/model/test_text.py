@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from opensora_comfy.model.text import CAMERA_MOTIONS, add_scores, clean_caption
 from opensora_comfy.model.text_repair import repair_unicode, strip_markup
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,7 +195,9 @@ def test_without_cleaning_the_prompt_stays_as_typed(clip):
 
 
 def test_a_literal_end_token_does_not_end_the_prompt(clip):
-    assert [word for word, _ in tokens_of(clip, "one</s><pad>two", clean=False)] == ["▁one", "▁two"]
+    (row,) = clip.tokenize("one</s><pad>two", clean=False)["t5xxl"]
+    words = [clip.tokenizer.t5xxl.inv_vocab[token] for token, _ in row]
+    assert words == ["▁one", "▁two", "</s>"] + ["<pad>"] * (MAX_LENGTH - 3)
 
 
 def test_an_empty_prompt_is_the_end_token_alone(clip, text):
@@ -264,6 +267,16 @@ def test_a_whole_t5_and_a_tied_table_load(text, t5, save, clip):
     weights["lm_head.weight"] = torch.zeros(32128, 64)
     whole = text.load_text_encoder(save("whole", weights, max_length=MAX_LENGTH))
     assert torch.equal(text.encode_prompt(whole, PROMPT)[0][0], text.encode_prompt(clip, PROMPT)[0][0])
+
+
+def test_t5_xxl_is_recognised(comfy, text):
+    config = json.loads((Path(comfy.sd.__file__).parent / "text_encoders" / "t5_config_xxl.json").read_text())
+    module = comfy.text_encoders.t5.T5(config, torch.float16, "meta", comfy.ops.manual_cast)
+    weights = module.state_dict()
+    found = text.t5_config(weights)
+    assert found == {key: config[key] for key in found}
+    assert {key: tuple(value.shape) for key, value in weights.items()} == text.t5_shapes(found)
+    text.check_t5_keys(weights, found)
 
 
 def test_fp8_files_load(text, t5, save, clip):

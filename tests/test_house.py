@@ -1,0 +1,125 @@
+"""The house rules of DESIGN: who imports whom, a docstring on every file, a help page a node, a picture a workflow."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import COMFYUI
+from small import pack
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("model", "nodes", "training", "runner", "tests")
+FILES = sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
+SHIPPED = [file for file in FILES if file.relative_to(ROOT).parts[0] != "tests"]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+COMFYUI_MODULES = {
+    "comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_extras", "execution", "folder_paths",
+    "latent_preview", "node_helpers", "nodes", "server",
+}  # fmt: skip
+# Node types that live in ComfyUI's front end alone.
+PAGE_NODES = {"MarkdownNote", "Note", "PrimitiveNode", "Reroute"}
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """What a file imports, anywhere in it: (dotted names from outside, dotted names from the root of the pack)."""
+    outside, own = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            outside |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            outside.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).parts[:-1]
+            assert node.level <= len(package) + 1, f"{name(path)}:{node.lineno} imports from outside the pack"
+            base = [*package[: len(package) + 1 - node.level], *(node.module or "").split(".")]
+            own |= {".".join(filter(None, [*base, alias.name])) for alias in node.names}
+    return outside, own
+
+
+def tops(names):
+    return {dotted.split(".")[0] for dotted in names}
+
+
+def offenders(files, allowed_own, forbidden_outside):
+    """{file: what it should not import}."""
+    found = {}
+    for path in files:
+        outside, own = imports(path)
+        bad = (tops(outside) & forbidden_outside) | (tops(own) - allowed_own)
+        if bad:
+            found[name(path)] = sorted(bad)
+    return found
+
+
+def test_imports_are_read_as_python_reads_them():
+    outside, own = imports(ROOT / "nodes" / "comfy" / "sampling.py")
+    assert "latent_preview" in outside and "comfy" in tops(outside)
+    assert {"model.flow", "nodes.comfy.latent.sizes_of"} <= own
+
+
+@pytest.mark.parametrize("folder, allowed", [("model", {"model"}), ("training", {"training", "model"})])
+def test_networks_and_training_know_nothing_of_nodes_or_comfyui(folder, allowed):
+    """Neither by relative imports nor by bare names of the pack's own folders, which ComfyUI could not resolve."""
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert not offenders(files, allowed, COMFYUI_MODULES | set(FOLDERS))
+
+
+def test_only_nodes_comfy_touches_comfyui():
+    """Beside it the door alone, __init__.py, for the class that comfy_entrypoint returns."""
+    door, folder = ROOT / "__init__.py", ROOT / "nodes" / "comfy"
+    files = [path for path in SHIPPED if path != door and folder not in path.parents]
+    everything = set(FOLDERS)
+    assert not offenders(files, everything, COMFYUI_MODULES)
+    assert not offenders([door], everything, COMFYUI_MODULES - {"comfy_api"})
+
+
+def test_every_file_says_what_it_is():
+    def silent(path):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        return not (ast.get_docstring(tree) or "").strip()
+
+    assert len(FILES) > 50
+    assert [name(path) for path in FILES if silent(path)] == []
+
+
+@pytest.fixture(scope="module")
+def schemas(comfy):
+    return {schema.node_id: schema for schema in (node.define_schema() for node in pack("nodes").NODES)}
+
+
+def test_every_node_has_a_help_page(schemas):
+    """And every page its node, under the display name; it speaks of every value that can be set there."""
+    folder = ROOT / sys.modules["opensora_comfy"].WEB_DIRECTORY / "docs"
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    assert sorted(pages) == sorted(schemas)
+    for node_id, schema in schemas.items():
+        assert pages[node_id].startswith(f"# {schema.display_name}\n"), node_id
+        widgets = [item.id for item in schema.inputs if hasattr(item, "default")]
+        missing = [widget for widget in widgets if f"**{widget}**" not in pages[node_id]]
+        assert not missing, f"{node_id}.md says nothing about {missing}"
+
+
+def test_every_workflow_has_a_picture():
+    """The template browser shows workflows/NAME.jpg beside NAME."""
+    assert WORKFLOWS
+    assert [path.stem for path in WORKFLOWS] == sorted(path.stem for path in (ROOT / "workflows").glob("*.jpg"))
+
+
+def test_workflows_use_only_this_pack_and_comfyui(schemas):
+    sources = [COMFYUI / "nodes.py", *(COMFYUI / "comfy_extras").glob("*.py")]
+    stock = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    for path in WORKFLOWS:
+        graph = json.loads(path.read_text(encoding="utf-8"))
+        subgraphs = (graph.get("definitions") or {}).get("subgraphs") or []
+        known = PAGE_NODES | set(schemas) | {subgraph["id"] for subgraph in subgraphs}
+        types = {node["type"] for part in (graph, *subgraphs) for node in part["nodes"]}
+        unknown = [kind for kind in sorted(types - known) if kind.startswith("OpenSora") or f'"{kind}"' not in stock]
+        assert not unknown, f"{path.name}: {unknown}"

@@ -1,0 +1,47 @@
+"""The frame-mask strategies of training."""
+
+import numpy
+import pytest
+import torch
+from opensora_comfy.training.masks import TINY_RATIOS, draw_frame_mask, frame_mask
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("identity", []), ("image_head", [0]), ("image_tail", [9]), ("image_head_tail", [0, 9])],
+)
+def test_single_frames(name, kept):
+    mask = frame_mask(name, 10, numpy.random.default_rng(0))
+    assert mask.dtype == torch.bool
+    assert (~mask).nonzero().flatten().tolist() == kept
+
+
+def test_quarters_keep_a_run_of_at_most_a_quarter():
+    for seed in range(50):
+        rng = numpy.random.default_rng(seed)
+        kept = (~frame_mask("quarter_random", 20, rng)).nonzero().flatten()
+        assert 1 <= len(kept) <= 5
+        assert (kept.diff() == 1).all()
+        assert not frame_mask("quarter_head", 20, rng)[0]
+        assert not frame_mask("quarter_tail", 20, rng)[-1]
+
+
+def test_interpolation_keeps_every_second_frame():
+    mask = frame_mask("intepolate", 9, numpy.random.default_rng(0))
+    assert (mask[1:] != mask[:-1]).all()
+
+
+@pytest.mark.parametrize("name", [*TINY_RATIOS, "identity"])
+def test_something_is_always_generated(name):
+    for seed in range(100):
+        for frames in (1, 2, 5, 10):
+            assert frame_mask(name, frames, numpy.random.default_rng(seed)).any()
+
+
+def test_ratios_are_kept():
+    rng = numpy.random.default_rng(0)
+    masks = torch.stack([draw_frame_mask(10, rng, {"image_head": 0.25}) for _ in range(2000)])
+    assert masks[:, 0].float().mean() == pytest.approx(0.75, abs=0.04)
+    assert masks[:, 1:].all()
+    with pytest.raises(ValueError, match="add up to 1.2"):
+        draw_frame_mask(10, rng, {"image_head": 0.6, "image_tail": 0.6})
