@@ -163,12 +163,17 @@ def save(env, client: Client, result: Result) -> list[Path]:
     saved = []
     for file in files:
         path = free_name(folder, Path(file["filename"]).suffix)
-        path.write_bytes(client.view(file))
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(client.view(file))
+        os.replace(part, path)
         saved.append(path)
         if path.suffix in (".mp4", ".webm", ".mkv", ".mov"):
             sheet = path.with_suffix(".png")
             command = [env.python, ROOT / "runner" / "contact_sheet.py", path, sheet]
-            subprocess.run([str(part) for part in command], check=True)
+            made = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+            if made.returncode:
+                why = (made.stderr.strip().splitlines() or [f"exit status {made.returncode}"])[-1]
+                raise Failed(f"The video is at {path}; the contact sheet could not be made: {why}")
             saved.append(sheet)
     return saved
 

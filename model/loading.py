@@ -1,6 +1,7 @@
 """Checkpoints: read a file, tell what it is, build the module for it, and load it key by key."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 
@@ -13,13 +14,17 @@ from .vae import OFFICIAL_SCALE, OFFICIAL_SHIFT, VideoVAE, VideoVAEConfig
 from .vae_spatial import SpatialConfig
 from .vae_temporal import TemporalConfig
 
+PYTORCH_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 DEFAULT_HEAD_DIM = 72  # every official transformer's; only asked where no q/k norm tells
 
-# Tell-tale keys of files that artists keep in the same folders, from the most to the least specific.
+# Tell-tale keys of files that artists keep in the same folders, from the most to the least specific; no node: nothing
+# here or in ComfyUI loads it.
 KNOWN_FILES = (
-    ("blocks.0.scale_shift_table", "a PixArt or older Open-Sora transformer", "Load Diffusion Model"),
+    ("blocks.0.attn_temp.qkv.weight", "an older Open-Sora transformer (1.0 or 1.1)", None),
+    ("blocks.0.scale_shift_table", "a PixArt transformer", "Load Diffusion Model"),
     ("fps_embedder.mlp.0.weight", "an Open-Sora transformer (STDiT3)", "Load Open-Sora Model"),
     ("temporal_vae.encoder.conv_in.conv.weight", "an Open-Sora VAE 1.2", "Load Open-Sora VAE"),
+    ("decoder.up.2.upsample.conv3d.conv1.conv.weight", "an Open-Sora VAE 1.3", None),
     ("encoder.block.0.layer.0.SelfAttention.q.weight", "a T5 text encoder", "Load Open-Sora Text Encoder"),
     ("shared.weight", "a T5 text encoder", "Load Open-Sora Text Encoder"),
     ("conditioner.embedders.1.model.ln_final.weight", "a Stable Diffusion XL checkpoint", "Load Checkpoint"),
@@ -49,6 +54,12 @@ def read_file(path):
             own = json.loads(metadata["opensora"])
             metadata["opensora"] = own if isinstance(own, dict) else {}
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        suffix = os.path.splitext(path)[1].lower()  # pickles are named, not read: they can run code
+        if suffix in PYTORCH_SUFFIXES:
+            raise ValueError(
+                f"{path} is a PyTorch file ({suffix}), and this pack reads safetensors only; get the model as a "
+                ".safetensors file, or convert it to one"
+            ) from error
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); it may be cut short: download it again"
         ) from error
@@ -56,11 +67,17 @@ def read_file(path):
 
 
 def identify(state_dict):
-    """(what a file is, the node that loads it) from its tell-tale keys; (None, None) for an unknown one."""
+    """(what a file is, the node that loads it or None) from its tell-tale keys; (None, None) for an unknown one."""
     for key, what, node in KNOWN_FILES:
         if key in state_dict:
             return what, node
     return None, None
+
+
+def refusal(what, node, wanted):
+    """What to tell about a file that `identify` knows, where `wanted` was asked for."""
+    advice = f"use {node} for it" if node else "this version of the pack loads Open-Sora 1.2"
+    return f"this is {what}, not {wanted}; {advice}"
 
 
 def _refuse(state_dict, wanted):
@@ -68,7 +85,7 @@ def _refuse(state_dict, wanted):
     if what is None:
         sample = ", ".join(sorted(state_dict)[:3]) or "none"
         raise ValueError(f"this file is not {wanted}; its keys ({sample}, …) belong to no model this pack knows")
-    raise ValueError(f"this is {what}, not {wanted}; use {node} for it")
+    raise ValueError(refusal(what, node, wanted))
 
 
 def _count(state_dict, pattern):
@@ -253,4 +270,6 @@ def load_vae(state_dict: Mapping, config: Mapping | None = None, **build):
     return _assign(module, state_dict, VAE_OPTIONAL)
 
 
-__all__ = ["check_keys", "identify", "load_transformer", "load_vae", "read_file", "transformer_config", "vae_config"]
+__all__ = [
+    "check_keys", "identify", "load_transformer", "load_vae", "read_file", "refusal", "transformer_config", "vae_config",
+]  # fmt: skip

@@ -63,4 +63,4 @@ class OpenSoraVAEDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, samples):
-        return io.NodeOutput(video_vae.decode(vae, samples["samples"], sizes_of(samples).frames))
+        return io.NodeOutput(video_vae.decode(vae, samples["samples"], sizes_of(samples, "samples").frames))

@@ -16,8 +16,7 @@ from .environment import Environment, SetupError
 
 PACK = Path(__file__).resolve().parent.parent
 PACK_NAME = "opensora_comfy"
-# Pictures that the shipped workflows load; users drop them onto the node.
-INPUTS = PACK / "workflows" / "inputs"
+COPIED = ".copied_by_run_py"  # marks a copy of the pack as ours to replace
 FOLDERS = ("custom_nodes", "models", "input", "output", "temp", "user")
 
 
@@ -28,9 +27,7 @@ def make_base(base: Path, models: Path | None = None) -> Path:
             (base / name).mkdir(parents=True, exist_ok=True)
     if models is not None:
         link_folder(models, base / "models")
-    link_folder(PACK, base / "custom_nodes" / PACK_NAME)
-    if INPUTS.is_dir():
-        shutil.copytree(INPUTS, base / "input", dirs_exist_ok=True)
+    link_folder(PACK, base / "custom_nodes" / PACK_NAME, copy=True)
     # The template dialog would cover the canvas on the first visit.
     settings = base / "user" / "default" / "comfy.settings.json"
     if not settings.exists():
@@ -39,17 +36,23 @@ def make_base(base: Path, models: Path | None = None) -> Path:
     return base
 
 
-def link_folder(source: Path, link: Path) -> None:
-    """Make `link` show the folder `source`: a symlink, on Windows a junction, a copy where neither can be made."""
+def link_folder(source: Path, link: Path, copy: bool = False) -> None:
+    """Make `link` show the folder `source`: a symlink, on Windows a junction, with `copy` a copy where neither works.
+
+    What is at `link` is replaced if we made it. Raises SetupError where it holds files of somebody else, and where no
+    link can be made of a folder that is not to be copied.
+    """
     if link.exists() and os.path.samefile(link, source):
         return
-    if link.is_symlink() or link.is_file():
+    if link.is_symlink():
         link.unlink()
-    elif link.exists():
-        # A junction goes without what it points at; a copy goes whole.
-        with contextlib.suppress(OSError):
-            os.rmdir(link)
-        if link.exists():
+    elif os.path.lexists(link):
+        try:
+            os.rmdir(link)  # an empty folder, or a junction, which goes without what it points at
+        except OSError as error:
+            if not (link / COPIED).is_file():
+                message = f"{link} is to become a link to {source}, but it holds files; move them away."
+                raise SetupError(message) from error
             shutil.rmtree(link)
     try:
         link.symlink_to(source, target_is_directory=True)
@@ -60,7 +63,16 @@ def link_folder(source: Path, link: Path) -> None:
         subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(source)], capture_output=True, check=False)
         if link.exists():
             return
-    shutil.copytree(source, link, ignore=shutil.ignore_patterns(".*", "__pycache__", "output"))
+    if not copy:
+        raise SetupError(
+            f"{link} could not be made a link to {source}. Set OPENSORA_CACHE, and the folder for temporary files "
+            "(TMPDIR, on Windows TEMP), to folders on a drive that can hold links."
+        )
+    link.mkdir()
+    (link / COPIED).touch()  # first, so that half a copy can be replaced too
+    shutil.copytree(
+        source, link, ignore=shutil.ignore_patterns(".*", "__pycache__", "output"), dirs_exist_ok=True
+    )
 
 
 class Server:

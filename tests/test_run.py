@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -22,6 +23,17 @@ from runner import client, comfyui, environment, process, workflow
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
 COMFYUI = os.environ.get("COMFYUI_PATH")
+
+
+def load_run():
+    """run.py as a module; the root of the pack is not importable."""
+    spec = importlib.util.spec_from_file_location("opensora_run", ROOT / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+run = load_run()
 
 
 # Preparing
@@ -140,6 +152,71 @@ def test_the_pack_is_linked_and_a_stale_link_replaced(tmp_path):
     comfyui.link_folder(ROOT, link)
     assert os.path.samefile(link, ROOT)
     assert other.is_dir()
+
+
+def test_a_folder_with_files_is_never_replaced(tmp_path):
+    source, link = tmp_path / "source", tmp_path / "models"
+    (link / "vae").mkdir(parents=True)
+    source.mkdir()
+    (link / "vae" / "mine.safetensors").write_text("weights")
+    for copy in (False, True):
+        with pytest.raises(environment.SetupError, match="models is to become a link.*holds files; move them away"):
+            comfyui.link_folder(source, link, copy=copy)
+    assert (link / "vae" / "mine.safetensors").read_text() == "weights"
+    (link / "vae" / "mine.safetensors").unlink()
+    (link / "vae").rmdir()
+    comfyui.link_folder(source, link)
+    assert os.path.samefile(source, link)
+
+
+def test_where_no_link_can_be_made_the_pack_is_copied_and_models_are_not(tmp_path, monkeypatch):
+    def no_links(*_, **__):
+        raise OSError("this drive holds no links")
+
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    monkeypatch.setattr(process, "WINDOWS", False)
+    source, link = tmp_path / "source", tmp_path / "copy"
+    source.mkdir()
+    (source / "a.py").write_text("1")
+    with pytest.raises(environment.SetupError, match="copy could not be made a link to .*source"):
+        comfyui.link_folder(source, link)
+    assert not link.exists()
+    comfyui.link_folder(source, link, copy=True)
+    (source / "a.py").rename(source / "b.py")
+    comfyui.link_folder(source, link, copy=True)  # a copy is ours, and made anew
+    assert sorted(path.name for path in link.glob("*.py")) == ["b.py"]
+
+
+def test_each_comfyui_has_its_own_base_folder(tmp_path, monkeypatch):
+    """Models that were put into one are never in the way of a link to another's."""
+    monkeypatch.setenv("OPENSORA_CACHE", str(tmp_path))
+
+    def folder(comfyui_path, pinned):
+        found = environment.Environment(Path("python"), tmp_path / comfyui_path, tmp_path, tmp_path, pinned=pinned)
+        return run.own_folder(found)
+
+    assert folder("one", True) == folder("two", True)  # the pins may move, the artist's outputs stay
+    assert len({folder("one", True), folder("one", False), folder("two", False)}) == 3
+    assert folder("one", False).parent == tmp_path
+
+
+def test_a_contact_sheet_that_fails_leaves_the_video_and_says_where(tmp_path, monkeypatch):
+    class Ran:
+        def files(self):
+            return [{"filename": "clip.mp4", "type": "output"}]
+
+        def view(self, file):
+            return b"this is no video"
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    (tmp_path / "runner").mkdir()
+    (tmp_path / "runner" / "contact_sheet.py").write_text("raise SystemExit('no frame could be decoded')")
+    env = environment.Environment(Path(sys.executable), tmp_path, tmp_path, tmp_path, pinned=True)
+    with pytest.raises(run.Failed, match=r"opensora_0001.mp4; the contact sheet .*: no frame could be decoded$"):
+        run.save(env, Ran(), Ran())
+    (saved,) = (tmp_path / "output").iterdir()
+    assert saved.name == "opensora_0001.mp4" and saved.read_bytes() == b"this is no video"
 
 
 def test_no_browser_anywhere_says_how_to_get_one(monkeypatch):

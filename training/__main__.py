@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from . import text_encoder as text
 from .evaluate import Pipeline, evaluate, evaluate_in_betweens
 from .export import BUNDLED, export, latent_rgb_factors
 from .judge import contact_sheet
+from .loop import rank
 from .shapes import RESOLUTIONS
 from .train_transformer import FLOW, train_transformer
 from .train_vae import TINY as TINY_VAE
@@ -62,6 +64,8 @@ def make_transformer(folder, tokenizer, steps):
     vae_about = open_vae(folder)[1]
     buckets = latents_module.load(folder / "latents")
     transformer = train_transformer(folder / "transformer", buckets, *open_text_encoder(folder, tokenizer), **steps)
+    if rank() != 0:
+        return
     colors = {name: vae_about[name] for name in ("latent_rgb_factors", "latent_rgb_factors_bias")}
     title = "Tiny STDiT3 of the moving shapes"
     path = folder / "transformer.safetensors"
@@ -98,6 +102,8 @@ def main():
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if "WORLD_SIZE" in os.environ:  # started by torchrun: the transformer's batches are split over processes
+        torch.distributed.init_process_group("gloo")
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     steps = {name: {"steps": n} if n else {} for name, n in vars(options).items() if name.endswith("_steps")}

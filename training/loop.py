@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed
 
 from .muon import Muon
 
@@ -16,6 +17,11 @@ def cosine_with_warmup(step, steps, warmup=100):
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def rank():
+    """Which of the processes of a distributed run this is; 0 where there is only one."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 class Run:
@@ -74,9 +80,9 @@ class Run:
             yield self.step
             self.step += 1
             self.seconds = time.monotonic() - started
-            if self.step % self.log_every == 0:
+            if rank() == 0 and self.step % self.log_every == 0:
                 self._log()
-            if self.step % self.save_every == 0 or self.step == self.steps:
+            if rank() == 0 and (self.step % self.save_every == 0 or self.step == self.steps):
                 self.save()
 
     def update(self, loss, **numbers):
@@ -87,6 +93,7 @@ class Run:
                 group["lr"] = rate * factor
         self.module.zero_grad(set_to_none=True)
         loss.backward()
+        self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -99,6 +106,17 @@ class Run:
         for key, value in {"loss": loss.detach().item(), **numbers}.items():
             total, count = self.sums.get(key, (0.0, 0))
             self.sums[key] = (total + float(value), count + 1)
+
+    def _average_gradients(self):
+        """With several processes (torchrun), each works on a batch of its own and all step by the mean gradient."""
+        if not torch.distributed.is_initialized():
+            return
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= torch.distributed.get_world_size()
+        for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(mean.view_as(gradient))
 
     def _log(self):
         means = {key: round(total / count, 5) for key, (total, count) in self.sums.items()}

@@ -5,16 +5,16 @@ import torch
 
 # How often each strategy is drawn; the rest generates every frame. The names are the original's (its "intepolate" too).
 TINY_RATIOS = {
-    "image_head": 0.12,
-    "image_tail": 0.04,
-    "image_head_tail": 0.16,
-    "image_random": 0.03,
-    "quarter_head": 0.03,
-    "quarter_tail": 0.02,
-    "quarter_head_tail": 0.03,
-    "quarter_random": 0.02,
-    "random": 0.03,
-    "intepolate": 0.02,
+    "image_head": 0.10,
+    "image_tail": 0.03,
+    "image_head_tail": 0.12,
+    "image_random": 0.02,
+    "quarter_head": 0.02,
+    "quarter_tail": 0.01,
+    "quarter_head_tail": 0.02,
+    "quarter_random": 0.01,
+    "random": 0.02,
+    "intepolate": 0.01,
 }
 
 

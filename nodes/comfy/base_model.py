@@ -13,6 +13,14 @@ from ...model.flow import NUM_TIMESTEPS
 from . import latent as latent_keys
 from .transformer import OpenSoraTransformer
 
+FLOW_KEYS = ("base_resolution", "base_num_frames", "scale")
+
+
+def flow_settings(metadata):
+    """Keyword arguments of `model.flow.shift_ratio` and `timesteps` from a file's metadata; newer files may say more."""
+    flow = metadata.get("flow") or {}
+    return {key: flow[key] for key in FLOW_KEYS if key in flow}
+
 
 def frames_side_by_side(x0):
     """Lay all latent frames [B, C, T, H, W] out in one picture [B, C, 1, rows · H, columns · W] for previews.
@@ -69,7 +77,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
     @property
     def flow(self):
         """Keyword arguments of `model.flow.timesteps` that belong to this checkpoint."""
-        return self.metadata.get("flow") or {}
+        return flow_settings(self.metadata)
 
     def extra_conds(self, **kwargs):
         """Everything the network is told beside the noisy latents and the caption; numbers stay fp32."""

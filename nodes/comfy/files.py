@@ -1,5 +1,6 @@
 """Model files an artist can pick: the bundled ones first, then those in ComfyUI's model folders."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -55,4 +56,6 @@ def offer_example_images():
             shutil.copyfile(source, temporary)
             os.replace(temporary, target)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             logging.warning("Open-Sora: the example picture %s could not be put into the input folder: %s", source.name, error)

@@ -1,5 +1,6 @@
 """What a LATENT of this pack carries beside `samples`: frame rate, frame count and pixel size, with fallbacks."""
 
+import math
 from dataclasses import dataclass
 
 import comfy.model_management as management
@@ -55,9 +56,17 @@ def fit(shape, fps=None, frames=None, height=None, width=None):
     )
 
 
-def sizes_of(latent):
-    """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys."""
+def sizes_of(latent, input_name="latent"):
+    """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys.
+
+    ValueError, naming the node's input, where its samples are neither of a video nor of an image.
+    """
     samples = latent["samples"]
+    if samples.ndim not in (4, 5):
+        raise ValueError(
+            f"{input_name} has shape {tuple(samples.shape)}; a video latent is [batch, channels, frames, height / 8, "
+            "width / 8], as from Empty Open-Sora Latent"
+        )
     shape = samples.shape if samples.ndim == 5 else (*samples.shape[:2], 1, *samples.shape[2:])
     return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")})
 
@@ -69,7 +78,7 @@ def with_sizes(latent, sizes, **changes):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def empty(shape):

@@ -10,7 +10,7 @@ from ...model.layers import rope_frequencies
 from ...model.loading import TRANSFORMER_OPTIONAL, check_keys, transformer_config
 from ...model.stdit3 import STDiT3
 from . import files
-from .base_model import OpenSoraConfig, OpenSoraModel, compute_dtype, keep_frames, wake_frames
+from .base_model import OpenSoraConfig, OpenSoraModel, compute_dtype, flow_settings, keep_frames, wake_frames
 from .weights import assign_weights
 
 WEIGHT_DTYPES = {
@@ -75,9 +75,7 @@ def _config(sizes, metadata, state_dict, dtype, load_device):
         config.latent_format.latent_rgb_factors_bias = metadata.get("latent_rgb_factors_bias")
     made_for = metadata.get("made_for")
     if made_for:  # a graph without OpenSoraModelSampling then samples as for the size the file was made for
-        ratio = shift_ratio(
-            made_for["height"], made_for["width"], made_for["num_frames"], **(metadata.get("flow") or {})
-        )
+        ratio = shift_ratio(made_for["height"], made_for["width"], made_for["num_frames"], **flow_settings(metadata))
         config.sampling_settings["shift"] = float(ratio)
     return config
 

@@ -80,7 +80,7 @@ def refuse_misfit(base, latent):
     """ValueError where a LATENT's samples are no video latents of this model."""
     samples = latent["samples"]
     channels = base.latent_format.latent_channels
-    if samples.ndim not in (4, 5) or samples.shape[1] != channels:
+    if samples.shape[1] != channels:
         raise ValueError(
             f"latent has shape {tuple(samples.shape)} with {samples.shape[1]} channels; this model takes {channels} "
             "([batch, channels, frames, height / 8, width / 8]), as from Empty Open-Sora Latent"
@@ -91,8 +91,8 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
     """Denoise a LATENT: samples [B, C, T, h, w], the same a stock graph of OpenSoraModelSampling,
     OpenSoraScheduler, CFGGuider and SamplerCustomAdvanced gives.
     """
-    refuse_misfit(base_model_of(model), latent)
     sizes = sizes_of(latent)
+    refuse_misfit(base_model_of(model), latent)
     sigmas = sigmas_for(model, sizes, steps, denoise)
     model = for_clip(model, sizes)
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])

@@ -13,7 +13,7 @@ import comfy.utils
 import torch
 from comfy import sd1_clip
 
-from ...model.loading import identify, read_file
+from ...model.loading import identify, read_file, refusal
 from ...model.text import add_scores, clean_caption
 from .prompt import split_weights
 from .sampling import base_model_of
@@ -108,7 +108,7 @@ def t5_config(state_dict):
         if what is None or "T5" in what:
             sample = ", ".join(sorted(state_dict)[:3]) or "none"
             raise ValueError(f"this file is not a T5 text encoder in one piece; its keys are {sample}, …")
-        raise ValueError(f"this is {what}, not a T5 text encoder; use {node} for it")
+        raise ValueError(refusal(what, node, "a T5 text encoder"))
     vocabulary, d_model = state_dict["shared.weight"].shape
     if vocabulary != VOCABULARY:
         raise ValueError(

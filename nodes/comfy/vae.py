@@ -62,7 +62,9 @@ class OpenSoraVideoVAE(VideoVAE):
 class OpenSoraVAE(comfy.sd.VAE):
     """comfy.sd.VAE around OpenSoraVideoVAE; only what depends on chunks in time differs from core's class."""
 
-    def __init__(self, state_dict, sizes, metadata):
+    num_frames = None  # how many frames the `decode` that is running was asked for
+
+    def __init__(self, state_dict, sizes, metadata, disable_dynamic=False):
         # The smallest VAE that core knows: it fills in every attribute of whichever ComfyUI version this is.
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
         network = OpenSoraVideoVAE(sizes, dtype=self.vae_dtype)
@@ -80,9 +82,12 @@ class OpenSoraVAE(comfy.sd.VAE):
         self.memory_used_encode = self._memory_encode
         self.memory_used_decode = self._memory_decode
         self.first_stage_model = network
-        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        plain = comfy.model_patcher.ModelPatcher
+        patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
         self.patcher = patcher_class(network, load_device=self.device, offload_device=offload_device)
         if getattr(self.patcher, "is_dynamic", lambda: False)():
+            # Tensors keep the file's dtype; this notes the one they are cast to when they are used.
+            getattr(management, "archive_model_dtypes", lambda network: None)(network)
             network.load_state_dict(state_dict, assign=True)
         else:
             assign_weights(
@@ -108,15 +113,24 @@ class OpenSoraVAE(comfy.sd.VAE):
         at_once = min(IMAGES_AT_ONCE, shape[0] * frames)
         return pixels * (DECODE_BYTES * at_once + 3 * frames) * management.dtype_size(dtype)
 
+    def decode(self, samples_in, vae_options=None):
+        """Core's; kept for its out-of-memory fallback to `decode_tiled_3d`, which does not hand `vae_options` on."""
+        vae_options = vae_options or {}
+        self.num_frames = vae_options.get("num_frames")
+        try:
+            return super().decode(samples_in, vae_options)
+        finally:
+            self.num_frames = None
+
     def decode_tiled_3d(self, samples, tile_t=999, tile_x=32, tile_y=32, overlap=(1, 8, 8)):
         """Tiles in space, whole chunks in time: chunks do not see each other, so their borders need no overlap."""
         network = self.first_stage_model
         pieces = samples.split(network.chunk_latents, dim=2)
+        wanted = self.num_frames or network.video_frames(samples.shape[2])
         video = []
         for piece in pieces:
             # One latent is an image only when it is the whole clip; at the end of a video it is a group of 4 frames.
-            frames = network.video_frames(samples.shape[2]) - sum(part.shape[2] for part in video)
-            frames = min(network.chunk_frames, frames)
+            frames = min(network.chunk_frames, wanted - sum(part.shape[2] for part in video))
             video.append(
                 comfy.utils.tiled_scale_multidim(
                     piece,
@@ -154,8 +168,11 @@ class OpenSoraVAE(comfy.sd.VAE):
         return torch.cat(latents, dim=2)
 
 
-def load_vae(path):
-    """An OpenSoraVAE for the file at `path`. ValueError for a damaged file, another VAE, or keys that do not fit."""
+def load_vae(path, disable_dynamic=False):
+    """An OpenSoraVAE for the file at `path`. ValueError for a damaged file, another VAE, or keys that do not fit.
+
+    `disable_dynamic`: ComfyUI asks for a plain ModelPatcher when it clones one itself.
+    """
     state_dict, metadata = files.read(path, "vae_name")
     try:
         state_dict = normalise_vae_keys(state_dict)
@@ -167,7 +184,14 @@ def load_vae(path):
     for name in VAE_OPTIONAL:
         if name not in state_dict:
             state_dict[name] = torch.tensor(getattr(sizes, name)).view(1, -1, 1, 1, 1)
-    return OpenSoraVAE(state_dict, sizes, metadata)
+    vae = OpenSoraVAE(state_dict, sizes, metadata, disable_dynamic)
+    vae.patcher.cached_patcher_init = (load_vae_patcher, (path,))
+    return vae
+
+
+def load_vae_patcher(path, disable_dynamic=False):
+    """The patcher of a VAE loaded afresh, for ComfyUI to clone to another device. Arguments as `load_vae`."""
+    return load_vae(path, disable_dynamic).patcher
 
 
 def network_of(vae):
@@ -189,5 +213,7 @@ def encode(vae, pixels):
 def decode(vae, samples, frames):
     """Latents [B, 4, T', h, w] to IMAGE [B · frames, H, W, 3], clips one after the other."""
     network_of(vae)
+    if samples.ndim == 4:  # an image latent without a time axis
+        samples = samples[:, :, None]
     images = vae.decode(samples, vae_options={"num_frames": frames})
     return images.flatten(0, 1)

@@ -89,9 +89,58 @@ def test_a_config_that_contradicts_the_weights_is_refused():
 
 
 @pytest.mark.parametrize(
+    "key",
+    [
+        "x_embedder.proj.weight",
+        "y_embedder.y_embedding",
+        "spatial_blocks.0.mlp.fc1.weight",
+        "final_layer.linear.weight",
+    ],
+)
+def test_a_missing_key_that_tells_sizes_is_listed_like_any_other(key):
+    state_dict = weights("stdit3")
+    del state_dict[key]
+    with pytest.raises(ValueError, match=f"1 missing keys: {key}"):
+        load_transformer(state_dict)
+
+
+# Excerpts of what other versions of Open-Sora hold: key to shape.
+STDIT2_XL2_V1_1 = {
+    "x_embedder.proj.weight": [1152, 4, 1, 2, 2],
+    "t_block.1.weight": [6912, 1152],
+    "t_block_temp.1.weight": [3456, 1152],
+    "y_embedder.y_embedding": [200, 4096],
+    "rope.freqs": [36],
+    "blocks.0.scale_shift_table": [6, 1152],
+    "blocks.0.scale_shift_table_temporal": [3, 1152],
+    "blocks.0.attn.qkv.weight": [3456, 1152],
+    "blocks.0.attn_temp.qkv.weight": [3456, 1152],
+    "final_layer.linear.weight": [32, 1152],
+    "fps_embedder.mlp.0.weight": [1152, 256],
+}
+VAE_V1_3 = {
+    "encoder.conv_in.conv.weight": [128, 3, 3, 3, 3],
+    "decoder.up.0.block.0.norm1.weight": [256],
+    "decoder.up.2.upsample.conv3d.conv1.conv.weight": [512, 512, 3, 3, 3],
+    "decoder.conv_in.conv.weight": [512, 16, 3, 3, 3],
+}
+
+
+@pytest.mark.parametrize("load", [load_transformer, load_vae])
+@pytest.mark.parametrize(
+    ("shapes", "what"),
+    [(STDIT2_XL2_V1_1, r"an older Open-Sora transformer \(1.0 or 1.1\)"), (VAE_V1_3, "an Open-Sora VAE 1.3")],
+)
+def test_other_versions_are_named_and_no_node_is_promised(load, shapes, what):
+    with pytest.raises(ValueError, match=f"this is {what}, not .*; this version of the pack loads Open-Sora 1.2$"):
+        load({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
+
+
+@pytest.mark.parametrize(
     ("load", "state_dict", "message"),
     [
         (load_transformer, {"model.diffusion_model.input_blocks.0.0.weight": 0}, "Stable Diffusion checkpoint.*Load Checkpoint"),
+        (load_transformer, {"blocks.0.scale_shift_table": 0}, "PixArt.*Load Diffusion Model"),
         (load_transformer, {"double_blocks.0.img_attn.norm.key_norm.scale": 0}, "Flux.*Load Diffusion Model"),
         (load_transformer, weights("vae12"), "Open-Sora VAE 1.2.*Load Open-Sora VAE"),
         (load_vae, weights("stdit3"), "Open-Sora transformer.*Load Open-Sora Model"),
@@ -119,3 +168,11 @@ def test_damaged_files_are_refused(tmp_path):
     for path in (cut, text, huge):
         with pytest.raises(ValueError, match=f"{path.name} is not a readable safetensors file"):
             read_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".BIN"])
+def test_pytorch_files_are_told_apart_from_damaged_ones(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    torch.save({"a": torch.zeros(100)}, path)
+    with pytest.raises(ValueError, match=f"model{suffix} is a PyTorch file.*this pack reads safetensors"):
+        read_file(path)

@@ -22,3 +22,17 @@ def test_a_folder_that_cannot_be_written_to_is_no_failure(comfy, tmp_path, monke
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "missing"))
     files.offer_example_images()
     assert "could not be put into the input folder" in caplog.text
+
+
+def test_a_copy_that_fails_half_way_leaves_nothing(comfy, tmp_path, monkeypatch):
+    import folder_paths
+    from opensora_comfy.nodes.comfy import files
+
+    def disk_full(source, target):
+        target.write_bytes(b"half a picture")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(files.shutil, "copyfile", disk_full)
+    files.offer_example_images()
+    assert not list(tmp_path.iterdir())

@@ -96,6 +96,12 @@ def test_a_clip_that_covers_no_group_is_refused(vae):
         keyframe(vae, empty(vae), picture(frames=2), 2)
 
 
+def test_a_long_clip_at_the_last_frame_is_refused(vae):
+    """Only one of its frames would be left, and that is no lone image."""
+    with pytest.raises(ValueError, match="image is a clip of 10 frames.*frame 33"):
+        keyframe(vae, empty(vae), picture(frames=10), -1)
+
+
 @pytest.mark.parametrize(("frame", "nearest"), [(34, 33), (100, 33), (-35, -34)])
 def test_beyond_the_end_names_the_range(vae, frame, nearest):
     with pytest.raises(ValueError, match=f"frame is {frame}.*-34 to 33.*nearest is {nearest}$"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import NORM_GROUPS, pack, random_weights, small_transformer, small_vae, write
+from small import FLOW, MADE_FOR, NORM_GROUPS, pack, random_weights, small_transformer, small_vae, write
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +74,42 @@ def test_missing_shift_and_scale_are_the_official_ones(comfy, tmp_path):
     config = {"spatial_norm_groups": NORM_GROUPS, "temporal_norm_groups": NORM_GROUPS}
     network = load_vae(write(tmp_path / "v.safetensors", weights, config=config)).first_stage_model
     assert torch.equal(network.shift, expected[0]) and torch.equal(network.scale, expected[1])
+
+
+def test_comfyui_can_load_a_vae_again_for_another_device(comfy, vae, checkpoints):
+    factory, arguments = vae.patcher.cached_patcher_init
+    again = factory(*arguments, disable_dynamic=True)
+    assert type(again) is comfy.model_patcher.ModelPatcher and again.model is not vae.first_stage_model
+    own, fresh = vae.first_stage_model.state_dict(), again.model.state_dict()
+    assert own.keys() == fresh.keys() and all(torch.equal(own[key], fresh[key]) for key in own)
+
+
+def test_under_dynamic_vram_dtypes_are_noted_before_the_files_tensors_come(comfy, checkpoints, monkeypatch):
+    """Newer ComfyUIs assign a file's own tensors and cast them when they are used; played here on any version."""
+    noted = {}
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self):
+            return True
+
+    def note(network):
+        noted.update((key, (value.dtype, value.device.type)) for key, value in network.state_dict().items())
+
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Dynamic, raising=False)
+    monkeypatch.setattr(comfy.model_management, "archive_model_dtypes", note, raising=False)
+    network = load_vae(checkpoints["vae"]).first_stage_model
+    key = "temporal_vae.encoder.conv_in.conv.weight"
+    assert noted[key] == (torch.float32, "meta") and noted["shift"] == (torch.float32, "meta")
+    state_dict, _ = pack("model.loading").read_file(checkpoints["vae"])
+    assert torch.equal(network.state_dict()[key], state_dict[key])
+
+
+def test_what_a_newer_file_says_about_its_flow_is_left_alone(comfy, tmp_path):
+    flow = {**FLOW, "of_a_later_version": 3}
+    path = write(
+        tmp_path / "t.safetensors", random_weights(small_transformer(), 1), config={}, made_for=MADE_FOR, flow=flow
+    )
+    assert load_model(path).model.flow == FLOW
 
 
 @pytest.mark.parametrize(("load", "name"), [(load_model, "model_name"), (load_vae, "vae_name")])

@@ -251,9 +251,12 @@ def test_padding_tokens_do_not_take_part(model, positive):
     )
 
 
-def test_batch_of_clips_matches_single_noise(model, positive):
+def test_the_first_clip_of_a_batch_is_the_single_one(model, positive):
+    """Noise is drawn clip after clip from one seed; rounding alone tells a batch from a single clip."""
     samples = ours(model, positive, clip(batch=2))["samples"]
-    assert samples.shape[0] == 2 and not torch.equal(samples[0], samples[1])
+    single = ours(model, positive, clip())["samples"]
+    assert samples.shape[0] == 2 and torch.allclose(samples[:1], single, atol=1e-4)
+    assert (samples[1] - samples[0]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -267,6 +270,27 @@ def test_latents_that_do_not_fit_are_refused(model, positive, change, words):
     with pytest.raises(ValueError) as error:
         ours(model, positive, {**clip(), **change})
     assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (1, 4, 1, 5, 8, 8)])
+def test_latents_of_another_rank_are_refused(model, positive, shape):
+    latent = {**clip(), "samples": torch.zeros(shape)}
+    nodes = pack("nodes.sampler")
+    for use in (
+        lambda: ours(model, positive, latent),
+        lambda: run(nodes.OpenSoraScheduler, model=model, latent=latent, steps=4, denoise=1.0),
+        lambda: prepared(model, latent),
+    ):
+        with pytest.raises(ValueError, match="latent has shape .*a video latent is"):
+            use()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_sizes_that_are_no_numbers_count_as_missing(comfy, value):
+    sizes_of = pack("nodes.comfy.latent").sizes_of
+    latent = clip("odd")
+    for key, derived in {"fps": 24.0, "frames": 21, "height": 40, "width": 80}.items():
+        assert getattr(sizes_of({**latent, key: value}), key) == derived
 
 
 def test_captions_of_another_text_encoder_are_refused(model):

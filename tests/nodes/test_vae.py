@@ -48,6 +48,47 @@ def test_decode_falls_back_to_the_valid_count(vae):
     assert len(decode(vae, {"samples": samples, "frames": 17})) == 21  # does not fit 6 latents
 
 
+def run_out_of_memory_once(comfy, network, monkeypatch):
+    """Let the network's next decode fail as on a full GPU; returns the list that notes what it was asked for."""
+    refused = []
+
+    def once(latents, num_frames=None):
+        if not refused:
+            refused.append(num_frames)
+            raise comfy.model_management.OOM_EXCEPTION("no memory left")
+        return type(network).decode(network, latents, num_frames)
+
+    monkeypatch.setattr(network, "decode", once)
+    return refused
+
+
+@pytest.mark.parametrize("frames", [1, 3, 17, 20, 34, 39])
+def test_out_of_memory_tiles_give_the_same_frames(comfy, vae, monkeypatch, frames):
+    """Core then decodes in tiles without saying how many frames are wanted; here a single tile."""
+    latent, network = encode(vae, video(frames)), vae.first_stage_model
+    expected = decode(vae, latent)
+    refused = run_out_of_memory_once(comfy, network, monkeypatch)
+    images = decode(vae, latent)
+    assert refused == [frames]
+    assert images.shape == expected.shape and torch.allclose(images, expected, atol=1e-5)
+    # Nothing of that run stays behind: tiled decoding by itself gives the valid count.
+    assert vae.decode_tiled_3d(latent["samples"]).shape[2] == network.video_frames(latent["samples"].shape[2])
+
+
+def test_an_image_latent_without_time_survives_out_of_memory(comfy, vae, monkeypatch):
+    samples = encode(vae, video(1))["samples"][:, :, 0]
+    expected = decode(vae, {"samples": samples})
+    refused = run_out_of_memory_once(comfy, vae.first_stage_model, monkeypatch)
+    images = decode(vae, {"samples": samples})
+    assert refused == [1]
+    assert images.shape == expected.shape == (1, 64, 48, 3) and torch.allclose(images, expected, atol=1e-5)
+
+
+def test_latents_of_another_rank_are_refused(vae):
+    with pytest.raises(ValueError, match=r"samples has shape \(4, 8, 8\); a video latent is"):
+        decode(vae, {"samples": torch.zeros(4, 8, 8)})
+
+
 def test_a_batch_decodes_one_after_the_other(vae):
     one, two = encode(vae, video(17))["samples"], encode(vae, video(17).flip(0))["samples"]
     images = decode(vae, {"samples": torch.cat([one, two])})
