@@ -58,9 +58,7 @@ def plan(frames, frame, count, chunk_frames=17, group_frames=4):
     everything = groups(frames, chunk_frames, group_frames)
     if count == 1:
         return [index for index, group in enumerate(everything) if frame in group]
-    return [
-        index for index, group in enumerate(everything) if frame <= group[0] and group[-1] < frame + count
-    ]
+    return [index for index, group in enumerate(everything) if frame <= group[0] and group[-1] < frame + count]
 
 
 def encode_groups(encode, pixels, frames, frame, chunk_frames=17, group_frames=4):
@@ -103,7 +101,9 @@ class OpenSoraKeyframe(io.ComfyNode):
             "and last frame, or for a storyboard.",
             search_aliases=["image to video", "first frame", "last frame", "inpaint", "extend"],
             inputs=[
-                io.Latent.Input("latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."),
+                io.Latent.Input(
+                    "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."
+                ),
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE that belongs to the model."),
                 io.Image.Input(
                     "image",

@@ -84,9 +84,7 @@ class OpenSoraSampler(io.ComfyNode):
     def execute(cls, model, positive, latent, seed, steps, cfg, sampler_name, denoise, negative=None):
         if negative is None:
             negative = null_conditioning(model, positive)
-        samples, sizes = sampling.sample(
-            model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise
-        )
+        samples, sizes = sampling.sample(model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise)
         return io.NodeOutput(with_sizes(latent, sizes, samples=samples))
 
 
@@ -102,7 +100,9 @@ class OpenSoraScheduler(io.ComfyNode):
             search_aliases=["sigmas", "scheduler"],
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer; its file says what size the shift is for."),
-                io.Latent.Input("latent", tooltip="The clip to sample: larger and longer ones spend more steps in noise."),
+                io.Latent.Input(
+                    "latent", tooltip="The clip to sample: larger and longer ones spend more steps in noise."
+                ),
                 _steps(),
                 _denoise(
                     "The part of the schedule that is run. 1 runs all of it from pure noise; lower starts later, so more "

@@ -107,9 +107,7 @@ class OpenSoraTextEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None
-    ):
+    def execute(cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None):
         camera = None if camera_motion == NO_CAMERA else camera_motion
         return io.NodeOutput(encode_prompt(clip, prompt, aesthetic_score, motion_score, camera, clean_caption, model))
 

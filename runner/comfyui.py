@@ -70,9 +70,7 @@ def link_folder(source: Path, link: Path, copy: bool = False) -> None:
         )
     link.mkdir()
     (link / COPIED).touch()  # first, so that half a copy can be replaced too
-    shutil.copytree(
-        source, link, ignore=shutil.ignore_patterns(".*", "__pycache__", "output"), dirs_exist_ok=True
-    )
+    shutil.copytree(source, link, ignore=shutil.ignore_patterns(".*", "__pycache__", "output"), dirs_exist_ok=True)
 
 
 class Server:

@@ -69,9 +69,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
     clip_sizes = None  # latent.Sizes, set through an object patch by OpenSoraModelSampling
 
     def __init__(self, model_config, metadata=None, device=None):
-        super().__init__(
-            model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=OpenSoraTransformer
-        )
+        super().__init__(model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=OpenSoraTransformer)
         self.metadata = metadata or {}
 
     @property
@@ -90,8 +88,10 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         if mask is not None:
             out["denoise_mask"] = comfy.conds.CONDRegular(mask[:, :1])
         own, shape = self.clip_sizes, kwargs["noise"].shape
-        sizes = latent_keys.fit(shape) if own is None else latent_keys.fit(
-            shape, fps=own.fps, frames=own.frames, height=own.height, width=own.width
+        sizes = (
+            latent_keys.fit(shape)
+            if own is None
+            else latent_keys.fit(shape, fps=own.fps, frames=own.frames, height=own.height, width=own.width)
         )
         # Plain numbers: ComfyUI casts tensors to the model's dtype, and bf16 would turn 854 pixels into 856.
         for name, value in (("fps", sizes.model_fps), ("height", sizes.height), ("width", sizes.width)):
@@ -151,7 +151,9 @@ def wake_frames(sigma, denoise_mask, extra_options):
     return (mask * NUM_TIMESTEPS >= t).to(mask)
 
 
-def keep_frames(executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False):
+def keep_frames(
+    executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False
+):
     """Sampler wrapper: frames that never woke leave a run bit for bit as they entered it.
 
     Samplers carry them along on their own line from noise to data, which ends a rounding error away.

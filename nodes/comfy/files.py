@@ -58,4 +58,6 @@ def offer_example_images():
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            logging.warning("Open-Sora: the example picture %s could not be put into the input folder: %s", source.name, error)
+            logging.warning(
+                "Open-Sora: the example picture %s could not be put into the input folder: %s", source.name, error
+            )

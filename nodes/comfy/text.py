@@ -266,9 +266,7 @@ def encode_prompt(clip, prompt, aesthetic=0.0, motion=0.0, camera=None, clean=Tr
     Raises ValueError for a CLIP or MODEL of another family, or where the two do not belong together.
     """
     if not isinstance(getattr(clip, "tokenizer", None), OpenSoraTokenizer):
-        raise ValueError(
-            "clip is not a text encoder for Open-Sora; connect the output of Load Open-Sora Text Encoder"
-        )
+        raise ValueError("clip is not a text encoder for Open-Sora; connect the output of Load Open-Sora Text Encoder")
     max_length = None
     if model is not None:
         network = base_model_of(model).diffusion_model

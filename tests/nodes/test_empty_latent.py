@@ -85,7 +85,9 @@ def test_valid_counts(vae, frames):
     assert latent["samples"].shape[2] == vae.first_stage_model.latent_frames(frames)
 
 
-@pytest.mark.parametrize(("frames", "below", "above"), [(2, 1, 17), (16, 1, 17), (18, 17, 21), (48, 46, 50), (52, 51, 55)])
+@pytest.mark.parametrize(
+    ("frames", "below", "above"), [(2, 1, 17), (16, 1, 17), (18, 17, 21), (48, 46, 50), (52, 51, 55)]
+)
 def test_other_counts_name_their_neighbours(vae, frames, below, above):
     with pytest.raises(ValueError, match=f"frames is {frames}.*{below} and {above} "):
         make(vae, frames=frames)

@@ -6,7 +6,9 @@ from small import pack, run
 
 
 def keyframe(vae, latent, image, frame=0, strength=1.0):
-    return run(pack("nodes.keyframe").OpenSoraKeyframe, latent=latent, vae=vae, image=image, frame=frame, strength=strength)[0]
+    return run(
+        pack("nodes.keyframe").OpenSoraKeyframe, latent=latent, vae=vae, image=image, frame=frame, strength=strength
+    )[0]
 
 
 def empty(vae, frames=34, width=48, height=64, batch=1):

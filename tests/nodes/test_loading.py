@@ -206,7 +206,9 @@ print("RATIO", (peak - before) / size, size)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="RssAnon is a Linux figure")
-@pytest.mark.parametrize(("stored", "dtype"), [(torch.float32, "bf16"), (torch.float32, "fp32"), (torch.bfloat16, "fp32")])
+@pytest.mark.parametrize(
+    ("stored", "dtype"), [(torch.float32, "bf16"), (torch.float32, "fp32"), (torch.bfloat16, "fp32")]
+)
 def test_loading_never_holds_a_second_copy(comfy, tmp_path, stored, dtype):
     """Anonymous memory grows by at most 1.1 x the model, here a 270 million parameter one with XL/2's proportions."""
     stdit3 = pack("model.stdit3")

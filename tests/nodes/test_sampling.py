@@ -233,7 +233,7 @@ def test_model_sampling_leaves_the_original_model_alone(model, positive):
 
 
 def test_negative_left_out_is_the_null_caption_with_the_prompts_mask(model, positive):
-    (caption, extra), = negative(model, positive)
+    ((caption, extra),) = negative(model, positive)
     assert torch.equal(caption[0], model.model.diffusion_model.null_caption)
     assert torch.equal(extra["attention_mask"], positive[0][1]["attention_mask"])
     given = ours(model, positive, clip(), negative=negative(model, positive))["samples"]
@@ -246,9 +246,7 @@ def test_padding_tokens_do_not_take_part(model, positive):
     caption, extra = positive[0]
     changed = caption.clone()
     changed[:, 7:] = 5
-    assert torch.equal(
-        ours(model, [[changed, extra]], clip())["samples"], ours(model, positive, clip())["samples"]
-    )
+    assert torch.equal(ours(model, [[changed, extra]], clip())["samples"], ours(model, positive, clip())["samples"])
 
 
 def test_the_first_clip_of_a_batch_is_the_single_one(model, positive):

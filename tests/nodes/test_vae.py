@@ -154,6 +154,9 @@ def test_saved_weights_load_again(vae, checkpoints):
 
 
 def test_memory_estimates_grow_with_the_frame(vae):
-    small, large = vae.memory_used_decode((1, 4, 5, 8, 8), torch.float32), vae.memory_used_decode((1, 4, 5, 16, 16), torch.float32)
+    small, large = (
+        vae.memory_used_decode((1, 4, 5, 8, 8), torch.float32),
+        vae.memory_used_decode((1, 4, 5, 16, 16), torch.float32),
+    )
     assert 3.9 < large / small < 4.1
     assert vae.memory_used_encode((1, 3, 17, 64, 64), torch.float32) > 0

@@ -47,7 +47,9 @@ def test_orthogonalise_evens_out_singular_values():
 
 
 def test_flow_loss_counts_generated_frames_only():
-    transformer = initialise(STDiT3(STDiT3Config(depth=1, hidden_size=32, num_heads=2, caption_channels=8, model_max_length=4)))
+    transformer = initialise(
+        STDiT3(STDiT3Config(depth=1, hidden_size=32, num_heads=2, caption_channels=8, model_max_length=4))
+    )
     clean, noise = torch.randn(2, 4, 3, 4, 4), torch.randn(2, 4, 3, 4, 4)
     frame_mask = torch.tensor([[True, False, True], [True, True, True]])
     conditions = {"caption": torch.randn(2, 4, 8), "caption_mask": torch.ones(2, 4)}
