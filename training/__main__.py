@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def open_text_encoder(folder, tokenizer):
     return text.load_model(state_dict, text.CONFIG), text.load_tokenizer(tokenizer)
 
 
-def make_transformer(folder, tokenizer, steps):
+def make_transformer(folder, tokenizer, steps, from_bundled=False):
     """Train the tiny STDiT3 on the encoded clips into folder/transformer.safetensors."""
+    if from_bundled:
+        steps = {**steps, "start": read_file(BUNDLED / "transformer.safetensors")[0]}
     vae_about = open_vae(folder)[1]
     buckets = latents_module.load(folder / "latents")
     transformer = train_transformer(folder / "transformer", buckets, *open_text_encoder(folder, tokenizer), **steps)
@@ -92,10 +95,13 @@ def main():
     parser.add_argument("--tokenizer", required=True, help="folder of the T5 tokenizer, as ComfyUI brings it")
     parser.add_argument("--folder", type=Path, default=Path("tiny_run"), help="where checkpoints and logs go")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
-    parser.add_argument("--vae-steps", type=int, help="steps of the VAE's training")
+    parser.add_argument("--vae-steps", type=int, nargs=4, help="steps of the four stages of the VAE's training")
     parser.add_argument("--clips", type=int, default=7200, help="clips to encode for the transformer")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="encode part I of N of the clips")
     parser.add_argument("--transformer-steps", type=int, help="steps of the transformer's training")
+    parser.add_argument(
+        "--from-bundled", action="store_true", help="go on from the pack's own files: train on, not anew"
+    )
     parser.add_argument("--trials", type=int, default=128, help="held-out captions to score")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
     parser.add_argument("--install", action="store_true", help="copy the finished files into the pack")
@@ -106,6 +112,10 @@ def main():
         torch.distributed.init_process_group("gloo")
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
+    if options.from_bundled:
+        for name in ("text_encoder", "vae"):
+            if not (folder / f"{name}.safetensors").exists():
+                shutil.copyfile(BUNDLED / f"{name}.safetensors", folder / f"{name}.safetensors")
     steps = {name: {"steps": n} if n else {} for name, n in vars(options).items() if name.endswith("_steps")}
     work = {
         "text_encoder": lambda: make_text_encoder(folder, options.tokenizer),
@@ -113,7 +123,9 @@ def main():
         "latents": lambda: latents_module.build(
             open_vae(folder)[0], folder / "latents", options.clips, parts=options.part
         ),
-        "transformer": lambda: make_transformer(folder, options.tokenizer, steps["transformer_steps"]),
+        "transformer": lambda: make_transformer(
+            folder, options.tokenizer, steps["transformer_steps"], options.from_bundled
+        ),
         "evaluate": lambda: report(folder, options.tokenizer, options.trials),
     }
     for stage in options.stages:
@@ -124,7 +136,9 @@ def main():
         print(f"{stage}: {time.monotonic() - started:.0f} s", flush=True)
     if options.install:
         for name in ("text_encoder", "vae", "transformer"):
-            (BUNDLED / f"{name}.safetensors").write_bytes((folder / f"{name}.safetensors").read_bytes())
+            temporary = BUNDLED / f"{name}.tmp"
+            shutil.copyfile(folder / f"{name}.safetensors", temporary)
+            temporary.replace(BUNDLED / f"{name}.safetensors")
 
 
 if __name__ == "__main__":

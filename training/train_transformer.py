@@ -141,10 +141,12 @@ MOTION_PHRASE = {
 }
 
 
-def train_transformer(folder, buckets, text_encoder, tokenizer, steps=2500, batch=24, seed=0):
-    """Train (or go on training) and return the module with its averaged weights."""
+def train_transformer(folder, buckets, text_encoder, tokenizer, steps=2500, batch=24, seed=0, start=None):
+    """Train (or go on training) and return the module with its averaged weights; `start`: weights to begin with."""
     torch.manual_seed(seed)  # the same weights in every process
     transformer = initialise(STDiT3(TINY, attention=matmul_attention))
+    if start is not None:
+        transformer.load_state_dict({key: value.float() for key, value in start.items()})
     rates = {"learning_rate": 2e-3, "matrix_rate": 0.02}
     run = Run(folder, transformer, steps=steps, ema=0.9985, weight_decay=0.01, save_every=250, **rates)
     sampler = Sampler(buckets, text_encoder, tokenizer, transformer.null_caption)
