@@ -8,7 +8,7 @@ async def comfy_entrypoint():
 
     ComfyUI and the nodes are imported only then: model/ and training/ are importable without ComfyUI.
     """
-    from comfy_api.latest import ComfyExtension
+    from .nodes.comfy.schema import ComfyExtension
 
     class OpenSoraExtension(ComfyExtension):
         async def get_node_list(self):

@@ -30,6 +30,20 @@ class VideoVAEConfig:
     scale: tuple = OFFICIAL_SCALE
 
 
+def latent_frames(num_frames, chunk_frames=17, factor=4):
+    """Latents of a video of `num_frames` frames: every chunk fills its last latent on its own."""
+    chunks, rest = divmod(num_frames, chunk_frames)
+    return chunks * -(-chunk_frames // factor) + -(-rest // factor)
+
+
+def video_frames(num_latents, chunk_frames=17, factor=4):
+    """The largest frame count that encodes to `num_latents` latents; a single latent is an image."""
+    if num_latents == 1:
+        return 1
+    chunks, rest = divmod(num_latents, -(-chunk_frames // factor))
+    return chunks * chunk_frames + rest * factor
+
+
 class VideoVAE(nn.Module):
     """Encodes and decodes videos of any length; a chunk of 17 frames becomes 5 latents, a single image becomes 1."""
 
@@ -50,19 +64,15 @@ class VideoVAE(nn.Module):
     @property
     def chunk_latents(self):
         """Latents of a full chunk: 5."""
-        return -(-self.chunk_frames // self.temporal_vae.factor)
+        return self.latent_frames(self.chunk_frames)
 
     def latent_frames(self, num_frames):
         """Latents of a video of `num_frames` frames."""
-        chunks, rest = divmod(num_frames, self.chunk_frames)
-        return chunks * self.chunk_latents + -(-rest // self.temporal_vae.factor)
+        return latent_frames(num_frames, self.chunk_frames, self.temporal_vae.factor)
 
     def video_frames(self, num_latents):
         """Frames that `num_latents` latents stand for: the valid count, the largest that encodes to so many latents."""
-        if num_latents == 1:
-            return 1
-        chunks, rest = divmod(num_latents, self.chunk_latents)
-        return chunks * self.chunk_frames + rest * self.temporal_vae.factor
+        return video_frames(num_latents, self.chunk_frames, self.temporal_vae.factor)
 
     def nearest_frames(self, num_frames):
         """The valid frame counts around `num_frames`: (num_frames,) where it is one, else the neighbours, low to high.
@@ -89,7 +99,10 @@ class VideoVAE(nn.Module):
         """
         video = self._in_own_dtype(video)
         draw = _draws(noise, video)
-        x = self.encode_frames(video, draw)
+        return self.encode_latents(self.encode_frames(video, draw), draw)
+
+    def encode_latents(self, x, draw=lambda kind, index, moments: None):
+        """2D latents [B, C, T, h, w] through the temporal VAE, chunk by chunk, and normalised."""
         chunks = []
         for index, chunk in enumerate(x.split(self.chunk_frames, dim=2)):
             moments = self.temporal_vae.encode(chunk)

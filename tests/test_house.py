@@ -73,12 +73,9 @@ def test_networks_and_training_know_nothing_of_nodes_or_comfyui(folder, allowed)
 
 
 def test_only_nodes_comfy_touches_comfyui():
-    """Beside it the door alone, __init__.py, for the class that comfy_entrypoint returns."""
-    door, folder = ROOT / "__init__.py", ROOT / "nodes" / "comfy"
-    files = [path for path in SHIPPED if path != door and folder not in path.parents]
-    everything = set(FOLDERS)
-    assert not offenders(files, everything, COMFYUI_MODULES)
-    assert not offenders([door], everything, COMFYUI_MODULES - {"comfy_api"})
+    folder = ROOT / "nodes" / "comfy"
+    files = [path for path in SHIPPED if folder not in path.parents]
+    assert not offenders(files, set(FOLDERS), COMFYUI_MODULES)
 
 
 def test_every_file_says_what_it_is():

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from .latents import last_frame_of
+
 BUNDLED = Path(__file__).parent.parent / "model" / "bundled"
 MADE_FOR = {"height": 64, "width": 64, "num_frames": 17, "fps": 24}
 
@@ -32,8 +34,7 @@ def latent_rgb_factors(vae, latents):
     with torch.no_grad():
         frames = vae.video_frames(latents.shape[2])
         video = (vae.decode(latents, frames) + 1) / 2
-    # A latent stands for the last frame of its group.
-    last = [i // 5 * 17 + i % 5 * 4 for i in range(latents.shape[2])]
+    last = [last_frame_of(latent) for latent in range(latents.shape[2])]
     colors = torch.nn.functional.avg_pool3d(video[:, :, last], (1, 8, 8)).permute(0, 2, 3, 4, 1).reshape(-1, 3)
     rows = latents.permute(0, 2, 3, 4, 1).reshape(-1, latents.shape[1])
     rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)

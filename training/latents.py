@@ -41,12 +41,12 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
         group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
         video = torch.stack([render(scene) for scene in group]).permute(0, 4, 1, 2, 3).float() * 2 - 1
         flat = vae.encode_frames(video)
-        z = _temporal(vae, flat)
+        z = vae.encode_latents(flat)
         stills, has_still = torch.zeros_like(z), torch.zeros(z.shape[0], z.shape[2], dtype=torch.bool)
         if num_frames > 1:
             for latent in {0, z.shape[2] - 1, int(rng.integers(z.shape[2]))}:
                 frame = flat[:, :, last_frame_of(latent)][:, :, None]
-                chunk = _temporal(vae, frame if latent % vae.chunk_latents == 0 else frame.repeat(1, 1, 17, 1, 1))
+                chunk = vae.encode_latents(frame if latent % vae.chunk_latents == 0 else frame.repeat(1, 1, 17, 1, 1))
                 stills[:, :, latent] = chunk[:, :, latent % vae.chunk_latents]
                 has_still[:, latent] = True
         parts["latents"].append(z)
@@ -54,14 +54,6 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
         parts["has_still"].append(has_still)
         scenes += group
     return Bucket(height, width, num_frames, **{name: torch.cat(value) for name, value in parts.items()}, scenes=scenes)
-
-
-def _temporal(vae, flat):
-    """Normalised latents (posterior mode) of 2D latents [B, 4, T, h, w], chunk by chunk."""
-    z = torch.cat(
-        [vae.temporal_vae.encode(chunk).chunk(2, dim=1)[0] for chunk in flat.split(vae.chunk_frames, dim=2)], dim=2
-    )
-    return (z - vae.shift) / vae.scale
 
 
 # (frames, share of all clips); the square size, the default, gets half of each, the two others a quarter.

@@ -7,24 +7,9 @@ import comfy.model_management as management
 import comfy.utils
 import torch
 
-DEFAULT_FPS = 24.0
-IMAGE_FPS = 120.0  # the frame rate that the model was taught to read as "a single image"
-PIXELS = 8  # pixels a latent covers, both ways
-CHUNK_FRAMES, CHUNK_LATENTS, GROUP_FRAMES = 17, 5, 4  # VAE 1.2: 17 frames are 5 latents, groups of 4
-
-
-def latents_of(frames):
-    """Latent frames of a video of `frames` frames (VAE 1.2)."""
-    chunks, rest = divmod(frames, CHUNK_FRAMES)
-    return chunks * CHUNK_LATENTS + -(-rest // GROUP_FRAMES)
-
-
-def frames_of(latents):
-    """The frame count that `latents` latent frames decode to (VAE 1.2): 1 is an image."""
-    if latents == 1:
-        return 1
-    chunks, rest = divmod(latents, CHUNK_LATENTS)
-    return chunks * CHUNK_FRAMES + rest * GROUP_FRAMES
+from ...model.stdit3 import DEFAULT_FPS, IMAGE_FPS
+from ...model.stdit3 import PIXELS_PER_LATENT as PIXELS
+from ...model.vae import latent_frames, video_frames
 
 
 @dataclass(frozen=True)
@@ -50,7 +35,7 @@ def fit(shape, fps=None, frames=None, height=None, width=None):
     T, h, w = shape[2:]
     return Sizes(
         fps=float(fps) if _is_number(fps) and fps > 0 else DEFAULT_FPS,
-        frames=int(frames) if _is_number(frames) and latents_of(int(frames)) == T else frames_of(T),
+        frames=int(frames) if _is_number(frames) and latent_frames(int(frames)) == T else video_frames(T),
         height=int(height) if _is_number(height) and int(height) // PIXELS == h else h * PIXELS,
         width=int(width) if _is_number(width) and int(width) // PIXELS == w else w * PIXELS,
     )

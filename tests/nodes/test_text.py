@@ -360,11 +360,3 @@ def test_comfyui_can_rebuild_the_patcher(clip):
     factory, arguments = clip.patcher.cached_patcher_init
     rebuilt = factory(*arguments, disable_dynamic=True)
     assert rebuilt is not clip.patcher and rebuilt.model.t5xxl.channels == 64
-
-
-def test_every_node_input_and_output_is_explained(nodes):
-    for node in (nodes.OpenSoraLoadTextEncoder, nodes.OpenSoraTextEncode, nodes.OpenSoraNullPrompt):
-        schema = node.define_schema()
-        assert schema.display_name and schema.description and schema.category.startswith("Open-Sora/")
-        for item in (*schema.inputs, *schema.outputs):
-            assert item.tooltip, item
