@@ -1,4 +1,4 @@
-"""Rectified flow as Open-Sora 1.2 uses it: timesteps shifted by size and length, and the guided Euler sampler.
+"""Rectified flow as Open-Sora 1.2 and 1.3 use it: timesteps shifted by size and length, and 1.2's guided Euler sampler.
 
 Liu et al. 2022 (rectified flow); the shift is that of Esser et al. 2024 (Stable Diffusion 3), extended over time.
 """
@@ -8,6 +8,8 @@ import torch
 OFFICIAL_BASE_RESOLUTION = 512 * 512
 OFFICIAL_BASE_NUM_FRAMES = 1
 NUM_TIMESTEPS = 1000
+# How long a video of so many frames is to the shift, and the fewest frames that are any length at all.
+LENGTHS = {"1.2": (lambda num_frames: num_frames // 17 * 5, 17), "1.3": (lambda num_frames: (num_frames - 1) // 4, 5)}
 
 
 def shift_ratio(
@@ -18,16 +20,20 @@ def shift_ratio(
     scale=1.0,
     base_resolution=OFFICIAL_BASE_RESOLUTION,
     base_num_frames=OFFICIAL_BASE_NUM_FRAMES,
+    version="1.2",
 ):
     """How much more noise this size and length need than the base does: √(area ratio) · √(length ratio), fp32 scalar.
 
-    height and width in pixels, num_frames in video frames. A video's length counts in latents, 5 for every full 17
-    frames. `base_resolution` (pixels of area) and `base_num_frames` are what a checkpoint was made for: 512² and 1 for
-    the official files.
+    height and width in pixels, num_frames in video frames. A video's length counts in latents: in 1.2 5 for every full
+    17 frames, in 1.3 one for every 4 behind the first. `scale` multiplies the ratio, in 1.3 that of videos only.
+    `base_resolution` (pixels of area) and `base_num_frames` are what a checkpoint was made for: 512² and 1 for the
+    official files.
     """
     height, width, num_frames = (torch.as_tensor(value).float() for value in (height, width, num_frames))
-    length = torch.ones_like(num_frames) if num_frames == 1 else num_frames // 17 * 5
-    return (height * width / base_resolution).sqrt() * (length / base_num_frames).sqrt() * scale
+    image = bool(num_frames == 1)
+    length = torch.ones_like(num_frames) if image else LENGTHS[version][0](num_frames)
+    ratio = (height * width / base_resolution).sqrt() * (length / base_num_frames).sqrt()
+    return ratio if image and version == "1.3" else ratio * scale
 
 
 def shift_timesteps(t, ratio):
@@ -51,21 +57,30 @@ def timesteps(
 ):
     """The `steps` timesteps of a run, 1000 downward, without the final 0: fp32 [steps]. Arguments as `shift_ratio`.
 
-    Raises ValueError for another `version` of Open-Sora, when steps is below 1, or when a video has fewer than 17
-    frames (its shift would be 0).
+    Raises ValueError for another `version` of Open-Sora than 1.2 and 1.3, when steps is below 1, or when a video is so
+    short that its shift would be 0 (below 17 frames, in 1.3 below 5).
     """
-    if version != "1.2":
-        raise ValueError(f'version is "{version}"; the timesteps known here are those of "1.2"')
+    if version not in LENGTHS:
+        raise ValueError(f'version is "{version}"; the timesteps known here are those of {" and ".join(LENGTHS)}')
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
     t = torch.tensor([(1.0 - i / steps) * NUM_TIMESTEPS for i in range(steps)])
     if not shift:
         return t
     ratio = shift_ratio(
-        height, width, num_frames, scale=scale, base_resolution=base_resolution, base_num_frames=base_num_frames
+        height,
+        width,
+        num_frames,
+        scale=scale,
+        base_resolution=base_resolution,
+        base_num_frames=base_num_frames,
+        version=version,
     )
     if ratio <= 0:
-        raise ValueError(f"num_frames is {int(num_frames)}; the timestep shift is defined for 1 frame and from 17 on")
+        fewest = LENGTHS[version][1]
+        raise ValueError(
+            f"num_frames is {int(num_frames)}; the timestep shift is defined for 1 frame and from {fewest} on"
+        )
     return shift_timesteps(t, ratio)
 
 

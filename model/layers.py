@@ -5,6 +5,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 
@@ -67,6 +68,14 @@ def position_embedding_2d(dim, height, width, scale, base_size, device=None, inv
     return grid.reshape(1, height * width, dim)
 
 
+def sincos_table(positions, dim):
+    """Fixed positions [N] as [N, dim] in fp32, sines before cosines, worked out in fp64 on the CPU (MAE, DiT)."""
+    half = dim // 2
+    frequencies = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+    angles = positions.double().cpu()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
 def rope_frequencies(dim, theta=10000.0, device=None):
     """The dim // 2 rotary frequencies of Su et al. 2021, fp32."""
     return 1.0 / (theta ** (torch.arange(0, dim, 2, device=device).float() / dim))
@@ -76,9 +85,14 @@ def apply_rope(x, frequencies):
     """Rotate neighbouring channel pairs of x [..., N, D] by position 0…N-1 times `frequencies` [D / 2]."""
     angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequencies.to(x.device).float()
     angles = angles.repeat_interleave(2, dim=-1)
+    return rotate_pairs(x, angles.cos(), angles.sin())
+
+
+def rotate_pairs(x, cosines, sines):
+    """Rotate neighbouring channel pairs of x [..., D]; both channels of a pair have the same cosine and sine."""
     pairs = x.unflatten(-1, (-1, 2))
     turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
-    return (x * angles.cos() + turned * angles.sin()).to(x.dtype)
+    return (x * cosines + turned * sines).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -96,12 +110,16 @@ class RMSNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over [B, N, C] with normalised queries and keys; `rope` rotates them after the norm."""
+    """Multi-head self-attention over [B, N, C]; queries and keys are normalised where `qk_norm` is on.
 
-    def __init__(self, dim, num_heads, qk_norm, operations, attention, dtype=None, device=None):
+    `rope` rotates them after the norm; before it with `rope_first`, the order that Open-Sora 1.1 was trained with.
+    """
+
+    def __init__(self, dim, num_heads, qk_norm, operations, attention, rope_first=False, dtype=None, device=None):
         super().__init__()
         self.num_heads = num_heads
         self.attention = attention
+        self.rope_first = rope_first
         self.qkv = operations.Linear(dim, 3 * dim, dtype=dtype, device=device)
         self.q_norm = RMSNorm(dim // num_heads, dtype=dtype, device=device) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(dim // num_heads, dtype=dtype, device=device) if qk_norm else nn.Identity()
@@ -110,8 +128,10 @@ class SelfAttention(nn.Module):
     def forward(self, x, rope=None):
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if rope is not None and self.rope_first:
+            q, k = apply_rope(q, rope), apply_rope(k, rope)
         q, k = self.q_norm(q), self.k_norm(k)
-        if rope is not None:
+        if rope is not None and not self.rope_first:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
         return self.proj(self.attention(q, k, v, None).transpose(1, 2).flatten(2))
 
@@ -205,6 +225,50 @@ class FinalLayer(nn.Module):
     def _modulated(self, x, t):
         shift, scale = (self.scale_shift_table.to(x) + t[:, :, None]).unbind(2)
         return modulate(layer_norm(x), shift, scale)
+
+
+class VideoTransformer(nn.Module):
+    """What the transformers of all generations share: captions in, latents to tokens' size and back.
+
+    A family sets `x_embedder`, `y_embedder` and the rest of its layers.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.in_channels = config.in_channels
+        self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
+        self.caption_channels = config.caption_channels
+        self.max_caption_length = config.model_max_length
+
+    @property
+    def null_caption(self):
+        """The checkpoint's stand-in for "no prompt", [L, caption_channels]."""
+        return self.y_embedder.y_embedding
+
+    def embed_caption(self, caption, caption_mask, batch, dtype):
+        """Projected caption [B, L, C] and its attention mask, bool [B, 1, 1, L] or None."""
+        caption = self.y_embedder(repeat_rows(caption.to(dtype), batch))
+        if caption_mask is not None:
+            caption_mask = repeat_rows(caption_mask, batch)[:, None, None].to(caption.device) != 0
+        return caption, caption_mask
+
+    def pad_to_patches(self, x):
+        """Zeros on the right, at the bottom and behind, up to whole patches; these tokens attend like any other."""
+        pad = [-length % patch for length, patch in zip(x.shape[2:], self.config.patch_size)]
+        return F.pad(x, (0, pad[2], 0, pad[1], 0, pad[0])) if any(pad) else x
+
+    def unpatchify(self, x, grid_h, grid_w):
+        """Tokens [B, T, S, patch volume · C] to [B, C, T, H, W]."""
+        pt, ph, pw = self.config.patch_size
+        return rearrange(
+            x, "B T (h w) (pt ph pw C) -> B C (T pt) (h ph) (w pw)", h=grid_h, w=grid_w, pt=pt, ph=ph, pw=pw
+        )
+
+
+def repeat_rows(values, rows):
+    """Repeat [b, …] to [rows, …]: guidance runs both halves of a batch on one set of sizes and masks."""
+    return values if values.shape[0] == rows else values.repeat(rows // values.shape[0], *[1] * (values.ndim - 1))
 
 
 def layer_norm(x):

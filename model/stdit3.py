@@ -8,7 +8,6 @@ https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2); PixArt-α: Chen e
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
@@ -20,12 +19,15 @@ from .layers import (
     PatchEmbed3D,
     ScalarEmbedder,
     SelfAttention,
+    VideoTransformer,
     fused_attention,
     layer_norm,
     modulate,
     position_embedding_2d,
+    repeat_rows,
     rope_frequencies,
 )
+from .shapes_of import agree, count_blocks, heads_of, shape_of
 
 IMAGE_FPS = 120.0  # the original tells the model "120 frames per second" for a single image
 DEFAULT_FPS = 24.0
@@ -47,6 +49,43 @@ class STDiT3Config:
     pred_sigma: bool = True
     qk_norm: bool = True
     input_sq_size: int = 512
+
+    @classmethod
+    def from_weights(cls, state_dict, config=None):
+        """The sizes of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
+        config = config or {}
+        _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
+        hidden_size, in_channels, *patch_size = shape_of(state_dict, "x_embedder.proj.weight", 5, (size, 4, 1, 2, 2))
+        norms = [tensor for key, tensor in state_dict.items() if key.endswith("attn.q_norm.weight")]
+        head_dim = norms[0].numel() if norms else 2 * shape_of(state_dict, "rope.freqs", 1, (0,))[0]
+        patch_volume = patch_size[0] * patch_size[1] * patch_size[2]
+        _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
+        length = config.get("model_max_length") or cls.model_max_length
+        max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
+        mlp_size, _ = shape_of(state_dict, "spatial_blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
+        out_size, _ = shape_of(
+            state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, hidden_size)
+        )
+        found = cls(
+            depth=count_blocks(state_dict, r"spatial_blocks\.(\d+)\."),
+            hidden_size=hidden_size,
+            num_heads=heads_of(hidden_size, config, head_dim),
+            caption_channels=caption_channels,
+            model_max_length=max_length,
+            in_channels=in_channels,
+            patch_size=tuple(patch_size),
+            mlp_ratio=mlp_size / hidden_size,
+            pred_sigma=out_size == 2 * in_channels * patch_volume,
+            qk_norm=bool(norms),
+            input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
+        )
+        agree(
+            found,
+            config,
+            ("depth", "hidden_size", "num_heads", "caption_channels", "model_max_length", "in_channels", "patch_size",
+             "pred_sigma", "qk_norm"),
+        )  # fmt: skip
+        return found
 
 
 class STDiT3Block(nn.Module):
@@ -81,7 +120,7 @@ class STDiT3Block(nn.Module):
         return x + gate_mlp[:, :, None] * h
 
 
-class STDiT3(nn.Module):
+class STDiT3(VideoTransformer):
     """Predicts the rectified-flow velocity (data minus noise) of video latents.
 
     Args:
@@ -91,36 +130,34 @@ class STDiT3(nn.Module):
     """
 
     family = "stdit3"
+    version = "1.2"
+    Block = STDiT3Block
+    prediction = "flow"
+    OPTIONAL = ("rope.freqs",)  # a file may lack it: `computed` has it
 
     def __init__(self, config=STDiT3Config(), operations=None, attention=None, dtype=None, device=None):
-        super().__init__()
+        super().__init__(config)
         operations = operations or nn
         attention = attention or fused_attention
         weights = dict(dtype=dtype, device=device)
         size = config.hidden_size
-        self.config = config
-        self.in_channels = config.in_channels
-        self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
-        self.caption_channels = config.caption_channels
-        self.max_caption_length = config.model_max_length
 
         self.rope = nn.Module()
-        self.rope.register_buffer("freqs", rope_frequencies(size // config.num_heads, device=device))
+        self.rope.register_buffer("freqs", self.computed()["rope.freqs"].to(device=device))
         self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
         self.t_embedder = ScalarEmbedder(size, operations, **weights)
         self.fps_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
         block = dict(config=config, operations=operations, attention=attention, **weights)
-        self.spatial_blocks = nn.ModuleList(STDiT3Block(**block) for _ in range(config.depth))
-        self.temporal_blocks = nn.ModuleList(STDiT3Block(**block) for _ in range(config.depth))
+        self.spatial_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
+        self.temporal_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
         patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
-    @property
-    def null_caption(self):
-        """The checkpoint's stand-in for "no prompt", [L, caption_channels]."""
-        return self.y_embedder.y_embedding
+    def computed(self):
+        """The tensors of OPTIONAL by their keys, fp32."""
+        return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
     def forward(
         self,
@@ -148,69 +185,68 @@ class STDiT3(nn.Module):
         Returns:
             [B, 2C, T, H, W]: the velocity, then the variance half that 1.2 never uses (only C where pred_sigma is off).
         """
-        return self.run(
-            x.to(self.x_embedder.proj.weight.dtype), timestep, caption, caption_mask, frame_mask, fps, height, width
-        ).float()
+        x = x.to(self.x_embedder.proj.weight.dtype)
+        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
 
-    def run(self, x, timestep, caption, caption_mask=None, frame_mask=None, fps=None, height=None, width=None):
+    def run(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
         """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
-        B, _, T, H, W = x.shape
-        dtype, device = x.dtype, x.device
-        if fps is None:
-            fps = torch.full((B,), IMAGE_FPS if T == 1 else DEFAULT_FPS, device=device)
-        height = H * PIXELS_PER_LATENT if height is None else float(height[0])
-        width = W * PIXELS_PER_LATENT if width is None else float(width[0])
-
-        fps = self.fps_embedder(_repeat_rows(fps, B).to(device), dtype)
-        t = (self.t_embedder(timestep, dtype) + fps)[:, None]
-        t_kept, t_block = None, self.t_block(t)
-        if frame_mask is not None:
-            frame_mask = frame_mask.to(device=device, dtype=torch.bool)[:, :, None]
-            t_kept = (self.t_embedder(torch.zeros_like(timestep), dtype) + fps)[:, None]
-            t_block = torch.where(frame_mask, t_block, self.t_block(t_kept))
-            frame_mask = frame_mask[..., None]
-        t_block = t_block.unflatten(-1, (6, -1))
-        caption, caption_mask = self.embed_caption(caption, caption_mask, B, dtype)
-
+        T, H, W = x.shape[2:]
+        t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, fps, frame_mask)
+        caption, caption_mask = self.embed_caption(caption, caption_mask, x.shape[0], x.dtype)
+        scale = self.position_scale(x, height, width)
         x = self.pad_to_patches(x)
-        grid_h, grid_w = x.shape[3] // self.config.patch_size[1], x.shape[4] // self.config.patch_size[2]
+        grid = self.grid(x)
         x = self.x_embedder(x)
-        x = x + position_embedding_2d(
-            self.config.hidden_size,
-            grid_h,
-            grid_w,
-            scale=(height * width) ** 0.5 / self.config.input_sq_size,
-            base_size=round((grid_h * grid_w) ** 0.5),
-            device=device,
-        ).to(dtype)
-
+        x = x + self.positions(grid, scale, x)
         for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks):
             x = spatial(x, caption, t_block, caption_mask)
             x = temporal(x, caption, t_block, caption_mask, temporal_rope=self.rope.freqs)
-
         x = self.final_layer(x, t, t_kept, frame_mask)
-        return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]
+        return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 
-    def embed_caption(self, caption, caption_mask, batch, dtype):
-        """Projected caption [B, L, C] and its attention mask, bool [B, 1, 1, L] or None."""
-        caption = self.y_embedder(_repeat_rows(caption.to(dtype), batch))
-        if caption_mask is not None:
-            caption_mask = _repeat_rows(caption_mask, batch)[:, None, None].to(caption.device) != 0
-        return caption, caption_mask
+    def embed_time(self, x, timestep, fps=None, frame_mask=None):
+        """Timestep and fps for the final layer, and for the blocks.
 
-    def pad_to_patches(self, x):
-        """Zeros on the right, at the bottom and behind, up to whole patches; these tokens attend like any other."""
-        pad = [-length % patch for length, patch in zip(x.shape[2:], self.config.patch_size)]
-        return F.pad(x, (0, pad[2], 0, pad[1], 0, pad[0])) if any(pad) else x
+        Returns:
+            t [B, 1, C]; t_kept, the same at timestep 0, or None without a frame mask; t_block [B, T or 1, 6, C], which
+            of the two a frame is told; and the frame mask as bool [B, T, 1, 1] or None.
+        """
+        B, T = x.shape[0], x.shape[2]
+        if fps is None:
+            fps = torch.full((B,), IMAGE_FPS if T == 1 else DEFAULT_FPS)
+        fps = self.fps_embedder(repeat_rows(fps, B).to(x.device), x.dtype)
+        t = (self.t_embedder(timestep, x.dtype) + fps)[:, None]
+        t_kept, t_block = None, self.t_block(t)
+        if frame_mask is not None:
+            frame_mask = frame_mask.to(device=x.device, dtype=torch.bool)[:, :, None]
+            t_kept = (self.t_embedder(torch.zeros_like(timestep), x.dtype) + fps)[:, None]
+            t_block = torch.where(frame_mask, t_block, self.t_block(t_kept))
+            frame_mask = frame_mask[..., None]
+        return t, t_kept, t_block.unflatten(-1, (6, -1)), frame_mask
 
-    def unpatchify(self, x, grid_h, grid_w):
-        """Tokens [B, T, S, patch volume · C] to [B, C, T, H, W]."""
-        pt, ph, pw = self.config.patch_size
-        return rearrange(
-            x, "B T (h w) (pt ph pw C) -> B C (T pt) (h ph) (w pw)", h=grid_h, w=grid_w, pt=pt, ph=ph, pw=pw
-        )
+    def position_scale(self, x, height=None, width=None):
+        """How much larger than the model's own size the video is, by the side of a square of its area in pixels."""
+        height = x.shape[3] * PIXELS_PER_LATENT if height is None else float(height[0])
+        width = x.shape[4] * PIXELS_PER_LATENT if width is None else float(width[0])
+        return (height * width) ** 0.5 / self.config.input_sq_size
 
+    def grid(self, x):
+        """How many tokens padded latents [B, C, T, H, W] make: (frames, rows, columns)."""
+        return tuple(length // patch for length, patch in zip(x.shape[2:], self.config.patch_size))
 
-def _repeat_rows(values, rows):
-    """Repeat [b, …] to [rows, …]: guidance runs both halves of a batch on one set of sizes and masks."""
-    return values if values.shape[0] == rows else values.repeat(rows // values.shape[0], *[1] * (values.ndim - 1))
+    def positions(self, grid, scale, like):
+        """The positions of a token grid, [1, rows · columns, C], in the dtype and on the device of `like`."""
+        _, rows, columns = grid
+        base = round((rows * columns) ** 0.5)
+        return position_embedding_2d(self.config.hidden_size, rows, columns, scale, base, like.device).to(like.dtype)

@@ -7,14 +7,22 @@ https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2).
 from dataclasses import dataclass, field
 
 import torch
-from einops import rearrange
 from torch import nn
 
-from .vae_spatial import AutoencoderKL, SpatialConfig, draw_posterior
+from .vae_spatial import (
+    IMAGES_AT_ONCE,
+    MODE,
+    SPATIAL_FACTOR,
+    AutoencoderKL,
+    SpatialConfig,
+    decode_frames,
+    draw_posterior,
+    draws,
+    encode_frames,
+    modern_keys,
+)
 from .vae_temporal import TemporalConfig, TemporalVAE
 
-SPATIAL_FACTOR = 0.18215  # the 2D VAE's own latent scale, Stable Diffusion's
-IMAGES_AT_ONCE = 4  # the 2D VAE runs on so many frames at a time, to bound memory
 OFFICIAL_SHIFT = (-0.10, 0.34, 0.27, 0.98)
 OFFICIAL_SCALE = (3.85, 2.32, 2.33, 3.06)
 
@@ -28,6 +36,21 @@ class VideoVAEConfig:
     chunk_frames: int = 17
     shift: tuple = OFFICIAL_SHIFT
     scale: tuple = OFFICIAL_SCALE
+
+    @classmethod
+    def from_weights(cls, state_dict, config=None):
+        """The sizes of these weights; `config` supplies what they cannot tell.
+
+        Its keys: spatial_norm_groups, temporal_norm_groups, chunk_frames, shift, scale.
+        """
+        config = config or {}
+        return cls(
+            spatial=SpatialConfig.from_weights(state_dict, "spatial_vae.module.", config),
+            temporal=TemporalConfig.from_weights(state_dict, "temporal_vae.", config),
+            chunk_frames=config.get("chunk_frames") or cls.chunk_frames,
+            shift=tuple(config.get("shift") or OFFICIAL_SHIFT),
+            scale=tuple(config.get("scale") or OFFICIAL_SCALE),
+        )
 
 
 def latent_frames(num_frames, chunk_frames=17, factor=4):
@@ -44,10 +67,26 @@ def video_frames(num_latents, chunk_frames=17, factor=4):
     return chunks * chunk_frames + rest * factor
 
 
+def groups(num_frames, chunk_frames=17, factor=4):
+    """The video frames behind each latent of a clip: a list of ranges, one a latent, chunk by chunk.
+
+    The padding stands in front of a chunk, so its first group is the short one: of 17 frames, frame 0 is a latent of
+    its own, and every 4 after it are one.
+    """
+    found = []
+    for start in range(0, num_frames, chunk_frames):
+        length = min(chunk_frames, num_frames - start)
+        for first in range(-(-length % factor), length, factor):
+            found.append(range(start + max(first, 0), start + first + factor))
+    return found
+
+
 class VideoVAE(nn.Module):
     """Encodes and decodes videos of any length; a chunk of 17 frames becomes 5 latents, a single image becomes 1."""
 
     family = "vae_v1_2"
+    OPTIONAL = ("shift", "scale")  # a file may lack them: `computed` has them
+    own_keys = staticmethod(modern_keys)
 
     def __init__(self, config=VideoVAEConfig(), operations=None, dtype=None, device=None):
         super().__init__()
@@ -61,6 +100,10 @@ class VideoVAE(nn.Module):
             values = torch.tensor(getattr(config, name), dtype=torch.float32, device=device)
             self.register_buffer(name, values.view(1, -1, 1, 1, 1))
 
+    def computed(self):
+        """The tensors of OPTIONAL by their keys, fp32."""
+        return {name: torch.tensor(getattr(self.config, name)).view(1, -1, 1, 1, 1) for name in self.OPTIONAL}
+
     @property
     def chunk_latents(self):
         """Latents of a full chunk: 5."""
@@ -73,6 +116,10 @@ class VideoVAE(nn.Module):
     def video_frames(self, num_latents):
         """Frames that `num_latents` latents stand for: the valid count, the largest that encodes to so many latents."""
         return video_frames(num_latents, self.chunk_frames, self.temporal_vae.factor)
+
+    def groups(self, num_frames):
+        """The video frames behind each latent of a clip of `num_frames` frames: a list of ranges, one a latent."""
+        return groups(num_frames, self.chunk_frames, self.temporal_vae.factor)
 
     def nearest_frames(self, num_frames):
         """The valid frame counts around `num_frames`: (num_frames,) where it is one, else the neighbours, low to high.
@@ -98,10 +145,10 @@ class VideoVAE(nn.Module):
                 "temporal" (every chunk), all spatial ones first.
         """
         video = self._in_own_dtype(video)
-        draw = _draws(noise, video)
+        draw = draws(noise)
         return self.encode_latents(self.encode_frames(video, draw), draw)
 
-    def encode_latents(self, x, draw=lambda kind, index, moments: None):
+    def encode_latents(self, x, draw=MODE):
         """2D latents [B, C, T, h, w] through the temporal VAE, chunk by chunk, and normalised."""
         chunks = []
         for index, chunk in enumerate(x.split(self.chunk_frames, dim=2)):
@@ -133,31 +180,16 @@ class VideoVAE(nn.Module):
         weight = self.temporal_vae.quant_conv.conv.weight
         return x if weight is None else x.to(weight.dtype)
 
-    def encode_frames(self, video, draw=lambda kind, index, moments: None):
+    def encode_frames(self, video, draw=MODE):
         """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8]."""
-        frames = rearrange(video, "B C T H W -> (B T) C H W").split(IMAGES_AT_ONCE)
-        latents = []
-        for index, images in enumerate(frames):
-            moments = self.spatial_vae["module"].encode(images)
-            latents.append(draw_posterior(moments, draw("spatial", index, moments)) * SPATIAL_FACTOR)
-        return rearrange(torch.cat(latents), "(B T) C H W -> B C T H W", B=video.shape[0])
+        return encode_frames(self.spatial_vae["module"], video, draw)
 
     def decode_frames(self, x):
         """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
-        images = rearrange(x, "B C T H W -> (B T) C H W").split(IMAGES_AT_ONCE)
-        frames = torch.cat([self.spatial_vae["module"].decode(image / SPATIAL_FACTOR) for image in images])
-        return rearrange(frames, "(B T) C H W -> B C T H W", B=x.shape[0])
+        return decode_frames(self.spatial_vae["module"], x)
 
 
-def _draws(noise, video):
-    """Turn `encode`'s noise argument into (kind, index, moments) -> tensor or None."""
-    if noise is None:
-        return lambda kind, index, moments: None
-
-    def draw(kind, index, moments):
-        shape = (moments.shape[0], moments.shape[1] // 2, *moments.shape[2:])
-        if isinstance(noise, torch.Generator):
-            return torch.randn(shape, generator=noise, device=noise.device).to(moments)
-        return noise(kind, index, shape).to(moments)
-
-    return draw
+__all__ = [
+    "IMAGES_AT_ONCE", "OFFICIAL_SCALE", "OFFICIAL_SHIFT", "SPATIAL_FACTOR", "VideoVAE", "VideoVAEConfig", "groups",
+    "latent_frames", "video_frames",
+]  # fmt: skip

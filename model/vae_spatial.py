@@ -3,11 +3,19 @@
 Rombach et al. 2022; module names follow the diffusers checkpoint layout. Sizes come from `SpatialConfig`.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
+
+from .shapes_of import count_blocks, shape_of
+
+SPATIAL_FACTOR = 0.18215  # the 2D VAE's own latent scale, Stable Diffusion's
+IMAGES_AT_ONCE = 4  # the 2D VAE runs on so many frames at a time, to bound memory
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
@@ -18,6 +26,31 @@ class SpatialConfig:
     layers_per_block: int = 2
     latent_channels: int = 4
     norm_groups: int = 32
+
+    @classmethod
+    def from_weights(cls, state_dict, prefix="", config=None):
+        """The sizes of the 2D VAE whose keys begin with `prefix`; `config` may give spatial_norm_groups."""
+        groups = (config or {}).get("spatial_norm_groups") or cls.norm_groups
+        encoder = re.escape(f"{prefix}encoder.")
+        levels = count_blocks(state_dict, encoder + r"down_blocks\.(\d+)\.")
+        return cls(
+            block_out_channels=tuple(
+                shape_of(state_dict, f"{prefix}encoder.down_blocks.{i}.resnets.0.norm2.weight", 1, (groups,))[0]
+                for i in range(levels)
+            ),
+            layers_per_block=count_blocks(state_dict, encoder + r"down_blocks\.0\.resnets\.(\d+)\."),
+            latent_channels=shape_of(state_dict, f"{prefix}encoder.conv_out.weight", 4, (8,))[0] // 2,
+            norm_groups=groups,
+        )
+
+
+def modern_keys(state_dict):
+    """Rename the attention keys of older diffusers files (query, key, value, proj_attn) to today's."""
+
+    def rename(key):
+        return re.sub(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda m: f"{m[1]}.{OLD_NAMES[m[2]]}.", key)
+
+    return {rename(key): value for key, value in state_dict.items()}
 
 
 class Resnet(nn.Module):
@@ -198,3 +231,36 @@ def draw_posterior(moments, noise=None):
     if noise is None:
         return mean
     return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
+
+
+def draws(noise):
+    """Turn a VAE's noise argument into (kind, index, moments) -> the draw for a posterior, or None for its mode."""
+    if noise is None:
+        return lambda kind, index, moments: None
+
+    def draw(kind, index, moments):
+        shape = (moments.shape[0], moments.shape[1] // 2, *moments.shape[2:])
+        if isinstance(noise, torch.Generator):
+            return torch.randn(shape, generator=noise, device=noise.device).to(moments)
+        return noise(kind, index, shape).to(moments)
+
+    return draw
+
+
+MODE = draws(None)
+
+
+def encode_frames(autoencoder, video, draw=MODE):
+    """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8], scaled to about unit variance."""
+    latents = []
+    for index, images in enumerate(rearrange(video, "B C T H W -> (B T) C H W").split(IMAGES_AT_ONCE)):
+        moments = autoencoder.encode(images)
+        latents.append(draw_posterior(moments, draw("spatial", index, moments)) * SPATIAL_FACTOR)
+    return rearrange(torch.cat(latents), "(B T) C H W -> B C T H W", B=video.shape[0])
+
+
+def decode_frames(autoencoder, x):
+    """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
+    images = rearrange(x, "B C T H W -> (B T) C H W").split(IMAGES_AT_ONCE)
+    frames = torch.cat([autoencoder.decode(image / SPATIAL_FACTOR) for image in images])
+    return rearrange(frames, "(B T) C H W -> B C T H W", B=x.shape[0])

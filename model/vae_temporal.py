@@ -3,11 +3,14 @@
 After MAGVIT-v2's tokenizer (Yu et al. 2023): residual blocks of causal convolutions, padded with zeros in front.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+
+from .shapes_of import count_blocks, shape_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,28 @@ class TemporalConfig:
     num_res_blocks: int = 4
     temporal_downsample: tuple = (False, True, True)
     norm_groups: int = 32
+
+    @classmethod
+    def from_weights(cls, state_dict, prefix="", config=None):
+        """The sizes of the temporal VAE whose keys begin with `prefix`; `config` may give temporal_norm_groups."""
+        encoder = f"{prefix}encoder."
+        levels = count_blocks(state_dict, re.escape(encoder) + r"block_res_blocks\.(\d+)\.")
+        filters, channels, *_ = shape_of(state_dict, f"{encoder}conv_in.conv.weight", 5, (cls.filters, cls.channels))
+        return cls(
+            channels=channels,
+            latent_channels=shape_of(state_dict, f"{prefix}post_quant_conv.conv.weight", 5, (cls.latent_channels,))[0],
+            filters=filters,
+            channel_multipliers=tuple(
+                shape_of(state_dict, f"{encoder}block_res_blocks.{i}.0.conv1.conv.weight", 5, (filters,))[0] // filters
+                for i in range(levels)
+            ),
+            num_res_blocks=count_blocks(state_dict, re.escape(encoder) + r"block_res_blocks\.0\.(\d+)\."),
+            temporal_downsample=tuple(
+                any(f"{encoder}conv_blocks.{i}.conv.{part}" in state_dict for part in ("weight", "bias"))
+                for i in range(levels - 1)
+            ),
+            norm_groups=(config or {}).get("temporal_norm_groups") or cls.norm_groups,
+        )
 
 
 class CausalConv3d(nn.Module):

@@ -6,6 +6,7 @@ from .keyframe import OpenSoraKeyframe
 from .loaders import OpenSoraLoadModel, OpenSoraLoadVAE
 from .sampler import OpenSoraModelSampling, OpenSoraSampler, OpenSoraScheduler
 from .text import OpenSoraLoadTextEncoder, OpenSoraNullPrompt, OpenSoraTextEncode
+from .v1_3_options import OpenSoraV13Options
 
 NODES = [
     OpenSoraLoadModel,
@@ -20,4 +21,5 @@ NODES = [
     OpenSoraModelSampling,
     OpenSoraVAEEncode,
     OpenSoraVAEDecode,
+    OpenSoraV13Options,
 ]

@@ -1,4 +1,7 @@
-"""Frame sizes by resolution and aspect ratio: those Open-Sora 1.2 was trained on, in the artist's width:height."""
+"""Frame sizes by resolution and aspect ratio: those Open-Sora 1.1 to 1.3 were trained on, in the artist's width:height.
+
+The three generations share one table; Open-Sora 1.0 was trained on squares.
+"""
 
 import math
 
@@ -34,6 +37,9 @@ SIZES = {
     ),
 }
 
+# Side in pixels of the square sizes of Open-Sora 1.0 and PixArt; another ratio keeps their area.
+SQUARES = {"256": 256, "512": 512, "1024": 1024}
+
 
 def _ratio(name):
     width, height = name.split(":")
@@ -45,7 +51,9 @@ ASPECT_RATIOS = tuple(sorted([*COLUMNS, *TURNED], key=_ratio, reverse=True))
 
 
 def frame_size(resolution, aspect_ratio):
-    """(height, width) in pixels for one of RESOLUTIONS and one of ASPECT_RATIOS."""
+    """(height, width) in pixels for one of RESOLUTIONS or SQUARES and one of ASPECT_RATIOS."""
+    if resolution in SQUARES:
+        return same_area(SQUARES[resolution], SQUARES[resolution], aspect_ratio)
     if aspect_ratio in TURNED:
         width, height = frame_size(resolution, TURNED[aspect_ratio])
         return height, width

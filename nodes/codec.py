@@ -1,5 +1,7 @@
 """Nodes between images and latents: encode a clip, decode a clip."""
 
+import logging
+
 from .comfy import vae as video_vae
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
@@ -40,7 +42,15 @@ class OpenSoraVAEEncode(io.ComfyNode):
         frames, height, width = pixels.shape[:3]
         if min(height, width) < video_vae.PIXELS:
             raise ValueError(f"pixels is {width} x {height}; the smallest frame that can be encoded is 8 x 8")
-        samples = video_vae.encode(vae, pixels)
+        network = video_vae.network_of(vae)
+        kept = network.groups(frames)[-1].stop
+        if kept < frames:
+            logging.warning(
+                "Open-Sora: this VAE keeps %d of the %d frames; it represents %s exactly",
+                kept, frames, " and ".join(map(str, network.nearest_frames(frames))),
+            )  # fmt: skip
+            frames = kept
+        samples = video_vae.encode(vae, pixels[:frames])
         return io.NodeOutput({"samples": samples, "fps": fps, "frames": frames, "width": width, "height": height})
 
 
@@ -63,4 +73,5 @@ class OpenSoraVAEDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, samples):
-        return io.NodeOutput(video_vae.decode(vae, samples["samples"], sizes_of(samples, "samples").frames))
+        frames = sizes_of(samples, "samples", video_vae.network_of(vae)).frames
+        return io.NodeOutput(video_vae.decode(vae, samples["samples"], frames))

@@ -1,6 +1,6 @@
 """The node that starts a clip: size, length and frame rate as an empty video latent."""
 
-from .aspect import ASPECT_RATIOS, RESOLUTIONS, frame_size, nearest_aspect_ratio, same_area
+from .aspect import ASPECT_RATIOS, RESOLUTIONS, SQUARES, frame_size, nearest_aspect_ratio, same_area
 from .comfy import vae as video_vae
 from .comfy.latent import empty
 from .comfy.schema import io, schema
@@ -17,7 +17,9 @@ def choose_size(resolution, aspect_ratio, width, height, made_for=None):
     if resolution == AUTO and made_for:
         own = made_for["height"], made_for["width"]
         return own if aspect_ratio == AUTO else same_area(*own, aspect_ratio)
-    if aspect_ratio == AUTO:
+    if aspect_ratio == AUTO and resolution in SQUARES:
+        aspect_ratio = "1:1"
+    elif aspect_ratio == AUTO:
         aspect_ratio = (
             nearest_aspect_ratio(made_for["height"], made_for["width"]) if made_for else FALLBACK_ASPECT_RATIO
         )
@@ -30,8 +32,7 @@ def check_frames(network, frames):
     if frames not in nearest:
         raise ValueError(
             f"frames is {frames}, which this VAE cannot represent; the nearest valid counts are "
-            f"{' and '.join(map(str, nearest))} (valid are 1, and from 17 on 17 k + 4 j with j from 0 to 4: "
-            "17, 21, 25, 29, 33, 34, 38, …)"
+            f"{' and '.join(map(str, nearest))} (valid are {network.valid_counts})"
         )
 
 
@@ -48,25 +49,28 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE: it decides which frame counts are possible."),
                 io.Combo.Input(
                     "resolution",
-                    options=[AUTO, *RESOLUTIONS, CUSTOM],
+                    options=[AUTO, *RESOLUTIONS, CUSTOM, *SQUARES],
                     default=AUTO,
                     tooltip="How many pixels a frame has. auto takes the size the loaded file was made for, else 240p; "
-                    "custom takes width and height below. Higher shows more detail and takes much more time and memory.",
+                    "custom takes width and height below; 256 and 512 are the squares of Open-Sora 1.0, 1024 is for "
+                    "PixArt. Higher shows more detail and takes much more time and memory.",
                 ),
                 io.Combo.Input(
                     "aspect_ratio",
                     options=[AUTO, *ASPECT_RATIOS],
                     default=AUTO,
                     tooltip="Width to height of a frame, from wide to tall. auto takes the shape the loaded file was "
-                    "made for, else 16:9. Not used when resolution is custom.",
+                    "made for, else 16:9 (1:1 with 256, 512 and 1024). Not used when resolution is custom.",
                 ),
                 io.Int.Input(
                     "frames",
                     default=17,
                     min=1,
                     max=MAX_FRAMES,
-                    tooltip="Length in frames: 1 is an image; videos have 17, 21, 25, 29, 33, 34, 38, … frames, where "
-                    "multiples of 17 fit the model best. More frames give a longer video and take more time and memory.",
+                    tooltip="Length in frames: 1 is an image. The VAE decides what else is possible: with Open-Sora 1.2 "
+                    "17, 21, 25, 29, 33, 34, 38, … where multiples of 17 fit the model best; with 1.3 17, 33, 49, … up "
+                    "to 113; with 1.0 and 1.1 any number, they were trained on 16. More frames give a longer video and "
+                    "take more time and memory.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -122,8 +126,8 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             batch_size,
             network.latent_channels,
             network.latent_frames(frames),
-            height // video_vae.PIXELS,
-            width // video_vae.PIXELS,
+            network.latent_side(height),
+            network.latent_side(width),
         )
         latent = {"samples": empty(shape), "fps": fps, "frames": frames, "width": width, "height": height}
         return io.NodeOutput(latent, width, height, frames, fps)

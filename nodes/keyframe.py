@@ -35,33 +35,21 @@ def resolve_frame(frame, frames):
     return frame % frames
 
 
-def groups(frames, chunk_frames=17, group_frames=4):
-    """The video frames behind each latent of a clip: a list of ranges, one a latent, chunk by chunk.
-
-    The VAE puts its padding in front of a chunk, so a chunk's first group is the short one: of 17 frames, frame 0 is
-    a latent of its own, and every 4 after it are one.
-    """
-    found = []
-    for start in range(0, frames, chunk_frames):
-        length = min(chunk_frames, frames - start)
-        padding = -length % group_frames
-        for first in range(-padding, length, group_frames):
-            found.append(range(start + max(first, 0), start + first + group_frames))
-    return found
-
-
-def plan(frames, frame, count, chunk_frames=17, group_frames=4):
+def plan(groups, frame, count):
     """Which latents `count` images laid from `frame` on pin: a list of latent indices, ascending.
 
-    A single image pins the group it falls into; of a clip, the groups that it covers entirely.
+    A single image pins every group it falls into (chunks of Open-Sora 1.3 share a frame); of a clip, the groups that
+    it covers entirely.
+
+    Args:
+        groups: the video frames behind each latent, as the VAE's `groups` tells them.
     """
-    everything = groups(frames, chunk_frames, group_frames)
     if count == 1:
-        return [index for index, group in enumerate(everything) if frame in group]
-    return [index for index, group in enumerate(everything) if frame <= group[0] and group[-1] < frame + count]
+        return [index for index, group in enumerate(groups) if frame in group]
+    return [index for index, group in enumerate(groups) if frame <= group[0] and group[-1] < frame + count]
 
 
-def encode_groups(encode, pixels, frames, frame, chunk_frames=17, group_frames=4):
+def encode_groups(encode, pixels, groups, frame, chunk_latents):
     """Latents for the groups that `plan` names.
 
     Each chunk that the images touch is encoded on its own; where they do not reach, their first or last image is
@@ -69,24 +57,26 @@ def encode_groups(encode, pixels, frames, frame, chunk_frames=17, group_frames=4
 
     Args:
         encode: IMAGE [T, H, W, C] to latents [1, C, T', h, w].
+        groups: as for `plan`; every `chunk_latents` of them are one chunk.
 
     Returns:
         {latent index: [C, h, w]}.
     """
-    pinned = plan(frames, frame, len(pixels), chunk_frames, group_frames)
-    everything = groups(frames, chunk_frames, group_frames)
+    pinned = plan(groups, frame, len(pixels))
     found = {}
-    for start in range(0, frames, chunk_frames):
-        stop = min(start + chunk_frames, frames)
-        wanted = [index for index in pinned if start <= everything[index][0] < stop]
+    for start in range(0, len(groups), chunk_latents):
+        chunk = groups[start : start + chunk_latents]
+        wanted = [index for index in pinned if start <= index < start + chunk_latents]
         if not wanted:
             continue
-        positions = (torch.arange(start, stop) - frame).clamp(0, len(pixels) - 1)
-        if len(pixels) == 1 and len(everything[wanted[0]]) == 1:
+        positions = (torch.arange(chunk[0][0], chunk[-1][-1] + 1) - frame).clamp(0, len(pixels) - 1)
+        if len(pixels) == 1 and len(groups[wanted[0]]) == 1:
             positions = positions[:1]  # a frame that is a latent of its own is encoded as the single image it is
+            wanted_at = {wanted[0]: 0}
+        else:
+            wanted_at = {index: index - start for index in wanted}
         latents = encode(pixels[positions])
-        first = next(index for index, group in enumerate(everything) if group[0] == start)
-        found.update((index, latents[0, :, index - first]) for index in wanted)
+        found.update((index, latents[0, :, at]) for index, at in wanted_at.items())
     return found
 
 
@@ -108,7 +98,8 @@ class OpenSoraKeyframe(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip="One image, or the frames of a clip. It is scaled to cover the frame, and its middle is "
-                    "kept. Of a clip, the groups of 4 frames that it covers entirely are pinned.",
+                    "kept. Of a clip, the groups of frames that it covers entirely are pinned: groups of 4, or with the "
+                    "image VAE of Open-Sora 1.0 and 1.1 single frames.",
                 ),
                 io.Int.Input(
                     "frame",
@@ -134,7 +125,7 @@ class OpenSoraKeyframe(io.ComfyNode):
     @classmethod
     def execute(cls, latent, vae, image, frame, strength):
         network = video_vae.network_of(vae)
-        samples, sizes = latent["samples"], sizes_of(latent)
+        samples, sizes = latent["samples"], sizes_of(latent, counting=network)
         if samples.ndim != 5 or samples.shape[1] != network.latent_channels:
             raise ValueError(
                 f"latent has shape {tuple(samples.shape)}; this VAE's video latents have {network.latent_channels} "
@@ -143,9 +134,8 @@ class OpenSoraKeyframe(io.ComfyNode):
         frame = resolve_frame(frame, sizes.frames)
         # At least two images of a clip stay: one alone would count as a lone image, which fills its group.
         pixels = resize_to_fill(image[: max(2, sizes.frames - frame), ..., :3], sizes.height, sizes.width)
-        found = encode_groups(
-            lambda clip: video_vae.encode(vae, clip), pixels, sizes.frames, frame, network.chunk_frames
-        )
+        groups = network.groups(sizes.frames)
+        found = encode_groups(lambda clip: video_vae.encode(vae, clip), pixels, groups, frame, network.chunk_latents)
         if not found:
             raise ValueError(
                 f"image is a clip of {len(image)} frames, which from frame {frame} on covers no group of frames "

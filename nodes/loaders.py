@@ -1,4 +1,4 @@
-"""Nodes that load the transformer and the video VAE."""
+"""Nodes that load the transformer and the VAE."""
 
 from .comfy import files
 from .comfy.loading import WEIGHT_DTYPES, load_model
@@ -13,16 +13,17 @@ class OpenSoraLoadModel(io.ComfyNode):
             "Loaders",
             node_id="OpenSoraLoadModel",
             display_name="Load Open-Sora Model",
-            description="Loads an Open-Sora 1.2 transformer, the part that turns noise into video latents. "
-            "Works with stock samplers, LoRA loaders and model patches too.",
-            search_aliases=["stdit", "open sora", "text to video", "diffusion model"],
+            description="Loads an Open-Sora transformer (1.0, 1.1, 1.2 or 1.3) or a PixArt one, the part that turns noise into "
+            "video latents. Works with stock samplers, LoRA loaders and model patches too.",
+            search_aliases=["stdit", "open sora", "text to video", "diffusion model", "pixart"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=files.choices("diffusion_models"),
                     default=files.BUNDLED,
-                    tooltip="The transformer's safetensors file. The bundled tiny model draws coloured shapes and runs "
-                    "anywhere; larger files go into models/diffusion_models.",
+                    tooltip="The transformer's file or Hugging Face folder; the generation is told from the weights. The "
+                    "bundled tiny model draws coloured shapes and runs anywhere; larger files (.safetensors, .pth) and "
+                    "folders go into models/diffusion_models.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -49,7 +50,7 @@ class OpenSoraLoadVAE(io.ComfyNode):
             "Loaders",
             node_id="OpenSoraLoadVAE",
             display_name="Load Open-Sora VAE",
-            description="Loads an Open-Sora 1.2 video VAE, which turns video into latents and back. "
+            description="Loads the VAE of any Open-Sora (1.0 to 1.3), which turns video into latents and back. "
             "Stock VAE Encode, VAE Decode and VAE Decode (Tiled) work with it too.",
             search_aliases=["open sora", "video vae"],
             inputs=[
@@ -57,11 +58,17 @@ class OpenSoraLoadVAE(io.ComfyNode):
                     "vae_name",
                     options=files.choices("vae"),
                     default=files.BUNDLED,
-                    tooltip="The video VAE's safetensors file. It must be the one the transformer was trained with: the "
-                    "bundled VAE for the bundled model. Other files go into models/vae.",
+                    tooltip="The VAE's file or Hugging Face folder. It must be the one the transformer was trained with: "
+                    "the bundled VAE for the bundled model, OpenSora-VAE-v1.2 for 1.2, OpenSora-VAE-v1.3 for 1.3, "
+                    "sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1. They go into models/vae.",
                 ),
             ],
-            outputs=[io.Vae.Output(tooltip="The video VAE: 17 frames become 5 latents, 8 x 8 pixels become one.")],
+            outputs=[
+                io.Vae.Output(
+                    tooltip="The VAE: 8 x 8 pixels become one latent; in time, 17 frames become 5 (1.2, 1.3), or every "
+                    "frame one (1.0, 1.1)."
+                )
+            ],
         )
 
     @classmethod

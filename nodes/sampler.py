@@ -2,7 +2,7 @@
 
 from .comfy import sampling
 from .comfy.conditioning import null_conditioning
-from .comfy.latent import sizes_of, with_sizes
+from .comfy.latent import with_sizes
 from .comfy.schema import io, schema
 
 
@@ -13,7 +13,7 @@ def _steps():
         min=1,
         max=1000,
         tooltip="How many times the model looks at the video. More steps take proportionally longer and give cleaner "
-        "detail; beyond 50 little changes.",
+        "detail. 30 suit Open-Sora 1.2 and 1.3, 100 Open-Sora 1.0 and 1.1 with the original sampler.",
     )
 
 
@@ -63,8 +63,9 @@ class OpenSoraSampler(io.ComfyNode):
                     "sampler_name",
                     options=sampling.sampler_names(),
                     default=sampling.ORIGINAL,
-                    tooltip="The method that takes the steps. original is the one the model was published with (Euler "
-                    "for Open-Sora 1.2); the others are ComfyUI's.",
+                    tooltip="The method that takes the steps. original is the one the model was published with: Euler for "
+                    "Open-Sora 1.2 and 1.3, the ancestral sampler with learned variance for 1.0, 1.1 and PixArt. The others "
+                    "are ComfyUI's.",
                 ),
                 _denoise(
                     "How much of the incoming latent is replaced. 1 starts from pure noise; lower keeps more of what "
@@ -96,7 +97,8 @@ class OpenSoraScheduler(io.ComfyNode):
             node_id="OpenSoraScheduler",
             display_name="Open-Sora Scheduler",
             description="The noise levels Open-Sora visits for a clip of this size and length, for SamplerCustomAdvanced. "
-            "Use it with a model from Open-Sora Model Sampling.",
+            "It follows the model: 1.2 and 1.3 shift them with the size, 1.0 and 1.1 have one schedule for all. Use it with "
+            "a model from Open-Sora Model Sampling.",
             search_aliases=["sigmas", "scheduler"],
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer; its file says what size the shift is for."),
@@ -109,12 +111,14 @@ class OpenSoraScheduler(io.ComfyNode):
                     "of the incoming latent stays; 0 runs nothing."
                 ),
             ],
-            outputs=[io.Sigmas.Output(tooltip="Noise levels from 1 to 0, one more than steps.")],
+            outputs=[
+                io.Sigmas.Output(tooltip="Noise levels falling to 0, one more than steps; flow models begin at 1.")
+            ],
         )
 
     @classmethod
     def execute(cls, model, latent, steps, denoise):
-        return io.NodeOutput(sampling.sigmas_for(model, sizes_of(latent), steps, denoise))
+        return io.NodeOutput(sampling.sigmas_for(model, sampling.sizes_for(model, latent), steps, denoise))
 
 
 class OpenSoraModelSampling(io.ComfyNode):
@@ -125,7 +129,7 @@ class OpenSoraModelSampling(io.ComfyNode):
             node_id="OpenSoraModelSampling",
             display_name="Open-Sora Model Sampling",
             description="Prepares a model for stock samplers (KSampler, SamplerCustomAdvanced): it then knows this "
-            "clip's frame rate and size, and shifts its schedule for them. Open-Sora Sampler does this by itself.",
+            "clip's frame rate and size, and 1.2 and 1.3 shift their schedule for them. Open-Sora Sampler does this by itself.",
             search_aliases=["model sampling", "shift"],
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer."),
@@ -139,4 +143,4 @@ class OpenSoraModelSampling(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent):
-        return io.NodeOutput(sampling.for_clip(model, sizes_of(latent)))
+        return io.NodeOutput(sampling.for_clip(model, sampling.sizes_for(model, latent)))

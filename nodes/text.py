@@ -24,9 +24,9 @@ class OpenSoraLoadTextEncoder(io.ComfyNode):
                     "text_encoder_name",
                     options=files.choices("text_encoders"),
                     default=files.BUNDLED,
-                    tooltip="The T5 file. It must be the one the transformer was trained with: the bundled one for the "
-                    "bundled model, t5xxl (fp16, or fp8 to save memory) from models/text_encoders for the official "
-                    "models.",
+                    tooltip="The T5 file or Hugging Face folder. It must be the one the transformer was trained with: the "
+                    "bundled one for the bundled model; for every official model t5xxl (fp16, or fp8 to save memory) "
+                    "from models/text_encoders.",
                 ),
                 io.Combo.Input(
                     "device",
@@ -71,8 +71,9 @@ class OpenSoraTextEncode(io.ComfyNode):
                     max=10.0,
                     step=0.1,
                     round=0.1,
-                    tooltip="How good the picture should look. The official model was published with 6.5; higher asks "
-                    "for more polished footage. 0 leaves it out, which suits the tiny model.",
+                    tooltip="How good the picture should look. Open-Sora 1.2 was published with 6.5, 1.3 takes 7; higher "
+                    "asks for more polished footage. 0 leaves it out, which suits the tiny model, 1.0, 1.1 and PixArt: "
+                    "they were trained without scores.",
                 ),
                 io.Float.Input(
                     "motion_score",
@@ -93,14 +94,17 @@ class OpenSoraTextEncode(io.ComfyNode):
                 io.Boolean.Input(
                     "clean_caption",
                     default=True,
-                    tooltip="On: the prompt is cleaned as the training captions were (lower case; no links, brackets, "
-                    "codes or Chinese characters). Off: it is read exactly as typed, which the model knows less well.",
+                    tooltip="On: the prompt is cleaned as the training captions of every Open-Sora were. It becomes lower "
+                    "case, and loses Chinese, Japanese and Korean ideographs, links, @names, file names, codes and "
+                    "sizes such as 1920x1080, markup, brackets and slashes; (word:1.3) still works. Off: it is read "
+                    "exactly as typed, capitals and brackets included, which the model knows less well.",
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The transformer that will read this prompt: sets the number of tokens and the wording of "
-                    "its generation. Left out: Open-Sora 1.2.",
+                    tooltip="The transformer that will read this prompt: sets the number of tokens (1.0: 120, 1.1: "
+                    "200, 1.2 and 1.3: 300) and the wording of its generation: 1.3 reads scores as words. Left out: "
+                    "Open-Sora 1.2.",
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="The encoded prompt and which of its tokens are real.")],

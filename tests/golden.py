@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import safe_open
 
 FOLDER = Path(__file__).parent / "data" / "golden"
+MANIFESTS = Path(__file__).parent / "data" / "manifests"
 
 
 class Case:
@@ -23,7 +25,7 @@ class Case:
 
 
 def weights(family):
-    """The state dict that all cases of a family share (`stdit3`, `rflow` or `vae12`), fp32."""
+    """The state dict that all cases of a family share (`stdit3`, `rflow`, `vae12`, …), fp32."""
     parts = sorted(FOLDER.glob(f"{family}.weights*.safetensors"))
     return {key: value.float() for part in parts for key, value in safetensors.torch.load_file(part).items()}
 
@@ -31,6 +33,12 @@ def weights(family):
 def table(name):
     """A recorded JSON table."""
     return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def manifest(name):
+    """A full-size state dict of shapes without memory."""
+    shapes = json.loads((MANIFESTS / f"{name}.json").read_text())["state_dict"]
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
 
 
 def difference(value, reference):

@@ -57,6 +57,22 @@ def small_vae():
     )
 
 
+def small_image_vae():
+    """A 2D VAE of Open-Sora 1.0 and 1.1 with 8 channels a level."""
+    vae, spatial = pack("model.vae_2d"), pack("model.vae_spatial")
+    return vae.ImageVAE(
+        vae.ImageVAEConfig(
+            spatial=spatial.SpatialConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=NORM_GROUPS)
+        )
+    )
+
+
+def small_causal_vae():
+    """A 3D VAE of Open-Sora 1.3 with 8 channels a level and its 16 latent channels."""
+    vae = pack("model.vae_v1_3")
+    return vae.CausalVAE(vae.CausalVAEConfig(stem=8, widths=(8, 8, 8, 8), num_res_blocks=1, norm_groups=NORM_GROUPS))
+
+
 def write(path, weights, **opensora):
     """Save `weights` with the pack's metadata."""
     metadata = {"opensora": json.dumps(opensora)} if opensora else None

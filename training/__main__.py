@@ -12,9 +12,11 @@ import safetensors.torch
 import torch
 
 from ..model import load_transformer, load_vae
+from ..model.layers import matmul_attention
 from ..model.loading import read_file
 from . import latents as latents_module
 from . import text_encoder as text
+from .calibrate import calibrate
 from .evaluate import Pipeline, evaluate, evaluate_in_betweens
 from .export import BUNDLED, export, latent_rgb_factors
 from .judge import contact_sheet
@@ -24,7 +26,7 @@ from .train_transformer import FLOW, train_transformer
 from .train_vae import TINY as TINY_VAE
 from .train_vae import held_out_psnr, train_vae
 
-STAGES = ("text_encoder", "vae", "latents", "transformer", "evaluate")
+STAGES = ("text_encoder", "vae", "latents", "teacher", "transformer", "evaluate")
 
 
 def make_text_encoder(folder, tokenizer):
@@ -60,27 +62,43 @@ def open_text_encoder(folder, tokenizer):
     return text.load_model(state_dict, text.CONFIG), text.load_tokenizer(tokenizer)
 
 
-def make_transformer(folder, tokenizer, steps, from_bundled=False):
-    """Train the tiny STDiT3 on the encoded clips into folder/transformer.safetensors."""
+def open_transformer(folder, name):
+    """An exported transformer, in fp32."""
+    state_dict, _ = read_file(folder / f"{name}.safetensors")
+    return load_transformer({key: value.float() for key, value in state_dict.items()}, attention=matmul_attention)
+
+
+def make_teacher(folder, tokenizer, steps, from_bundled=False):
+    """Train the tiny STDiT3 on the encoded clips into folder/teacher.safetensors."""
     if from_bundled:
         steps = {**steps, "start": read_file(BUNDLED / "transformer.safetensors")[0]}
-    vae_about = open_vae(folder)[1]
     buckets = latents_module.load(folder / "latents")
-    transformer = train_transformer(folder / "transformer", buckets, *open_text_encoder(folder, tokenizer), **steps)
+    teacher = train_transformer(folder / "teacher", buckets, *open_text_encoder(folder, tokenizer), **steps)
+    export_transformer(teacher, folder, "teacher")
+
+
+def make_transformer(folder, tokenizer, steps):
+    """Move the teacher's best guidance to the nodes' default, into folder/transformer.safetensors."""
+    buckets = latents_module.load(folder / "latents")
+    encoder = open_text_encoder(folder, tokenizer)
+    student = calibrate(folder / "transformer", open_transformer(folder, "teacher"), buckets, *encoder, **steps)
+    export_transformer(student, folder, "transformer")
+
+
+def export_transformer(transformer, folder, name):
+    """Write a transformer with what its metadata say, once in a run of several processes."""
     if rank() != 0:
         return
-    colors = {name: vae_about[name] for name in ("latent_rgb_factors", "latent_rgb_factors_bias")}
-    title = "Tiny STDiT3 of the moving shapes"
-    path = folder / "transformer.safetensors"
+    about = open_vae(folder)[1]
+    colors = {key: about[key] for key in ("latent_rgb_factors", "latent_rgb_factors_bias")}
+    title, path = "Tiny STDiT3 of the moving shapes", folder / f"{name}.safetensors"
     export(transformer, path, kind="transformer", family=transformer.family, title=title, flow=FLOW, **colors)
 
 
 def report(folder, tokenizer, count):
     """Score the exported files on held-out captions; write scores.json and a contact sheet of the first 24 samples."""
     vae, _ = open_vae(folder)
-    state_dict, _ = read_file(folder / "transformer.safetensors")
-    transformer = load_transformer({key: value.float() for key, value in state_dict.items()})
-    pipeline = Pipeline(transformer, vae, *open_text_encoder(folder, tokenizer), FLOW)
+    pipeline = Pipeline(open_transformer(folder, "transformer"), vae, *open_text_encoder(folder, tokenizer), FLOW)
     scores, videos, trials = evaluate(pipeline, count)
     scores |= evaluate_in_betweens(pipeline)
     scores |= {"vae_psnr": held_out_psnr(vae), "vae_psnr_34_frames": held_out_psnr(vae, num_frames=34)}
@@ -98,7 +116,8 @@ def main():
     parser.add_argument("--vae-steps", type=int, nargs=4, help="steps of the four stages of the VAE's training")
     parser.add_argument("--clips", type=int, default=7200, help="clips to encode for the transformer")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="encode part I of N of the clips")
-    parser.add_argument("--transformer-steps", type=int, help="steps of the transformer's training")
+    parser.add_argument("--teacher-steps", type=int, help="steps of the transformer's training")
+    parser.add_argument("--transformer-steps", type=int, help="steps of its calibration to the default guidance")
     parser.add_argument(
         "--from-bundled", action="store_true", help="go on from the pack's own files: train on, not anew"
     )
@@ -123,9 +142,8 @@ def main():
         "latents": lambda: latents_module.build(
             open_vae(folder)[0], folder / "latents", options.clips, parts=options.part
         ),
-        "transformer": lambda: make_transformer(
-            folder, options.tokenizer, steps["transformer_steps"], options.from_bundled
-        ),
+        "teacher": lambda: make_teacher(folder, options.tokenizer, steps["teacher_steps"], options.from_bundled),
+        "transformer": lambda: make_transformer(folder, options.tokenizer, steps["transformer_steps"]),
         "evaluate": lambda: report(folder, options.tokenizer, options.trials),
     }
     for stage in options.stages:

@@ -25,6 +25,7 @@ FRAME_COUNTS = (1, 17, 34)
 # Half width and half height of each shape's bounding box for radius 1. The three look about equally large.
 EXTENTS = {"circle": (1.0, 1.0), "square": (0.9, 0.9), "triangle": (1.15, 1.0)}
 MARGIN = 1.5  # pixels that stay free between the shape and the frame's border
+CENTRAL = 0.6  # of the free room is used for the place at which a shape starts, around its middle
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def sample_scene(
 ) -> Scene:
     """A random scene whose shape stays wholly inside the frame; `split` ("train" or "held_out") limits combinations.
 
-    The proportions follow min(height, width) / 64: radius 9 to 16, travel over the clip 14 to 30 (16 to 43 for clips
+    The proportions follow min(height, width) / 64: radius 11 to 16, travel over the clip 14 to 30 (16 to 43 for clips
     of more than 17 frames, less where the frame is too small), or a radius that changes by a factor of 1.75 to 2.2.
+    Places keep to the middle of the room that is left: composed as one would compose a picture.
     """
     if split not in COMBINATIONS:
         raise ValueError(f"split is {split!r}; it must be 'train' or 'held_out'")
@@ -91,7 +93,7 @@ def sample_scene(
         size = small if motion == "grow" else largest
         speed = (largest - small) / steps
     else:
-        size = largest = scale * rng.uniform(9, 16)
+        size = largest = scale * rng.uniform(11, 16)
     # The box in which the first centre may lie: the frame less the shape, the margin and, ahead, the travel.
     low = numpy.array(EXTENTS[shape]) * largest + MARGIN
     high = numpy.array([width, height]) - low
@@ -104,7 +106,9 @@ def sample_scene(
         speed = travel / steps
         low = low + travel * (direction < 0)
         high = high - travel * (direction > 0)
-    x, y = rng.uniform(low, numpy.maximum(high, low))
+    high = numpy.maximum(high, low)
+    middle, reach = (low + high) / 2, CENTRAL * (high - low) / 2
+    x, y = rng.uniform(middle - reach, middle + reach)
     center = (float(x), float(y))
     return Scene(shape, color, background, motion, float(size), center, float(speed), height, width, num_frames)
 

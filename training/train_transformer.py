@@ -19,8 +19,8 @@ CAPTION_DROPOUT = 0.1
 PARTIAL_CAPTIONS = 0.06
 STILLS = 0.7  # of the kept frames that have one are replaced by a lone image's encoding
 FPS = (8.0, 12.0, 16.0, 24.0, 30.0)
-# How often each bucket (height, width, frames) is drawn, relative to the others' 0.05: mostly the default size.
-SHARES = {(64, 64, 17): 0.55, (64, 64, 34): 0.12, (64, 64, 1): 0.06}
+# How often each bucket (height, width, frames) is drawn, relative to the others' 0.012: mostly the default size.
+SHARES = {(64, 64, 17): 0.8, (64, 64, 34): 0.07, (64, 64, 1): 0.06}
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
 
 
@@ -48,7 +48,7 @@ class Sampler:
     def __init__(self, buckets, text_encoder, tokenizer, null_caption):
         self.buckets, self.text_encoder, self.tokenizer = buckets, text_encoder, tokenizer
         self.null_caption = null_caption
-        shares = numpy.array([SHARES.get((b.height, b.width, b.num_frames), 0.05) for b in buckets])
+        shares = numpy.array([SHARES.get((b.height, b.width, b.num_frames), 0.012) for b in buckets])
         self.shares = shares / shares.sum()
 
     def captions(self, texts):
@@ -104,6 +104,20 @@ def flow_loss(transformer, clean, noise, t, frame_mask, **conditions):
     return (error * frame_mask).sum(1) / frame_mask.sum(1)
 
 
+def _loss_at(transformer, sampler, bucket, rows, texts, t):
+    """Mean loss at timestep t of these clips with these captions, every frame generated, always the same noise."""
+    clean = bucket.latents[rows]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    features, mask = sampler.captions(texts)
+    B, _, T = clean.shape[:3]
+    loss = flow_loss(
+        transformer, clean, noise, torch.full((B,), t), torch.ones(B, T, dtype=torch.bool),
+        caption=features, caption_mask=mask, fps=torch.full((B,), 24.0),
+        height=torch.full((B,), float(bucket.height)), width=torch.full((B,), float(bucket.width)),
+    )  # fmt: skip
+    return loss.mean().item()
+
+
 @torch.no_grad()
 def motion_gate(transformer, sampler, count=48, t=900.0):
     """How much higher the loss at t is with the opposite motion word: the sign that words steer motion.
@@ -112,23 +126,22 @@ def motion_gate(transformer, sampler, count=48, t=900.0):
     """
     bucket = next(b for b in sampler.buckets if b.num_frames == 17)
     scenes = [(row, s) for row, s in enumerate(bucket.scenes) if s.motion in OPPOSITE][:count]
-    clean = bucket.latents[[row for row, _ in scenes]]
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     losses = []
     for motions in ([s.motion for _, s in scenes], [OPPOSITE[s.motion] for _, s in scenes]):
         texts = [
             f"a {s.color} {s.shape} on a {s.background} background {MOTION_PHRASE[motion]}"
             for (_, s), motion in zip(scenes, motions)
         ]
-        features, mask = sampler.captions(texts)
-        B = len(texts)
-        loss = flow_loss(
-            transformer, clean, noise, torch.full((B,), t), torch.ones(B, clean.shape[2], dtype=torch.bool),
-            caption=features, caption_mask=mask, fps=torch.full((B,), 24.0),
-            height=torch.full((B,), float(bucket.height)), width=torch.full((B,), float(bucket.width)),
-        )  # fmt: skip
-        losses.append(loss.mean().item())
+        losses.append(_loss_at(transformer, sampler, bucket, [row for row, _ in scenes], texts, t))
     return losses[0], losses[1] - losses[0]
+
+
+@torch.no_grad()
+def losses_at(transformer, sampler, times=(200.0, 500.0, 700.0, 900.0), count=48):
+    """The loss at each of `times`: outlines are drawn at 500 and below, colour and motion are decided above."""
+    bucket = next(b for b in sampler.buckets if b.num_frames == 17)
+    texts = [caption(scene, numpy.random.default_rng(0)) for scene in bucket.scenes[:count]]
+    return [_loss_at(transformer, sampler, bucket, list(range(len(texts))), texts, t) for t in times]
 
 
 MOTION_PHRASE = {
@@ -141,13 +154,13 @@ MOTION_PHRASE = {
 }
 
 
-def train_transformer(folder, buckets, text_encoder, tokenizer, steps=2500, batch=24, seed=0, start=None):
+def train_transformer(folder, buckets, text_encoder, tokenizer, steps=6000, batch=24, seed=0, start=None):
     """Train (or go on training) and return the module with its averaged weights; `start`: weights to begin with."""
     torch.manual_seed(seed)  # the same weights in every process
     transformer = initialise(STDiT3(TINY, attention=matmul_attention))
     if start is not None:
         transformer.load_state_dict({key: value.float() for key, value in start.items()})
-    rates = {"learning_rate": 2e-3, "matrix_rate": 0.02}
+    rates = {"learning_rate": 1.4e-3, "matrix_rate": 0.014}
     run = Run(folder, transformer, steps=steps, ema=0.9985, weight_decay=0.01, save_every=250, **rates)
     sampler = Sampler(buckets, text_encoder, tokenizer, transformer.null_caption)
     torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())  # but noise of its own for each
@@ -156,6 +169,7 @@ def train_transformer(folder, buckets, text_encoder, tokenizer, steps=2500, batc
         run.update(flow_loss(transformer, **sampler.draw(rng, batch)).mean())
         if rank() == 0 and (step + 1) % 250 == 0:
             right, gap = motion_gate(transformer, sampler)
-            run.note(step=step + 1, motion_gate_loss=round(right, 4), opposite_word_adds=round(gap, 4))
+            at = [round(loss, 4) for loss in losses_at(transformer, sampler)]
+            run.note(step=step + 1, motion_gate_loss=round(right, 4), opposite_word_adds=round(gap, 4), losses=at)
     transformer.load_state_dict(run.average)
     return transformer.eval().requires_grad_(False)

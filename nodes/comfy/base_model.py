@@ -1,4 +1,4 @@
-"""Open-Sora 1.2 as a ComfyUI BaseModel: latent format, conditioning, kept frames, memory estimate."""
+"""Open-Sora transformers as ComfyUI BaseModels: latent formats, conditioning, kept frames, memory estimate."""
 
 import math
 
@@ -11,15 +11,17 @@ import torch
 
 from ...model.flow import NUM_TIMESTEPS
 from . import latent as latent_keys
-from .transformer import OpenSoraTransformer
+from .kept_frames import ConditionFrames, FlowFrames, StepFrames
+from .transformer import hosted
 
 FLOW_KEYS = ("base_resolution", "base_num_frames", "scale")
 
 
-def flow_settings(metadata):
+def flow_settings(metadata, version="1.2"):
     """Keyword arguments of `model.flow.shift_ratio` and `timesteps` from a file's metadata; newer files may say more."""
     flow = metadata.get("flow") or {}
-    return {key: flow[key] for key in FLOW_KEYS if key in flow}
+    found = {key: flow[key] for key in FLOW_KEYS if key in flow}
+    return found if version == "1.2" else {**found, "version": version}
 
 
 def frames_side_by_side(x0):
@@ -37,8 +39,8 @@ def frames_side_by_side(x0):
     return x0.reshape(B, C, 1, rows * H, columns * W)
 
 
-class OpenSoraLatents(comfy.latent_formats.LatentFormat):
-    """Latents of the video VAE 1.2; they are normalised already."""
+class VideoLatents(comfy.latent_formats.LatentFormat):
+    """Latents of the video VAE 1.2; they are normalised already, as those of all our VAEs are."""
 
     scale_factor = 1.0
     latent_channels = 4
@@ -52,30 +54,74 @@ class OpenSoraLatents(comfy.latent_formats.LatentFormat):
         self.latent_rgb_factors_reshape = frames_side_by_side
 
 
+class FrameLatents(VideoLatents):
+    """Latents of the 2D VAE, one a frame: those of Stable Diffusion 1.5 (our VAE multiplies by 0.18215 itself)."""
+
+    temporal_downscale_ratio = 1
+    latent_rgb_factors = comfy.latent_formats.SD15().latent_rgb_factors
+
+
+class SigmaLatents(FrameLatents):
+    """PixArt-Sigma reads latents of SDXL's VAE with that model's factor; our VAE has multiplied by the other one."""
+
+    scale_factor = comfy.latent_formats.SDXL().scale_factor / comfy.latent_formats.SD15().scale_factor
+    latent_rgb_factors = comfy.latent_formats.SDXL().latent_rgb_factors
+    latent_rgb_factors_bias = comfy.latent_formats.SDXL().latent_rgb_factors_bias
+
+
+class CausalLatents(VideoLatents):
+    """Latents of the causal VAE 1.3, 16 channels."""
+
+    latent_channels = 16
+    # No official file was at hand: channels in turn, so that previews at least show shapes and motion.
+    latent_rgb_factors = [[0.06 * (channel % 3 == color) for color in range(3)] for channel in range(16)]
+
+
 class OpenSoraConfig(comfy.supported_models_base.BASE):
     """Sampling settings and dtypes; `unet_config` is what the network's constructor takes."""
 
     unet_config = {}
     unet_extra_config = {}
     sampling_settings = {"shift": 1.0, "multiplier": NUM_TIMESTEPS}
-    latent_format = OpenSoraLatents
+    latent_format = VideoLatents
     memory_usage_factor = 0.6  # of XL/2; the loader scales it with the width of the network
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
 
-class OpenSoraModel(comfy.model_base.BaseModel):
-    """STDiT3 with ComfyUI's rectified-flow sampling and the frame mask of Open-Sora 1.2."""
+class EpsilonConfig(OpenSoraConfig):
+    """ComfyUI calls betas that rise in a straight line, as the original's do, sqrt_linear."""
 
+    sampling_settings = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02}
+    latent_format = FrameLatents
+
+
+class CausalConfig(OpenSoraConfig):
+    """Open-Sora 1.3."""
+
+    latent_format = CausalLatents
+
+
+class OpenSoraModel(comfy.model_base.BaseModel):
+    """A transformer of any family with what all share; as it stands, Open-Sora 1.2 with its rectified flow."""
+
+    config_class = OpenSoraConfig
+    model_type_of_family = comfy.model_base.ModelType.FLOW
+    kept_frames = FlowFrames()
     clip_sizes = None  # latent.Sizes, set through an object patch by OpenSoraModelSampling
 
-    def __init__(self, model_config, metadata=None, device=None):
-        super().__init__(model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=OpenSoraTransformer)
+    def __init__(self, model_config, family, metadata=None, device=None):
+        super().__init__(model_config, self.model_type_of_family, device=device, unet_model=hosted(family))
         self.metadata = metadata or {}
+
+    @property
+    def version(self):
+        """The generation: "1.0", "1.1", "1.2", "1.3" or "pixart"."""
+        return self.diffusion_model.version
 
     @property
     def flow(self):
         """Keyword arguments of `model.flow.timesteps` that belong to this checkpoint."""
-        return flow_settings(self.metadata)
+        return flow_settings(self.metadata, self.version)
 
     def extra_conds(self, **kwargs):
         """Everything the network is told beside the noisy latents and the caption; numbers stay fp32."""
@@ -84,20 +130,19 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         attention_mask = kwargs.get("attention_mask")
         if attention_mask is not None:
             out["attention_mask"] = comfy.conds.CONDRegular(attention_mask.to(torch.int32))
-        mask = kwargs.get("denoise_mask")
-        if mask is not None:
-            out["denoise_mask"] = comfy.conds.CONDRegular(mask[:, :1])
+        out.update(self.frame_conds(kwargs.get("denoise_mask"), kwargs.get("latent_image")))
         own, shape = self.clip_sizes, kwargs["noise"].shape
-        sizes = (
-            latent_keys.fit(shape)
-            if own is None
-            else latent_keys.fit(shape, fps=own.fps, frames=own.frames, height=own.height, width=own.width)
-        )
+        keys = {} if own is None else dict(fps=own.fps, frames=own.frames, height=own.height, width=own.width)
+        sizes = latent_keys.fit(shape, **keys, counting=self.version)
         # Plain numbers: ComfyUI casts tensors to the model's dtype, and bf16 would turn 854 pixels into 856.
         for name, value in (("fps", sizes.model_fps), ("height", sizes.height), ("width", sizes.width)):
             out[name] = comfy.conds.CONDConstant(float(value))
         out["num_frames"] = comfy.conds.CONDConstant(float(sizes.frames))
         return out
+
+    def frame_conds(self, mask, latent_image):
+        """The conds that tell the network of kept frames, from a noise mask [B, 1 or C, T, h, w] or None."""
+        return {} if mask is None else {"denoise_mask": comfy.conds.CONDRegular(mask[:, :1])}
 
     def refuse_misfits(self, noise, cross_attn=None, attention_mask=None, prompt_type="positive", **kwargs):
         """ValueError for latents or captions that belong to another model."""
@@ -105,7 +150,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         if noise.ndim != 5 or noise.shape[1] != channels:
             raise ValueError(
                 f"latent has shape {tuple(noise.shape)}; this model takes video latents with {channels} channels, "
-                "[batch, 4, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
+                f"[batch, {channels}, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
             )
         if cross_attn is None:
             return
@@ -121,47 +166,78 @@ class OpenSoraModel(comfy.model_base.BaseModel):
                 "with Open-Sora Text Encode"
             )
 
-    def process_timestep(self, timestep, x=None, denoise_mask=None, **kwargs):
-        """[B], or with a frame mask [B, T]: the timestep of a frame that is generated, 0 of one that is kept."""
-        if denoise_mask is None:
-            return timestep
-        strongest = denoise_mask.float().amax(dim=(1, 3, 4))
-        rows = timestep.view(-1, 1)
-        return torch.where(strongest * NUM_TIMESTEPS >= rows, rows, torch.zeros_like(rows))
+    def apply_model(
+        self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, denoise_mask=None, **kwargs  # noqa: B006 — as ComfyUI declares it
+    ):  # fmt: skip
+        """As ComfyUI's; the noise mask becomes the frame mask here, before it would be rounded to the model's dtype."""
+        if denoise_mask is not None:
+            strongest = denoise_mask.float().amax(dim=(1, 3, 4))
+            sigmas = transformer_options.get("sample_sigmas")
+            told = self.kept_frames.told(strongest, t, sigmas, self.model_sampling)
+            kwargs["frame_mask"] = told.to(device=x.device, dtype=torch.int32)
+        return super().apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
     def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
         """Kept frames enter the network clean, not noised: that is what the frame mask was trained on."""
         return latent_image
 
 
+class EpsilonModel(OpenSoraModel):
+    """Open-Sora 1.0 and 1.1: the noise is predicted, on a schedule of 1000 betas."""
+
+    config_class = EpsilonConfig
+    model_type_of_family = comfy.model_base.ModelType.EPS
+    kept_frames = StepFrames()
+
+    def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
+        """Clean latents in the scale of ComfyUI's samplers, which the network's input is divided by."""
+        return latent_image * (sigma**2 + 1).sqrt().view(-1, *[1] * (latent_image.ndim - 1))
+
+
+class ImageModel(EpsilonModel):
+    """PixArt: an image is a video of one frame."""
+
+    def refuse_misfits(self, noise, **kwargs):
+        super().refuse_misfits(noise, **kwargs)
+        if noise.shape[2] != 1:
+            raise ValueError(
+                f"latent has {noise.shape[2]} frames; this is a PixArt model, which makes images: set frames to 1"
+            )
+
+
+class CausalModel(OpenSoraModel):
+    """Open-Sora 1.3: rectified flow; kept frames are a condition beside the noisy latents."""
+
+    config_class = CausalConfig
+    kept_frames = ConditionFrames()
+
+    def frame_conds(self, mask, latent_image):
+        """`condition`, `condition_mask` [B, C, T, h, w] and `condition_frames` for the frames of mask value 0.
+
+        Frames with a value between 0 and 1 follow the rule of 1.2.
+        """
+        if mask is None:
+            return {}
+        out = super().frame_conds(mask, latent_image) if ((mask > 0) & (mask < 1)).any() else {}
+        frames = tuple((mask.amax(dim=(0, 1, 3, 4)) == 0).nonzero().flatten().tolist())
+        if frames and latent_image is not None:
+            condition_mask = torch.zeros_like(latent_image)
+            condition_mask[:, :, list(frames)] = 1
+            out["condition"] = comfy.conds.CONDRegular(latent_image * condition_mask)
+            out["condition_mask"] = comfy.conds.CONDRegular(condition_mask)
+            out["condition_frames"] = comfy.conds.CONDConstant(frames)
+        return out
+
+
+MODELS = {
+    "stdit": EpsilonModel,
+    "stdit2": EpsilonModel,
+    "stdit3": OpenSoraModel,
+    "stdit3_v1_3": CausalModel,
+    "pixart": ImageModel,
+}
+
+
 def compute_dtype(model):
     """The dtype that `model` (a BaseModel) computes in."""
     return model.manual_cast_dtype or model.get_dtype()
-
-
-def wake_frames(sigma, denoise_mask, extra_options):
-    """ComfyUI's denoise-mask function: 1 where a mask value m is active, m · 1000 ≥ t, else 0.
-
-    This is how Open-Sora reads partial values: a frame stays clean until the noise has come down to its strength.
-    """
-    base = extra_options["model"].inner_model
-    # Through the model's dtype and back, so that this and `process_timestep` agree on every frame.
-    mask = denoise_mask.to(compute_dtype(base)).to(denoise_mask)
-    t = base.model_sampling.timestep(sigma).view(-1, *[1] * (mask.ndim - 1))
-    return (mask * NUM_TIMESTEPS >= t).to(mask)
-
-
-def keep_frames(
-    executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False
-):
-    """Sampler wrapper: frames that never woke leave a run bit for bit as they entered it.
-
-    Samplers carry them along on their own line from noise to data, which ends a rounding error away.
-    """
-    samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
-    if denoise_mask is None or len(sigmas) < 2:
-        return samples
-    asleep = denoise_mask == 0
-    if extra_args["model_options"].get("denoise_mask_function") is wake_frames:
-        asleep = wake_frames(sigmas[-2:-1], denoise_mask, {"model": guider}) == 0
-    return torch.where(asleep.to(samples.device), latent_image.to(samples), samples)

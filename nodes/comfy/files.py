@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...model.loading import read_file
+from ...model.files import is_model_folder, read_model
 
 BUNDLED = "tiny (bundled)"
 EXAMPLE_IMAGES = Path(__file__).resolve().parents[2] / "workflows" / "inputs"
@@ -16,8 +16,24 @@ BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "model" / "bundled"
 
 
 def choices(folder):
-    """Names for a combo: the bundled file, then what models/`folder` holds."""
-    return [BUNDLED, *folder_paths.get_filename_list(folder)]
+    """Names for a combo: the bundled file, then what models/`folder` holds: files and Hugging Face folders."""
+    names = folder_paths.get_filename_list(folder)
+    return [BUNDLED, *sorted({*names, *_model_folders(folder, names)})]
+
+
+def _model_folders(folder, names):
+    """Folders among those of the files `names` that are a model in one: config.json beside the weights."""
+    found = {os.path.dirname(name) for name in names} - {""}
+    return [name for name in found if _folder_path(folder, name)]
+
+
+def _folder_path(folder, name):
+    """Where the Hugging Face folder `name` lies in models/`folder`, or None."""
+    for base in folder_paths.get_folder_paths(folder):
+        path = os.path.join(base, name)
+        if os.path.isdir(path) and is_model_folder(path):
+            return path
+    return None
 
 
 def path_of(name, folder, kind):
@@ -28,18 +44,23 @@ def path_of(name, folder, kind):
     if name == BUNDLED:
         return str(BUNDLED_FOLDER / f"{kind}.safetensors")
     path = folder_paths.get_full_path(folder, name)
+    if path is None and name in choices(folder):
+        path = _folder_path(folder, name)
     if path is None:
         raise ValueError(f"{name!r} is not in models/{folder}; there are: {', '.join(choices(folder))}")
     return path
 
 
 def read(path, input_name):
-    """(state_dict of memory-mapped tensors, the pack's own metadata or {}); errors name the node's input."""
+    """(state_dict of memory-mapped tensors, the pack's own metadata); errors name the node's input.
+
+    The metadata's `config` is what the file or the config.json of its folder says about the network, {} without either.
+    """
     try:
-        state_dict, metadata = read_file(path)
+        state_dict, metadata, config = read_model(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{input_name}: {error}") from error
-    return state_dict, metadata.get("opensora") or {}
+    return state_dict, {**(metadata.get("opensora") or {}), "config": config}
 
 
 def offer_example_images():

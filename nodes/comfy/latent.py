@@ -1,6 +1,7 @@
 """What a LATENT of this pack carries beside `samples`: frame rate, frame count and pixel size, with fallbacks."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import comfy.model_management as management
@@ -10,6 +11,43 @@ import torch
 from ...model.stdit3 import DEFAULT_FPS, IMAGE_FPS
 from ...model.stdit3 import PIXELS_PER_LATENT as PIXELS
 from ...model.vae import latent_frames, video_frames
+from ...model.vae_v1_3 import OverlappingChunks
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How one generation's VAE counts: video frames to latent frames and back, pixels of a side to latents.
+
+    The networks of nodes/comfy/vae.py have the same three methods, so either can stand for the other.
+    """
+
+    latent_frames: Callable
+    video_frames: Callable
+    latent_side: Callable
+
+
+EACH_FRAME = Counting(lambda frames: frames, lambda latents: latents, lambda pixels: pixels // PIXELS)
+CHUNKS = Counting(latent_frames, video_frames, lambda pixels: pixels // PIXELS)
+SHARED = OverlappingChunks()
+# Its first halving of a side rounds down, the other two round up.
+OVERLAPPING_CHUNKS = Counting(SHARED.latent_frames, SHARED.video_frames, lambda pixels: -(-(pixels // 2) // 4))
+# By a transformer's `version` (or a VAE's `family`).
+COUNTING = {
+    "1.0": EACH_FRAME, "1.1": EACH_FRAME, "pixart": EACH_FRAME, "vae_2d": EACH_FRAME,
+    "1.2": CHUNKS, "vae_v1_2": CHUNKS,
+    "1.3": OVERLAPPING_CHUNKS, "vae_v1_3": OVERLAPPING_CHUNKS,
+}  # fmt: skip
+CHANNELS_OF_1_3 = 16
+
+
+def countings(channels, counting=None):
+    """The Countings that latents of so many channels can follow, the likeliest first.
+
+    `counting` says it outright: a key of COUNTING, a Counting, or a VAE's network.
+    """
+    if counting is not None:
+        return (COUNTING[counting] if isinstance(counting, str) else counting,)
+    return (OVERLAPPING_CHUNKS,) if channels == CHANNELS_OF_1_3 else (CHUNKS, EACH_FRAME)
 
 
 @dataclass(frozen=True)
@@ -27,24 +65,33 @@ class Sizes:
         return IMAGE_FPS if self.frames == 1 else self.fps
 
 
-def fit(shape, fps=None, frames=None, height=None, width=None):
+def fit(shape, fps=None, frames=None, height=None, width=None, counting=None):
     """`Sizes` for latents of `shape` [B, C, T, h, w]; a value that is missing or does not fit the shape is derived.
 
-    The fallbacks are 24 frames per second, the valid frame count for T, and 8 pixels a latent.
+    The fallbacks are 24 frames per second, the valid frame count for T, and 8 pixels a latent. `counting` as in
+    `countings`; left out, `frames` may follow any generation that has such latents.
     """
-    T, h, w = shape[2:]
+    C, T, h, w = shape[1:]
+    known = countings(C, counting)
     return Sizes(
         fps=float(fps) if _is_number(fps) and fps > 0 else DEFAULT_FPS,
-        frames=int(frames) if _is_number(frames) and latent_frames(int(frames)) == T else video_frames(T),
-        height=int(height) if _is_number(height) and int(height) // PIXELS == h else h * PIXELS,
-        width=int(width) if _is_number(width) and int(width) // PIXELS == w else w * PIXELS,
+        frames=int(frames)
+        if _is_number(frames) and frames >= 1 and any(each.latent_frames(int(frames)) == T for each in known)
+        else known[0].video_frames(T),
+        height=_side(height, h, known),
+        width=_side(width, w, known),
     )
 
 
-def sizes_of(latent, input_name="latent"):
+def _side(pixels, latents, known):
+    fits = _is_number(pixels) and pixels > 0 and any(each.latent_side(int(pixels)) == latents for each in known)
+    return int(pixels) if fits else latents * PIXELS
+
+
+def sizes_of(latent, input_name="latent", counting=None):
     """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys.
 
-    ValueError, naming the node's input, where its samples are neither of a video nor of an image.
+    `counting` as in `countings`. ValueError, naming the node's input, where its samples are neither of a video nor of an image.
     """
     samples = latent["samples"]
     if samples.ndim not in (4, 5):
@@ -53,7 +100,7 @@ def sizes_of(latent, input_name="latent"):
             "width / 8], as from Empty Open-Sora Latent"
         )
     shape = samples.shape if samples.ndim == 5 else (*samples.shape[:2], 1, *samples.shape[2:])
-    return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")})
+    return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")}, counting=counting)
 
 
 def with_sizes(latent, sizes, **changes):

@@ -6,11 +6,10 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...model.flow import shift_ratio
-from ...model.layers import rope_frequencies
-from ...model.loading import TRANSFORMER_OPTIONAL, check_keys, transformer_config
-from ...model.stdit3 import STDiT3
-from . import files
-from .base_model import OpenSoraConfig, OpenSoraModel, compute_dtype, flow_settings, keep_frames, wake_frames
+from ...model.loading import plan_transformer
+from . import files, guidance
+from .base_model import MODELS, SigmaLatents, compute_dtype, flow_settings
+from .kept_frames import keep_frames, wake_frames
 from .weights import assign_weights
 
 WEIGHT_DTYPES = {
@@ -21,6 +20,7 @@ WEIGHT_DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
 }
 XL_HIDDEN_SIZE = 1152
+SIGMA_CAPTION_LENGTH = 300  # PixArt-Sigma's; PixArt-alpha reads 120 tokens
 
 
 def load_model(path, weight_dtype="auto", disable_dynamic=False):
@@ -34,60 +34,64 @@ def load_model(path, weight_dtype="auto", disable_dynamic=False):
     """
     state_dict, metadata = files.read(path, "model_name")
     try:
-        sizes = transformer_config(state_dict, metadata.get("config"))
-        with torch.device("meta"):
-            check_keys(STDiT3(sizes), state_dict, TRANSFORMER_OPTIONAL)
+        plan = plan_transformer(state_dict, metadata["config"])
     except ValueError as error:
         raise ValueError(f"model_name: {path}: {error}") from error
-    if "rope.freqs" not in state_dict:
-        state_dict["rope.freqs"] = rope_frequencies(sizes.hidden_size // sizes.num_heads)
 
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
-    config = _config(sizes, metadata, state_dict, WEIGHT_DTYPES[weight_dtype], load_device)
-    model = OpenSoraModel(config, metadata, device=offload_device)
+    model_class = MODELS[plan.family.family]
+    config = _config(model_class.config_class, plan, metadata, WEIGHT_DTYPES[weight_dtype], load_device)
+    model = model_class(config, plan.family, metadata, device=offload_device)
     plain = comfy.model_patcher.ModelPatcher
     patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     if getattr(patcher, "is_dynamic", lambda: False)():
-        model.load_model_weights(state_dict, "", assign=True)
+        model.load_model_weights(dict(plan.weights), "", assign=True)
     else:
-        _assign(model, state_dict, offload_device)
+        _assign(model, plan, offload_device)
     patcher.set_model_denoise_mask_function(wake_frames)
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "opensora", keep_frames)
+    guidance.install(patcher)
     patcher.cached_patcher_init = (load_model, (path, weight_dtype))
     return patcher
 
 
-def _config(sizes, metadata, state_dict, dtype, load_device):
-    config = OpenSoraConfig({"sizes": sizes})
+def _config(config_class, plan, metadata, dtype, load_device):
+    sizes = plan.sizes
+    config = config_class({"sizes": sizes})
     if dtype is None:
         dtype = management.unet_dtype(
-            model_params=sum(tensor.numel() for tensor in state_dict.values()),
+            model_params=sum(tensor.numel() for tensor in plan.weights.values()),
             supported_dtypes=config.supported_inference_dtypes,
-            weight_dtype=state_dict["x_embedder.proj.weight"].dtype,
+            weight_dtype=plan.weights["x_embedder.proj.weight"].dtype,
         )
     manual_cast = management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, manual_cast)
     config.memory_usage_factor = config.memory_usage_factor * sizes.hidden_size / XL_HIDDEN_SIZE
+    if plan.family.family == "pixart" and sizes.model_max_length == SIGMA_CAPTION_LENGTH:
+        config.latent_format = SigmaLatents()
     config.latent_format.latent_channels = sizes.in_channels
     if metadata.get("latent_rgb_factors"):
         config.latent_format.latent_rgb_factors = metadata["latent_rgb_factors"]
         config.latent_format.latent_rgb_factors_bias = metadata.get("latent_rgb_factors_bias")
     made_for = metadata.get("made_for")
-    if made_for:  # a graph without OpenSoraModelSampling then samples as for the size the file was made for
-        ratio = shift_ratio(made_for["height"], made_for["width"], made_for["num_frames"], **flow_settings(metadata))
-        config.sampling_settings["shift"] = float(ratio)
+    if made_for and plan.family.prediction == "flow":
+        # A graph without OpenSoraModelSampling then samples as for the size the file was made for.
+        flow = flow_settings(metadata, plan.family.version)
+        config.sampling_settings["shift"] = float(
+            shift_ratio(made_for["height"], made_for["width"], made_for["num_frames"], **flow)
+        )
     return config
 
 
-def _assign(model, state_dict, device):
+def _assign(model, plan, device):
     stored, computed = model.get_dtype(), compute_dtype(model)
     small = stored if stored.itemsize > 1 else computed  # fp8 is for matrices; tables and norms would lose too much
 
     def dtype_of(key, part):
-        if key in TRANSFORMER_OPTIONAL:
+        if key in plan.family.OPTIONAL:
             return torch.float32
-        return stored if isinstance(part, (torch.nn.Linear, torch.nn.Conv3d)) else small
+        return stored if isinstance(part, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)) else small
 
-    assign_weights(model.diffusion_model, state_dict, device, dtype_of)
+    assign_weights(model.diffusion_model, plan.weights, device, dtype_of)
     model.diffusion_model.eval().requires_grad_(False)

@@ -1,5 +1,7 @@
 """Sampling with ComfyUI's machinery: Open-Sora's sigmas, a clip's own shift and sizes, the guided run."""
 
+import math
+
 import comfy.model_management as management
 import comfy.model_sampling
 import comfy.sample
@@ -8,12 +10,13 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ...model import flow
+from ...model import flow, iddpm
+from . import original
 from .base_model import OpenSoraModel
+from .guidance import OPTIONS
 from .latent import sizes_of
 
 ORIGINAL = "original"
-ORIGINAL_SAMPLER = "euler"
 
 
 def sampler_names():
@@ -31,6 +34,17 @@ def base_model_of(model):
     return base
 
 
+def with_options(model, options):
+    """A clone of MODEL that samples with these `guidance.Options`. ValueError where it is not Open-Sora 1.3."""
+    version = base_model_of(model).version
+    if version != "1.3":
+        name = "a PixArt model" if version == "pixart" else f"Open-Sora {version}"
+        raise ValueError(f"model is {name}; these options belong to Open-Sora 1.3, so leave this node out")
+    model = model.clone()
+    model.model_options["transformer_options"][OPTIONS] = options
+    return model
+
+
 class ClipSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
     """Rectified flow with one clip's shift; the largest sigma is exactly 1, whatever rounding the shift brings."""
 
@@ -41,18 +55,31 @@ class ClipSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_s
 
 
 def for_clip(model, sizes):
-    """A clone of MODEL that samples with the shift of a clip of `sizes`, and tells the network those sizes."""
+    """A clone of MODEL that samples with the shift of a clip of `sizes`, and tells the network those sizes.
+
+    Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes.
+    """
     base = base_model_of(model)
-    sampling = ClipSampling(base.model_config)
-    sampling.set_parameters(shift=shift_of(base, sizes))
     model = model.clone()
-    model.add_object_patch("model_sampling", sampling)
+    if _is_flow(base):
+        sampling = ClipSampling(base.model_config)
+        sampling.set_parameters(shift=shift_of(base, sizes))
+        model.add_object_patch("model_sampling", sampling)
     model.add_object_patch("clip_sizes", sizes)
     return model
 
 
+def _is_flow(base):
+    return base.diffusion_model.prediction == "flow"
+
+
+def sizes_for(model, latent):
+    """`latent.Sizes` of a LATENT, counted as the VAE of this MODEL's generation counts."""
+    return sizes_of(latent, counting=base_model_of(model).version)
+
+
 def shift_of(base, sizes):
-    """The shift r of a clip under this checkpoint's own base size. ValueError for clips of 2 to 16 frames."""
+    """The shift r of a clip under this checkpoint's own base size. ValueError for clips too short to have one."""
     ratio = float(flow.shift_ratio(sizes.height, sizes.width, sizes.frames, **base.flow))
     if ratio <= 0:
         raise ValueError(
@@ -61,19 +88,35 @@ def shift_of(base, sizes):
     return ratio
 
 
+def total_steps(steps, denoise):
+    """The steps of the whole schedule of which a run of `steps` is the end, as ComfyUI's KSampler counts them."""
+    return steps if denoise > 0.9999 else int(steps / denoise)
+
+
 def sigmas_for(model, sizes, steps, denoise=1.0):
-    """The sigmas of a run, from 1 to 0: fp32 [steps + 1].
+    """The sigmas of a run, falling to 0: fp32 [steps + 1]. Flow begins at 1, epsilon at the noisiest timestep's.
 
     `denoise` below 1 works as in ComfyUI's KSampler: of the longer schedule with steps / denoise steps, the last
     `steps` are run. At 0 nothing is left to do and the result is empty.
     """
     base = base_model_of(model)
-    shift_of(base, sizes)
+    if _is_flow(base):
+        shift_of(base, sizes)
     if denoise <= 0:
         return torch.empty(0)
-    total = steps if denoise > 0.9999 else int(steps / denoise)
-    timesteps = flow.timesteps(total, sizes.height, sizes.width, sizes.frames, **base.flow)
-    return torch.cat([timesteps / flow.NUM_TIMESTEPS, torch.zeros(1)])[-(steps + 1) :]
+    total = total_steps(steps, denoise)
+    if not _is_flow(base) and total > iddpm.NUM_TIMESTEPS:
+        least = math.ceil(100 * steps / iddpm.NUM_TIMESTEPS) / 100
+        raise ValueError(
+            f"denoise is {denoise:g}, which with {steps} steps is the end of a schedule of {total} steps; this model has "
+            f"{iddpm.NUM_TIMESTEPS}, so denoise must be at least {least:g}, or steps lower"
+        )
+    if _is_flow(base):
+        timesteps = flow.timesteps(total, sizes.height, sizes.width, sizes.frames, **base.flow)
+        sigmas = timesteps / flow.NUM_TIMESTEPS
+    else:
+        sigmas = model.get_model_object("model_sampling").sigmas.cpu()[iddpm.respaced_timesteps(total)]
+    return torch.cat([sigmas, torch.zeros(1)])[-(steps + 1) :]
 
 
 def refuse_misfit(base, latent):
@@ -91,9 +134,14 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
     """Denoise a LATENT: samples [B, C, T, h, w], the same a stock graph of OpenSoraModelSampling,
     OpenSoraScheduler, CFGGuider and SamplerCustomAdvanced gives.
     """
-    sizes = sizes_of(latent)
-    refuse_misfit(base_model_of(model), latent)
+    base = base_model_of(model)
+    sizes = sizes_for(model, latent)
+    refuse_misfit(base, latent)
     sigmas = sigmas_for(model, sizes, steps, denoise)
+    if sampler_name == ORIGINAL:
+        sampler = original.sampler_for(base, total_steps(steps, denoise) if len(sigmas) else steps)
+    else:
+        sampler = comfy.samplers.sampler_object(sampler_name)
     model = for_clip(model, sizes)
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(start, seed, latent.get("batch_index"))
@@ -104,7 +152,7 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
     samples = guider.sample(
         noise,
         start,
-        comfy.samplers.sampler_object(ORIGINAL_SAMPLER if sampler_name == ORIGINAL else sampler_name),
+        sampler,
         sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, max(1, len(sigmas) - 1)),

@@ -13,12 +13,14 @@ import comfy.utils
 import torch
 from comfy import sd1_clip
 
-from ...model.loading import identify, read_file, refusal
+from ...model.files import read_model
+from ...model.identify import identify, refusal
 from ...model.text import add_scores, clean_caption
 from .prompt import split_weights
 from .sampling import base_model_of
 
-MAX_LENGTH = 300  # tokens of Open-Sora 1.2
+MAX_LENGTH = 300  # tokens of Open-Sora 1.2 and 1.3; a MODEL says its own (120 in 1.0, 200 in 1.1)
+DEFAULT_VERSION, SCORE_VERSIONS = "1.2", ("1.2", "1.3")
 VOCABULARY = 32128  # entries of the embedding table that belongs to ComfyUI's T5 tokenizer
 DEVICES = ("default", "cpu")
 SPECIAL_TOKENS = {"end": 1, "pad": 0}
@@ -107,7 +109,7 @@ def t5_config(state_dict):
         what, node = identify(state_dict)
         if what is None or "T5" in what:
             sample = ", ".join(sorted(state_dict)[:3]) or "none"
-            raise ValueError(f"this file is not a T5 text encoder in one piece; its keys are {sample}, …")
+            raise ValueError(f"this is not a whole T5 text encoder; its keys are {sample}, …")
         raise ValueError(refusal(what, node, "a T5 text encoder"))
     vocabulary, d_model = state_dict["shared.weight"].shape
     if vocabulary != VOCABULARY:
@@ -198,13 +200,17 @@ def load_text_encoder(path, device="default", disable_dynamic=False):
     """A comfy.sd.CLIP around the T5 encoder in `path`: from the bundled one to T5 v1.1 XXL, fp8 included.
 
     Args:
+        path: a single file as ComfyUI users have it, or a Hugging Face folder with its shards (or its index).
         device: "default" leaves the choice to ComfyUI; "cpu" keeps the encoder off the GPU.
         disable_dynamic: ComfyUI asks for a plain ModelPatcher when it clones a model itself.
 
     Raises ValueError for a damaged file, one that is no T5 encoder, or keys that do not fit.
     """
     try:
-        state_dict, metadata = read_file(path)
+        state_dict, metadata, _ = read_model(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"text_encoder_name: {error}") from error
+    try:
         state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith(UNUSED)}
         tied = state_dict.pop("encoder.embed_tokens.weight", None)  # the same table under its other name
         if tied is not None:
@@ -214,7 +220,7 @@ def load_text_encoder(path, device="default", disable_dynamic=False):
         parameters = comfy.utils.calculate_parameters(state_dict)
         state_dict, model_options = _quantisation(state_dict, metadata)
         file_dtype = _file_dtype(state_dict, quantised=bool(model_options))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise ValueError(f"text_encoder_name: {path}: {error}") from error
 
     if device == "cpu":
@@ -262,12 +268,13 @@ def encode_prompt(clip, prompt, aesthetic=0.0, motion=0.0, camera=None, clean=Tr
         aesthetic, motion: scores for the suffixes, 0 leaves one out; camera: a camera motion or None.
         clean: clean the caption as in training.
         model: the MODEL whose token length and wording to use; None is Open-Sora 1.2 with the encoder's own length.
+            1.3 has words for scores; older generations have none of their own and get 1.2's numbers.
 
     Raises ValueError for a CLIP or MODEL of another family, or where the two do not belong together.
     """
     if not isinstance(getattr(clip, "tokenizer", None), OpenSoraTokenizer):
         raise ValueError("clip is not a text encoder for Open-Sora; connect the output of Load Open-Sora Text Encoder")
-    max_length = None
+    max_length, version = None, DEFAULT_VERSION
     if model is not None:
         network = base_model_of(model).diffusion_model
         channels = clip.cond_stage_model.t5xxl.channels
@@ -277,7 +284,8 @@ def encode_prompt(clip, prompt, aesthetic=0.0, motion=0.0, camera=None, clean=Tr
                 "encoder belongs to the tiny model, t5xxl to the official ones; choose the other in Load Open-Sora "
                 "Text Encoder"
             )
-        max_length = network.max_caption_length
-    prompt = add_scores(prompt, aesthetic or None, motion or None, camera)
+        max_length, version = network.max_caption_length, network.version
+    wording = version if version in SCORE_VERSIONS else DEFAULT_VERSION
+    prompt = add_scores(prompt, aesthetic or None, motion or None, camera, version=wording)
     tokens = clip.tokenize(prompt, clean=clean, max_length=max_length)
     return clip.encode_from_tokens_scheduled(tokens)

@@ -1,4 +1,4 @@
-"""The video VAE as a comfy.sd.VAE, so that stock nodes encode, decode and tile with it too."""
+"""The VAEs of every generation as comfy.sd.VAE, so that stock nodes encode, decode and tile with them too."""
 
 import comfy.model_management as management
 import comfy.model_patcher
@@ -6,30 +6,51 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
+import torch.nn.functional as F
 
-from ...model.loading import VAE_OPTIONAL, check_keys, normalise_vae_keys, vae_config
-from ...model.vae import IMAGES_AT_ONCE, VideoVAE
-from . import files
-from .latent import PIXELS
+from ...model.files import read_model
+from ...model.loading import plan_vae
+from ...model.vae import VideoVAE
+from ...model.vae_2d import ImageVAE
+from ...model.vae_spatial import IMAGES_AT_ONCE
+from ...model.vae_v1_3 import CausalVAE
+from .latent import COUNTING, PIXELS
 from .weights import assign_weights
 
-# Bytes of activations per pixel of a frame, at one byte a value; both are ComfyUI's own figures for this 2D VAE.
-ENCODE_BYTES, DECODE_BYTES = 1767, 2178
 
+class HostedVAE:
+    """A VAE of model/ as ComfyUI runs it: it shows progress, stops on interrupt, and knows what it costs.
 
-class OpenSoraVideoVAE(VideoVAE):
-    """VideoVAE that shows progress, stops on interrupt, and decodes to the valid count when none is given."""
+    Mixed in before the network's class. Chunks of frames that do not see each other are walked through here.
+    """
+
+    chunks_stand_alone = True
+    # Values that are alive at once for a pixel of a frame; both are ComfyUI's own figures for this 2D VAE.
+    encode_values, decode_values = 1767, 2178
+    valid_counts = ""  # in words, for messages
 
     def __init__(self, sizes, dtype=None):
         with torch.device("meta"):
             super().__init__(sizes, operations=comfy.ops.disable_weight_init, dtype=dtype)
         self.opensora = {}
 
+    def latent_side(self, pixels):
+        """Latents along a side of so many pixels."""
+        return COUNTING[self.family].latent_side(pixels)
+
+    def frames_of(self, num_latents, asked=None):
+        """Frames to decode so many latents to: those asked for, else the valid count."""
+        return self.video_frames(num_latents) if asked is None else asked
+
+    def frames_at_once(self, batch, frames):
+        """How many frames the network works on together."""
+        return min(IMAGES_AT_ONCE, batch * frames)
+
     def encode(self, video, noise=None):
-        """Latents [B, 4, T', h, w]; chunks are independent, so each is encoded on its own."""
-        if noise is not None:
+        """Latents [B, C, T', h, w] of a video [B, 3, T, H, W] in -1…1."""
+        if noise is not None or not self.chunks_stand_alone:
             return super().encode(video, noise)
-        return self._each_chunk(video.split(self.chunk_frames, dim=2), super().encode)
+        return torch.cat([super(HostedVAE, self).encode(piece) for piece in walk(video.split(self.chunk_frames, 2))], 2)
 
     def decode(self, latents, num_frames=None):
         """Video [B, 3, T, H, W]; `num_frames` left out: the valid count for these latents."""
@@ -39,42 +60,84 @@ class OpenSoraVideoVAE(VideoVAE):
             raise ValueError(
                 f"samples has {latents.shape[1]} channels; this VAE decodes latents with {self.latent_channels}"
             )
-        if num_frames is None:
-            num_frames = self.video_frames(latents.shape[2])
+        return self.decode_pieces(latents, self.frames_of(latents.shape[2], num_frames))
+
+    def decode_pieces(self, latents, num_frames):
+        """`decode`, chunk by chunk."""
         if self.latent_frames(num_frames) != latents.shape[2]:
             return super().decode(latents, num_frames)  # refuses, and says what fits
         pieces = latents.split(self.chunk_latents, dim=2)
         lengths = (min(self.chunk_frames, num_frames - i * self.chunk_frames) for i in range(len(pieces)))
-        decode = super().decode
-        return self._each_chunk(list(zip(pieces, lengths)), lambda piece: decode(*piece))
+        return torch.cat([super(HostedVAE, self).decode(*piece) for piece in walk(list(zip(pieces, lengths)))], 2)
 
-    def _each_chunk(self, pieces, function):
-        progress = comfy.utils.ProgressBar(len(pieces)) if len(pieces) > 1 else None
-        done = []
-        for piece in pieces:
-            management.throw_exception_if_processing_interrupted()
-            done.append(function(piece))
-            if progress is not None:
-                progress.update(1)
-        return torch.cat(done, dim=2)
+
+def walk(pieces):
+    """The pieces one by one, with ComfyUI's progress bar where there are several; stops on interrupt."""
+    progress = comfy.utils.ProgressBar(len(pieces)) if len(pieces) > 1 else None
+    for piece in pieces:
+        management.throw_exception_if_processing_interrupted()
+        yield piece
+        if progress is not None:
+            progress.update(1)
+
+
+class HostedVideoVAE(HostedVAE, VideoVAE):
+    """The video VAE of Open-Sora 1.2."""
+
+    valid_counts = "1, and from 17 on 17 k + 4 j with j from 0 to 4: 17, 21, 25, 29, 33, 34, 38, …"
+
+
+class HostedImageVAE(HostedVAE, ImageVAE):
+    """The 2D VAE of Open-Sora 1.0 and 1.1."""
+
+    chunk_frames = chunk_latents = IMAGES_AT_ONCE
+    valid_counts = "all from 1 on"
+
+
+class HostedCausalVAE(HostedVAE, CausalVAE):
+    """The 3D VAE of Open-Sora 1.3; its chunks share frames, so it walks through them itself."""
+
+    chunks_stand_alone = False
+    # Values that are alive at once; ComfyUI's own figures for a causal 3D VAE of these widths.
+    encode_values, decode_values = 900, 1500
+    valid_counts = "1 and 16 k + 1: 17, 33, 49, 65, 81, 97, 113, …"
+
+    def frames_of(self, num_latents, asked=None):
+        """What the chunks decode to, whatever was asked for: frames behind the last group are in no latent."""
+        return self.video_frames(num_latents)
+
+    def frames_at_once(self, batch, frames):
+        """How many frames the network works on together: a chunk of every clip."""
+        return batch * min(self.chunk_frames, frames)
+
+    def decode_pieces(self, latents, num_frames):
+        """`decode`, chunk by chunk."""
+        return torch.cat(list(self.decode_chunks(latents)), dim=2)
+
+    def each_chunk(self, pieces):
+        """`walk`."""
+        return walk(pieces)
+
+
+HOSTED = {network.family: network for network in (HostedVideoVAE, HostedImageVAE, HostedCausalVAE)}
 
 
 class OpenSoraVAE(comfy.sd.VAE):
-    """comfy.sd.VAE around OpenSoraVideoVAE; only what depends on chunks in time differs from core's class."""
+    """comfy.sd.VAE around a HostedVAE; only what depends on the time axis differs from core's class."""
 
     num_frames = None  # how many frames the `decode` that is running was asked for
 
-    def __init__(self, state_dict, sizes, metadata, disable_dynamic=False):
+    def __init__(self, plan, metadata, disable_dynamic=False):
         # The smallest VAE that core knows: it fills in every attribute of whichever ComfyUI version this is.
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
-        network = OpenSoraVideoVAE(sizes, dtype=self.vae_dtype)
+        network = HOSTED[plan.family.family](plan.sizes, dtype=self.vae_dtype)
         network.opensora = metadata
         offload_device = management.vae_offload_device()
-        self.latent_channels = sizes.temporal.latent_channels
+        self.latent_channels = network.latent_channels
         self.latent_dim = 3
         self.output_channels = 3
         self.disable_offload = False
-        self.crop_input = False  # the network itself drops what is left over of 8 pixels, as the original does
+        self.crop_input = False  # the network itself deals with what is left over of 8 pixels, as the original does
         self.upscale_ratio = (lambda frames: network.video_frames(frames) if frames > 0 else 0, PIXELS, PIXELS)
         self.downscale_ratio = (network.latent_frames, PIXELS, PIXELS)
         self.upscale_index_formula = self.downscale_index_formula = (4, PIXELS, PIXELS)
@@ -88,30 +151,30 @@ class OpenSoraVAE(comfy.sd.VAE):
         if getattr(self.patcher, "is_dynamic", lambda: False)():
             # Tensors keep the file's dtype; this notes the one they are cast to when they are used.
             getattr(management, "archive_model_dtypes", lambda network: None)(network)
-            network.load_state_dict(state_dict, assign=True)
+            network.load_state_dict(plan.weights, assign=True)
         else:
             assign_weights(
                 network,
-                state_dict,
+                plan.weights,
                 offload_device,
-                lambda key, part: torch.float32 if key in VAE_OPTIONAL else self.vae_dtype,
+                lambda key, part: torch.float32 if key in network.OPTIONAL else self.vae_dtype,
             )
         network.eval().requires_grad_(False)
         self.size = None
         self.model_size()
 
     def _memory_encode(self, shape, dtype):
-        """Bytes for a video [B, 3, T, H, W]: the 2D VAE on a few frames, and the video itself."""
-        pixels = shape[-2] * shape[-1]
-        at_once = min(IMAGES_AT_ONCE, shape[0] * shape[2])
-        return pixels * (ENCODE_BYTES * at_once + 3 * shape[2]) * management.dtype_size(dtype)
+        """Bytes for a video [B, 3, T, H, W]: the network on the frames it takes at once, and the video itself."""
+        network, pixels = self.first_stage_model, shape[-2] * shape[-1]
+        values = network.encode_values * network.frames_at_once(shape[0], shape[2]) + 3 * shape[2]
+        return pixels * values * management.dtype_size(dtype)
 
     def _memory_decode(self, shape, dtype):
-        """Bytes for latents [B, 4, T, h, w]."""
-        pixels = shape[-2] * shape[-1] * PIXELS**2
-        frames = self.first_stage_model.video_frames(shape[2]) if len(shape) == 5 else 1
-        at_once = min(IMAGES_AT_ONCE, shape[0] * frames)
-        return pixels * (DECODE_BYTES * at_once + 3 * frames) * management.dtype_size(dtype)
+        """Bytes for latents [B, C, T, h, w]."""
+        network, pixels = self.first_stage_model, shape[-2] * shape[-1] * PIXELS**2
+        frames = network.video_frames(shape[2]) if len(shape) == 5 else 1
+        values = network.decode_values * network.frames_at_once(shape[0], frames) + 3 * frames
+        return pixels * values * management.dtype_size(dtype)
 
     def decode(self, samples_in, vae_options=None):
         """Core's; kept for its out-of-memory fallback to `decode_tiled_3d`, which does not hand `vae_options` on."""
@@ -123,14 +186,15 @@ class OpenSoraVAE(comfy.sd.VAE):
             self.num_frames = None
 
     def decode_tiled_3d(self, samples, tile_t=999, tile_x=32, tile_y=32, overlap=(1, 8, 8)):
-        """Tiles in space, whole chunks in time: chunks do not see each other, so their borders need no overlap."""
+        """Tiles in space only. Chunks that do not see each other are decoded one after the other; others together."""
         network = self.first_stage_model
-        pieces = samples.split(network.chunk_latents, dim=2)
-        wanted = self.num_frames or network.video_frames(samples.shape[2])
+        T = samples.shape[2]
+        wanted = network.frames_of(T, self.num_frames)
         video = []
-        for piece in pieces:
+        for piece in samples.split(network.chunk_latents if network.chunks_stand_alone else T, dim=2):
             # One latent is an image only when it is the whole clip; at the end of a video it is a group of 4 frames.
-            frames = min(network.chunk_frames, wanted - sum(part.shape[2] for part in video))
+            left = wanted - sum(part.shape[2] for part in video)
+            frames = min(network.chunk_frames, left) if network.chunks_stand_alone else left
             video.append(
                 comfy.utils.tiled_scale_multidim(
                     piece,
@@ -141,16 +205,23 @@ class OpenSoraVAE(comfy.sd.VAE):
                     overlap=(0, *overlap[1:]),
                     upscale_amount=(lambda latents, frames=frames: frames if latents else 0, PIXELS, PIXELS),
                     out_channels=self.output_channels,
-                    index_formulas=(4, PIXELS, PIXELS),
+                    index_formulas=self.upscale_index_formula,
                     output_device=self.output_device,
                 )
             )
         return self.process_output(torch.cat(video, dim=2))
 
     def encode_tiled_3d(self, samples, tile_t=9999, tile_x=512, tile_y=512, overlap=(1, 64, 64)):
-        """Tiles in space, whole chunks in time; what is left over of 8 pixels goes, right and bottom."""
+        """Tiles in space only, as `decode_tiled_3d`.
+
+        Tiles need whole latents: what is left over of 8 pixels goes, or where the network makes a latent of it, its
+        last pixels are repeated.
+        """
         network = self.first_stage_model
-        height, width = (size // PIXELS * PIXELS for size in samples.shape[-2:])
+        height, width = (network.latent_side(size) * PIXELS for size in samples.shape[-2:])
+        samples = samples[..., :height, :width]
+        missing = (0, width - samples.shape[-1], 0, height - samples.shape[-2], 0, 0)
+        samples = F.pad(samples, missing, mode="replicate") if any(missing) else samples
         latents = [
             comfy.utils.tiled_scale_multidim(
                 piece,
@@ -163,28 +234,27 @@ class OpenSoraVAE(comfy.sd.VAE):
                 index_formulas=self.downscale_index_formula,
                 output_device=self.output_device,
             )
-            for piece in samples[..., :height, :width].split(network.chunk_frames, dim=2)
+            for piece in samples.split(network.chunk_frames if network.chunks_stand_alone else samples.shape[2], dim=2)
         ]
         return torch.cat(latents, dim=2)
 
 
 def load_vae(path, disable_dynamic=False):
-    """An OpenSoraVAE for the file at `path`. ValueError for a damaged file, another VAE, or keys that do not fit.
+    """An OpenSoraVAE for the file or Hugging Face folder at `path`, of whichever generation it is.
 
     `disable_dynamic`: ComfyUI asks for a plain ModelPatcher when it clones one itself.
+
+    Raises ValueError for a damaged file, another model, or keys that do not fit.
     """
-    state_dict, metadata = files.read(path, "vae_name")
     try:
-        state_dict = normalise_vae_keys(state_dict)
-        sizes = vae_config(state_dict, metadata.get("config"))
-        with torch.device("meta"):
-            check_keys(VideoVAE(sizes), state_dict, VAE_OPTIONAL)
+        state_dict, metadata, config = read_model(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"vae_name: {error}") from error
+    try:
+        plan = plan_vae(state_dict, config)
     except ValueError as error:
         raise ValueError(f"vae_name: {path}: {error}") from error
-    for name in VAE_OPTIONAL:
-        if name not in state_dict:
-            state_dict[name] = torch.tensor(getattr(sizes, name)).view(1, -1, 1, 1, 1)
-    vae = OpenSoraVAE(state_dict, sizes, metadata, disable_dynamic)
+    vae = OpenSoraVAE(plan, metadata.get("opensora") or {}, disable_dynamic)
     vae.patcher.cached_patcher_init = (load_vae_patcher, (path,))
     return vae
 
@@ -195,9 +265,9 @@ def load_vae_patcher(path, disable_dynamic=False):
 
 
 def network_of(vae):
-    """The OpenSoraVideoVAE inside a VAE. ValueError where it is none of this pack's."""
+    """The HostedVAE inside a VAE. ValueError where it is none of this pack's."""
     network = getattr(vae, "first_stage_model", None)
-    if not isinstance(network, OpenSoraVideoVAE):
+    if not isinstance(network, HostedVAE):
         raise ValueError(
             f"vae is {type(network).__name__}, not an Open-Sora video VAE; connect the output of Load Open-Sora VAE"
         )
@@ -205,13 +275,13 @@ def network_of(vae):
 
 
 def encode(vae, pixels):
-    """IMAGE [T, H, W, C] as one video: latents [1, 4, T', H // 8, W // 8]. An alpha channel is dropped."""
+    """IMAGE [T, H, W, C] as one video: latents [1, C, T', H // 8, W // 8]. An alpha channel is dropped."""
     network_of(vae)
     return vae.encode(pixels[..., :3])
 
 
 def decode(vae, samples, frames):
-    """Latents [B, 4, T', h, w] to IMAGE [B · frames, H, W, 3], clips one after the other."""
+    """Latents [B, C, T', h, w] to IMAGE [B · frames, H, W, 3], clips one after the other."""
     network_of(vae)
     if samples.ndim == 4:  # an image latent without a time axis
         samples = samples[:, :, None]

@@ -1,178 +1,157 @@
-"""Loading: full-size key tables, refusals, damaged files."""
-
-import json
-import struct
-from pathlib import Path
+"""Loading: full-size key tables, weights used in place, keys and configurations that do not fit."""
 
 import pytest
-import safetensors.torch
 import torch
-from golden import weights
+from golden import manifest, weights
 from opensora_comfy.model import load_transformer, load_vae
-from opensora_comfy.model.loading import identify, normalise_vae_keys, read_file, transformer_config, vae_config
-from opensora_comfy.model.stdit3 import STDiT3
-from opensora_comfy.model.vae import VideoVAE
-
-MANIFESTS = Path(__file__).parent.parent / "data" / "manifests"
-
-
-def manifest(name):
-    """A full-size state dict of shapes without memory."""
-    shapes = json.loads((MANIFESTS / f"{name}.json").read_text())["state_dict"]
-    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+from opensora_comfy.model.loading import CLASSES, plan_transformer, plan_vae
+from opensora_comfy.model.pixart import PixArt, PixArtConfig
+from opensora_comfy.model.vae_spatial import OLD_NAMES, modern_keys
+from small import random_weights
 
 
-@pytest.mark.parametrize(
-    ("name", "hidden_size", "num_heads"), [("stdit3_xl2_v1_2", 1152, 16), ("stdit3_3b2_v1_2", 1872, 26)]
-)
-def test_full_size_transformers_have_exactly_the_originals_keys(name, hidden_size, num_heads):
+def pixart():
+    config = PixArtConfig(depth=2, hidden_size=72, num_heads=1, caption_channels=32, size_embedders=True)
+    return random_weights(PixArt(config), 1)
+
+
+# Family: small weights of it, and the configuration they need.
+SMALL = {
+    "stdit": (lambda: weights("stdit"), {}),
+    "stdit2": (lambda: weights("stdit2"), {}),
+    "stdit3": (lambda: weights("stdit3"), {}),
+    "stdit3_v1_3": (lambda: weights("stdit3v13"), {}),
+    "pixart": (pixart, {}),
+    "vae_v1_2": (lambda: weights("vae12"), {"spatial_norm_groups": 4, "temporal_norm_groups": 2}),
+    "vae_2d": (lambda: weights("vae2d"), {"spatial_norm_groups": 4}),
+    "vae_v1_3": (lambda: weights("vae13"), {}),
+}
+FULL = {
+    "stdit_xl2_v1_0_16x256x256": ("stdit", 28, 1152, 16),
+    "stdit_xl2_v1_0_16x512x512": ("stdit", 28, 1152, 16),
+    "stdit2_xl2_v1_1": ("stdit2", 28, 1152, 16),
+    "stdit3_xl2_v1_2": ("stdit3", 28, 1152, 16),
+    "stdit3_3b2_v1_2": ("stdit3", 28, 1872, 26),
+    "stdit3_xl2_v1_3": ("stdit3_v1_3", 28, 1152, 16),
+}
+FULL_VAES = {
+    "opensora_vae_v1_2": "vae_v1_2",
+    "vae2d_v1_0_v1_1": "vae_2d",
+    "opensora_vae_v1_3": "vae_v1_3",
+    "opensora_vae_v1_3_tiled": "vae_v1_3",
+}
+
+
+def load(family, state_dict, config=None):
+    return (load_vae if family.startswith("vae") else load_transformer)(
+        state_dict, SMALL[family][1] if config is None else config
+    )
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_size_transformers_have_exactly_the_originals_keys(name):
     shapes = manifest(name)
-    config = transformer_config(shapes)
-    assert (config.depth, config.hidden_size, config.num_heads) == (28, hidden_size, num_heads)
-    with torch.device("meta"):
-        own = STDiT3(config).state_dict()
+    plan = plan_transformer(shapes)
+    family, *sizes = FULL[name]
+    assert plan.family.family == family
+    assert [plan.sizes.depth, plan.sizes.hidden_size, plan.sizes.num_heads] == sizes
+    own = plan.build().state_dict()
     assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in shapes.items()}
 
 
-def test_full_size_vae_has_exactly_the_originals_keys():
-    shapes = manifest("opensora_vae_v1_2")
-    with torch.device("meta"):
-        own = VideoVAE(vae_config(shapes)).state_dict()
-    optional = {"shift", "scale"}
-    assert {k: v.shape for k, v in own.items() if k not in optional} == {
-        k: v.shape for k, v in shapes.items() if k not in optional
-    }
+@pytest.mark.parametrize("name", FULL_VAES)
+def test_full_size_vaes_have_exactly_the_originals_keys(name):
+    shapes = manifest(name)
+    plan = plan_vae(shapes)
+    assert plan.family.family == FULL_VAES[name]
+    own = plan.build().state_dict()
+    assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in shapes.items()}
 
 
-def test_weights_are_used_as_they_are():
-    state_dict = weights("stdit3")
-    transformer = load_transformer(state_dict)
-    key = "spatial_blocks.0.attn.qkv.weight"
-    assert transformer.state_dict()[key].data_ptr() == state_dict[key].data_ptr()
+@pytest.mark.parametrize("family", SMALL)
+def test_every_family_loads_with_its_weights_used_as_they_are(family):
+    state_dict = SMALL[family][0]()
+    module = load(family, state_dict)
+    assert type(module) is CLASSES[family][0]
+    assert module.family == family
+    assert not module.training
+    own = module.state_dict()
+    assert own.keys() >= state_dict.keys()
+    for key, value in state_dict.items():
+        assert own[key].data_ptr() == value.data_ptr()
+    assert not any(value.is_meta or value.requires_grad for value in module.parameters())
 
 
-def test_a_missing_rope_table_is_computed():
-    state_dict = weights("stdit3")
+@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("prefix", ["module.", "model.diffusion_model."])
+def test_prefixes_of_other_programs_come_off(family, prefix):
+    state_dict = SMALL[family][0]()
+    module = load(family, {prefix + key: value for key, value in state_dict.items()})
+    assert module.state_dict().keys() >= state_dict.keys()
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_missing_unexpected_and_misshapen_keys_are_listed(family):
+    state_dict = SMALL[family][0]()
+    biases = sorted(key for key in state_dict if key.endswith(".bias"))
+    missing, misshapen = biases[0], biases[-1]
+    stranger = "module.stranger" if family == "vae_2d" else "stranger"
+    del state_dict[missing]
+    state_dict[stranger] = torch.zeros(1)
+    state_dict[misshapen] = torch.zeros(1, 2, 3)
+    with pytest.raises(ValueError) as error:
+        load(family, state_dict)
+    assert (
+        f"do not fit {CLASSES[family][0].__name__}. 1 missing keys: {missing}; 1 unexpected keys: {stranger}; "
+        f"1 wrong shapes: {misshapen} (1, 2, 3) instead of ("
+    ) in str(error.value)
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_any_missing_weight_is_listed(family):
+    state_dict = SMALL[family][0]()
+    optional = CLASSES[family][0].OPTIONAL
+    for key in [key for key in state_dict if key not in optional][::11]:
+        rest = {name: value for name, value in state_dict.items() if name != key}
+        with pytest.raises(ValueError, match="missing keys") as error:
+            load(family, rest)
+        assert key in str(error.value)
+
+
+@pytest.mark.parametrize("family", ["stdit2", "stdit3", "stdit3_v1_3"])
+def test_a_missing_rope_table_is_computed(family):
+    state_dict = SMALL[family][0]()
     stored = state_dict.pop("rope.freqs")
-    assert torch.allclose(load_transformer(state_dict).rope.freqs, stored, rtol=1e-6)
+    config = {"num_heads": load(family, {**state_dict, "rope.freqs": stored}).config.num_heads}
+    assert torch.allclose(load(family, state_dict, config).rope.freqs, stored, rtol=1e-6)
 
 
-def test_missing_shift_and_scale_are_the_official_ones():
-    state_dict = weights("vae12")
-    config = {"spatial_norm_groups": 4, "temporal_norm_groups": 2}
-    shift = state_dict.pop("shift")
-    assert torch.allclose(load_vae(state_dict, config).shift, shift)
+def test_missing_shift_and_scale_are_the_official_ones_or_the_configs():
+    state_dict, config = weights("vae12"), SMALL["vae_v1_2"][1]
+    shift, scale = state_dict.pop("shift"), state_dict.pop("scale")
+    official = load_vae(state_dict, config)
+    assert torch.allclose(official.shift, shift)
+    assert torch.allclose(official.scale, scale)
+    given = load_vae(state_dict, {**config, "shift": [1.0, 2.0, 3.0, 4.0]})
+    assert given.shift.flatten().tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_old_diffusers_attention_names_load():
-    new = weights("vae12")
-    old = {
-        key.replace("to_out.0", "proj_attn").replace("to_q", "query").replace("to_k", "key").replace("to_v", "value"): t
-        for key, t in new.items()
-    }
-    assert old.keys() != new.keys()
-    assert normalise_vae_keys(old).keys() == new.keys()
+@pytest.mark.parametrize("family", ["vae_v1_2", "vae_2d"])
+def test_old_diffusers_attention_names_load(family):
+    new = SMALL[family][0]()
+    old = dict(new)
+    for before, after in OLD_NAMES.items():
+        old = {key.replace(f"attentions.0.{after}.", f"attentions.0.{before}."): value for key, value in old.items()}
+    assert len(old.keys() - new.keys()) == 16
+    assert modern_keys(old).keys() == new.keys()
+    assert load(family, old).state_dict().keys() >= new.keys()
 
 
-def test_missing_unexpected_and_misshapen_keys_are_listed():
-    state_dict = weights("stdit3")
-    del state_dict["final_layer.linear.bias"]
-    state_dict["stranger"] = torch.zeros(1)
-    state_dict["t_block.1.bias"] = torch.zeros(3)
-    with pytest.raises(ValueError, match="final_layer.linear.bias.*stranger.*t_block.1.bias \\(3,\\)"):
-        load_transformer(state_dict)
-
-
-def test_a_config_that_contradicts_the_weights_is_refused():
-    with pytest.raises(ValueError, match="config says depth = 3, but the weights say 2"):
-        load_transformer(weights("stdit3"), {"depth": 3})
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "x_embedder.proj.weight",
-        "y_embedder.y_embedding",
-        "spatial_blocks.0.mlp.fc1.weight",
-        "final_layer.linear.weight",
-    ],
-)
-def test_a_missing_key_that_tells_sizes_is_listed_like_any_other(key):
-    state_dict = weights("stdit3")
-    del state_dict[key]
-    with pytest.raises(ValueError, match=f"1 missing keys: {key}"):
-        load_transformer(state_dict)
-
-
-# Excerpts of what other versions of Open-Sora hold: key to shape.
-STDIT2_XL2_V1_1 = {
-    "x_embedder.proj.weight": [1152, 4, 1, 2, 2],
-    "t_block.1.weight": [6912, 1152],
-    "t_block_temp.1.weight": [3456, 1152],
-    "y_embedder.y_embedding": [200, 4096],
-    "rope.freqs": [36],
-    "blocks.0.scale_shift_table": [6, 1152],
-    "blocks.0.scale_shift_table_temporal": [3, 1152],
-    "blocks.0.attn.qkv.weight": [3456, 1152],
-    "blocks.0.attn_temp.qkv.weight": [3456, 1152],
-    "final_layer.linear.weight": [32, 1152],
-    "fps_embedder.mlp.0.weight": [1152, 256],
-}
-VAE_V1_3 = {
-    "encoder.conv_in.conv.weight": [128, 3, 3, 3, 3],
-    "decoder.up.0.block.0.norm1.weight": [256],
-    "decoder.up.2.upsample.conv3d.conv1.conv.weight": [512, 512, 3, 3, 3],
-    "decoder.conv_in.conv.weight": [512, 16, 3, 3, 3],
-}
-
-
-@pytest.mark.parametrize("load", [load_transformer, load_vae])
-@pytest.mark.parametrize(
-    ("shapes", "what"),
-    [(STDIT2_XL2_V1_1, r"an older Open-Sora transformer \(1.0 or 1.1\)"), (VAE_V1_3, "an Open-Sora VAE 1.3")],
-)
-def test_other_versions_are_named_and_no_node_is_promised(load, shapes, what):
-    with pytest.raises(ValueError, match=f"this is {what}, not .*; this version of the pack loads Open-Sora 1.2$"):
-        load({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
-
-
-@pytest.mark.parametrize(
-    ("load", "state_dict", "message"),
-    [
-        (load_transformer, {"model.diffusion_model.input_blocks.0.0.weight": 0}, "Stable Diffusion checkpoint.*Load Checkpoint"),
-        (load_transformer, {"blocks.0.scale_shift_table": 0}, "PixArt.*Load Diffusion Model"),
-        (load_transformer, {"double_blocks.0.img_attn.norm.key_norm.scale": 0}, "Flux.*Load Diffusion Model"),
-        (load_transformer, weights("vae12"), "Open-Sora VAE 1.2.*Load Open-Sora VAE"),
-        (load_vae, weights("stdit3"), "Open-Sora transformer.*Load Open-Sora Model"),
-        (load_vae, {"shared.weight": 0}, "T5 text encoder.*Load Open-Sora Text Encoder"),
-        (load_vae, {"what.is.this": 0}, "what.is.this.*no model this pack knows"),
-    ],
-)  # fmt: skip
-def test_other_files_are_named(load, state_dict, message):
-    with pytest.raises(ValueError, match=message):
-        load(state_dict)
-
-
-def test_identify_knows_nothing_of_strangers():
-    assert identify({"a": 0}) == (None, None)
-
-
-def test_damaged_files_are_refused(tmp_path):
-    good = tmp_path / "good.safetensors"
-    safetensors.torch.save_file({"a": torch.zeros(100)}, good, metadata={"opensora": '{"kind": "vae"}'})
-    assert read_file(good)[1]["opensora"] == {"kind": "vae"}
-    cut, text, huge = (tmp_path / name for name in ("cut.safetensors", "text.safetensors", "huge.safetensors"))
-    cut.write_bytes(good.read_bytes()[:-50])
-    text.write_text("this is no checkpoint")
-    huge.write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
-    for path in (cut, text, huge):
-        with pytest.raises(ValueError, match=f"{path.name} is not a readable safetensors file"):
-            read_file(path)
-
-
-@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".BIN"])
-def test_pytorch_files_are_told_apart_from_damaged_ones(tmp_path, suffix):
-    path = tmp_path / f"model{suffix}"
-    torch.save({"a": torch.zeros(100)}, path)
-    with pytest.raises(ValueError, match=f"model{suffix} is a PyTorch file.*this pack reads safetensors"):
-        read_file(path)
+@pytest.mark.parametrize("family", [family for family in SMALL if not family.startswith("vae")])
+@pytest.mark.parametrize("name", ["depth", "hidden_size", "caption_channels", "model_max_length", "in_channels"])
+def test_a_config_that_contradicts_the_weights_is_refused(family, name):
+    state_dict = SMALL[family][0]()
+    found = getattr(plan_transformer(state_dict).sizes, name)
+    load_transformer(state_dict, {name: found, "of something else": 1})
+    with pytest.raises(ValueError, match=f"config says {name} = {found + 1}, but the weights say {found}"):
+        load_transformer(state_dict, {name: found + 1})

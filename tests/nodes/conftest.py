@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from families import SMALL, small_family
 from small import (
     CAPTION_CHANNELS,
     CAPTION_LENGTH,
@@ -61,3 +62,16 @@ def positive():
     caption = torch.randn(1, CAPTION_LENGTH, CAPTION_CHANNELS, generator=torch.Generator().manual_seed(3))
     mask = (torch.arange(CAPTION_LENGTH) < 7).long()[None]
     return [[caption * mask[..., None], {"attention_mask": mask, "pooled_output": None}]]
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """{family: path} of random small checkpoints."""
+    folder = tmp_path_factory.mktemp("families")
+    return {name: write(folder / f"{name}.safetensors", small_family(name)[1], config=SMALL[name][3]) for name in SMALL}
+
+
+@pytest.fixture(scope="session")
+def models(comfy, families):
+    """{family: MODEL}."""
+    return {name: pack("nodes.comfy.loading").load_model(path) for name, path in families.items()}

@@ -73,6 +73,19 @@ def clip(text, path):
     return text.load_text_encoder(path)
 
 
+@pytest.fixture
+def generation(model, monkeypatch):
+    """Makes the MODEL one of another generation, as far as text is concerned: its version and caption length."""
+
+    def become(version, length):
+        network = model.model.diffusion_model
+        monkeypatch.setattr(network, "version", version)
+        monkeypatch.setattr(network, "max_caption_length", length)
+        return model
+
+    return become
+
+
 @pytest.fixture(scope="module")
 def model(comfy, tmp_path_factory):
     """A small Open-Sora MODEL that reads 64 channels and at most 24 tokens."""
@@ -241,6 +254,40 @@ def test_the_model_sets_the_length(nodes, clip, model):
     assert features.shape == (1, 24, 64) and extra["attention_mask"].shape == (1, 24)
 
 
+@pytest.mark.parametrize(
+    ("version", "length", "said"),
+    [
+        ("1.0", 120, "a cat. aesthetic score: 6.2. motion score: 1.0. camera motion: zoom in."),
+        ("1.1", 200, "a cat. aesthetic score: 6.2. motion score: 1.0. camera motion: zoom in."),
+        ("1.2", 300, "a cat. aesthetic score: 6.2. motion score: 1.0. camera motion: zoom in."),
+        ("1.3", 300, "a cat. The aesthetic score is very good. The motion strength is low. camera motion: zoom in."),
+    ],
+)
+def test_every_generation_has_its_length_and_wording(nodes, clip, generation, version, length, said):
+    run = nodes.OpenSoraTextEncode.execute
+    ((features, extra),) = run(clip, "a cat.", 6.2, 1.0, "zoom in", True, generation(version, length)).result[0]
+    ((wanted, mask),) = run(clip, said, 0, 0, "none", True, generation(version, length)).result[0]
+    assert features.shape == (1, length, 64)
+    assert torch.equal(features, wanted) and torch.equal(extra["attention_mask"], mask["attention_mask"])
+
+
+def test_every_golden_caption_is_cleaned_before_it_is_tokenised(clip):
+    """The same rules for all generations; tokens as T5's own tokenizer gives them for the cleaned caption."""
+    cases = json.loads((Path(__file__).resolve().parents[1] / "data" / "captions.json").read_text("utf-8"))
+    assert len(cases) > 20
+    for case in cases:
+        wanted = clip.tokenizer.t5xxl.tokenizer(case["out"])["input_ids"]
+        assert [token for token, _ in clip.tokenize(case["in"], max_length=400)["t5xxl"][0] if token] == wanted, case
+
+
+def test_the_switch_says_what_it_does(nodes):
+    (tooltip,) = [
+        item.tooltip for item in nodes.OpenSoraTextEncode.define_schema().inputs if item.id == "clean_caption"
+    ]
+    for word in ("lower case", "Chinese", "links", "brackets", "Off:"):
+        assert word in tooltip
+
+
 def test_null_prompt_keeps_the_mask(nodes, clip, model):
     (positive,) = nodes.OpenSoraTextEncode.execute(clip, "a cat", 0, 0, "none", True, model).result
     (null,) = nodes.OpenSoraNullPrompt.execute(model, positive).result
@@ -276,6 +323,40 @@ def test_a_whole_t5_and_a_tied_table_load(text, t5, save, clip):
     weights["lm_head.weight"] = torch.zeros(32128, 64)
     whole = text.load_text_encoder(save("whole", weights, max_length=MAX_LENGTH))
     assert torch.equal(text.encode_prompt(whole, PROMPT)[0][0], text.encode_prompt(clip, PROMPT)[0][0])
+
+
+def hugging_face_folder(path, weights, suffix):
+    """Write `weights` as two shards with an index and a config, as DeepFloyd/t5-v1_1-xxl is laid out."""
+    path.mkdir()
+    stem = "model" if suffix == ".safetensors" else "pytorch_model"
+    names = [f"{stem}-{part:05}-of-00002{suffix}" for part in (1, 2)]
+    table = {key: names[index % 2] for index, key in enumerate(sorted(weights))}
+    for name in names:
+        shard = {key: weights[key].contiguous() for key in table if table[key] == name}
+        if suffix == ".safetensors":
+            save_file(shard, path / name)
+        else:
+            torch.save(shard, path / name)
+    (path / f"{stem}{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    (path / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": SIZES["d_model"]}))
+    return names, path / f"{stem}{suffix}.index.json"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_hugging_face_shards_load(text, t5, clip, tmp_path, suffix):
+    weights = weights_of(t5)
+    weights["encoder.embed_tokens.weight"] = weights["shared.weight"].clone()  # the .bin files have the table twice
+    folder = tmp_path / "t5-v1_1-xxl"
+    names, index = hugging_face_folder(folder, weights, suffix)
+    wanted = text.encode_prompt(clip, PROMPT)[0][0]
+    for path in (folder, index):
+        ((features, extra),) = text.encode_prompt(text.load_text_encoder(str(path)), PROMPT)
+        real = int(extra["attention_mask"].sum())
+        assert features.shape == (1, 300, 64)
+        assert (features[:, :real] - wanted[:, :real]).abs().max() <= 1e-5 * wanted.abs().max()
+    (folder / names[1]).unlink()
+    with pytest.raises(ValueError, match=f"text_encoder_name: .*misses {names[1]}"):
+        text.load_text_encoder(str(folder))
 
 
 def test_t5_xxl_is_recognised(comfy, text):
@@ -339,7 +420,8 @@ def test_encoders_that_do_not_fit_are_refused(text, t5, save, change, message):
     [
         ("text_model.encoder.layers.0.layer_norm1.weight", "a CLIP text encoder"),
         ("model.diffusion_model.input_blocks.0.0.weight", "a Stable Diffusion checkpoint"),
-        ("fps_embedder.mlp.0.weight", "an Open-Sora transformer"),
+        ("temporal_vae.encoder.conv_in.conv.weight", "an Open-Sora VAE 1.2; use Load Open-Sora VAE"),
+        ("blocks.0.attn_temp.qkv.weight", "an Open-Sora 1.0 transformer .*; use Load Open-Sora Model"),
         ("some.other.weight", "its keys are some.other.weight"),
     ],
 )

@@ -1,0 +1,245 @@
+"""PixArt-α and PixArt-Σ, the image transformers that Open-Sora grew from: one frame, no attention over time.
+
+The blocks are STDiT3's spatial ones. Only the 1024-pixel model of PixArt-α is told height, width and aspect ratio. Chen
+et al. 2023 (PixArt-α) and 2024 (PixArt-Σ); key names are those of https://github.com/PixArt-alpha's checkpoints.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .layers import (
+    CaptionEmbedder,
+    FinalLayer,
+    ScalarEmbedder,
+    VideoTransformer,
+    fused_attention,
+    position_embedding_2d,
+)
+from .shapes_of import agree, count_blocks, heads_of, shape_of
+from .stdit2 import PIXELS_PER_LATENT, rows_of
+from .stdit3 import STDiT3Block
+
+ALPHA_LENGTH = 120  # tokens that PixArt-α reads; Σ reads 300
+BASE_LATENTS = 64  # a side of 64 latents, 512 pixels, is where positions count tokens one by one
+
+
+@dataclass(frozen=True)
+class PixArtConfig:
+    """Sizes of a PixArt transformer; field names are the original's configuration keys, but for the last two."""
+
+    depth: int = 28
+    hidden_size: int = 1152
+    num_heads: int = 16
+    caption_channels: int = 4096
+    model_max_length: int = 300
+    in_channels: int = 4
+    patch_size: tuple = (1, 2, 2)
+    mlp_ratio: float = 4.0
+    pred_sigma: bool = True
+    qk_norm: bool = False
+    pe_interpolation: float | None = None  # None: follows the size of each image
+    size_embedders: bool = False
+    stored_positions: int = 0  # places in the position table that the file brings along
+
+    @classmethod
+    def from_weights(cls, state_dict, config=None):
+        """The sizes of these weights; `config` supplies what they cannot tell: num_heads, pe_interpolation.
+
+        Raises ValueError where `config` contradicts the weights, and for models that compress keys and values.
+        """
+        config = config or {}
+        if any(".attn.sr." in key for key in state_dict):
+            raise ValueError(
+                "this PixArt transformer compresses keys and values (attn.sr), as PixArt-Σ's 2048-pixel model does, and "
+                "this pack does not run that; use the model for 512 or 1024 pixels"
+            )
+        _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
+        hidden_size, in_channels, *patch = shape_of(state_dict, "x_embedder.proj.weight", 4, (size, 4, 2, 2))
+        patch_volume = patch[0] * patch[1]
+        _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
+        length = config.get("model_max_length") or cls.model_max_length
+        max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
+        mlp_size, _ = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
+        out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, size))
+        places = shape_of(state_dict, "pos_embed", 3, (1, 0, size))[1]
+        found = cls(
+            depth=count_blocks(state_dict, r"blocks\.(\d+)\."),
+            hidden_size=hidden_size,
+            num_heads=heads_of(hidden_size, config),
+            caption_channels=caption_channels,
+            model_max_length=max_length,
+            in_channels=in_channels,
+            patch_size=(1, *patch),
+            mlp_ratio=mlp_size / hidden_size,
+            pred_sigma=out_size == 2 * in_channels * patch_volume,
+            pe_interpolation=config.get("pe_interpolation") or _interpolation(places, patch[0], max_length),
+            size_embedders=any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict),
+            stored_positions=places,
+        )
+        given = {**config, "patch_size": (1, *patch)}  # the original writes 2 where Open-Sora writes (1, 2, 2)
+        agree(
+            found, given, ("depth", "hidden_size", "caption_channels", "model_max_length", "in_channels", "pred_sigma")
+        )
+        return found
+
+
+def _interpolation(places, patch, max_length):
+    """How far positions are stretched in a model whose position table has so many places; None where it has none."""
+    if not places:
+        return None
+    latents = places**0.5 * patch
+    if latents < BASE_LATENTS and max_length <= ALPHA_LENGTH:
+        return 1.0  # PixArt-α's 256-pixel model counts tokens one by one as well
+    return latents / BASE_LATENTS
+
+
+class PlainScalarEmbedder(ScalarEmbedder):
+    """A scalar per sample to [B, hidden_size], with the exponential taken where it runs, as ComfyUI's PixArt does.
+
+    Open-Sora's `timestep_frequencies` differ from it by a last bit here and there, which shows in the output (2e-6).
+    """
+
+    def forward(self, values, dtype):
+        exponents = -math.log(10000.0) * torch.arange(128, dtype=torch.float32, device=values.device) / 128
+        angles = values.float()[:, None] * exponents.exp()[None]
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
+
+
+class PatchEmbed2D(nn.Module):
+    """Latents [B, C, 1, H, W] to tokens [B, 1, S, hidden_size]; sizes must be multiples of the patch."""
+
+    def __init__(self, patch_size, in_channels, hidden_size, operations, dtype=None, device=None):
+        super().__init__()
+        self.proj = operations.Conv2d(
+            in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, dtype=dtype, device=device
+        )
+
+    def forward(self, x):
+        return self.proj(x[:, :, 0]).flatten(2).transpose(1, 2)[:, None]
+
+
+class PixArt(VideoTransformer):
+    """Predicts the noise in the latents of an image, and its variance.
+
+    Args:
+        config: sizes; hidden_size must be a multiple of 3 where sizes are embedded.
+        operations: namespace with `Linear` and `Conv2d`; torch.nn unless a host such as ComfyUI brings its own.
+        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
+    """
+
+    family = "pixart"
+    version = "pixart"
+    prediction = "epsilon"
+    OPTIONAL = ()
+
+    def __init__(self, config=PixArtConfig(), operations=None, attention=None, dtype=None, device=None):
+        super().__init__(config)
+        operations = operations or nn
+        attention = attention or fused_attention
+        weights = dict(dtype=dtype, device=device)
+        size = config.hidden_size
+
+        # Only a place for the table that a file brings: positions are computed for each image's size.
+        places = config.stored_positions
+        self.register_buffer("pos_embed", torch.zeros(1, places, size, **weights) if places else None)
+        self.x_embedder = PatchEmbed2D(config.patch_size[1:], config.in_channels, size, operations, **weights)
+        self.t_embedder = PlainScalarEmbedder(size, operations, **weights)
+        self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
+        self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
+        if config.size_embedders:
+            self.csize_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
+            self.ar_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
+        block = dict(config=config, operations=operations, attention=attention, **weights)
+        self.blocks = nn.ModuleList(STDiT3Block(**block) for _ in range(config.depth))
+        patch_volume = config.patch_size[1] * config.patch_size[2]
+        self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
+
+    def computed(self):
+        """Tensors that a file may lack, by key: none."""
+        return {}
+
+    def forward(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
+        """Noise in x, in fp32.
+
+        Args:
+            x: noisy latents [B, C, 1, H, W].
+            timestep: [B], 999 (noise) … 0 (data).
+            caption: T5 features [B, L, caption_channels].
+            caption_mask: [B, L], 1 where a token is real; None means all are.
+            frame_mask: bool [B, 1], True where the image is being generated; others are told timestep 0.
+            height, width: [B], pixels; left out: 8 per latent. Only models with size embedders look at them.
+            fps, num_frames: accepted for all families alike; an image has neither.
+
+        Returns:
+            [B, 2C, 1, H, W]: the noise, then the variance half (only C where pred_sigma is off).
+
+        Raises ValueError for more than one frame.
+        """
+        x = x.to(self.x_embedder.proj.weight.dtype)
+        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
+
+    def run(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
+        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
+        B, _, T, H, W = x.shape
+        dtype, device = x.dtype, x.device
+        if T != 1:
+            raise ValueError(f"x has {T} latent frames; PixArt makes single images, so frames must be 1")
+        if frame_mask is not None:
+            timestep = torch.where(frame_mask[:, 0].to(timestep.device) != 0, timestep, torch.zeros_like(timestep))
+
+        t = self.t_embedder(timestep, dtype)
+        if self.config.size_embedders:
+            height, width = rows_of(height, H * PIXELS_PER_LATENT, x), rows_of(width, W * PIXELS_PER_LATENT, x)
+            sides = self.csize_embedder(torch.stack([height, width], dim=1).flatten(), dtype).reshape(B, -1)
+            t = t + torch.cat([sides, self.ar_embedder(height / width, dtype)], dim=1)
+        t = t[:, None]
+        t_block = self.t_block(t).unflatten(-1, (6, -1))
+        caption, caption_mask = self.embed_caption(caption, caption_mask, B, dtype)
+
+        x = self.pad_to_patches(x)
+        grid_h, grid_w = x.shape[3] // self.config.patch_size[1], x.shape[4] // self.config.patch_size[2]
+        x = self.x_embedder(x) + self.positions(grid_h, grid_w, (H + W) // 2, device).to(dtype)
+        for block in self.blocks:
+            x = block(x, caption, t_block, caption_mask)
+        return self.unpatchify(self.final_layer(x, t), grid_h, grid_w)[..., :H, :W]
+
+    def positions(self, grid_h, grid_w, side, device):
+        """Positions [1, S, C] of a token grid; `side` is the mean of the image's height and width in latents.
+
+        The grid is stretched to the nearest resolution that PixArt was trained at, 512 pixels or a multiple of it;
+        smaller images count their tokens one by one at the scale of their size.
+        """
+        steps = round(side / BASE_LATENTS)
+        return position_embedding_2d(
+            self.config.hidden_size,
+            grid_h,
+            grid_w,
+            scale=self.config.pe_interpolation or steps or side / BASE_LATENTS,
+            base_size=(steps * BASE_LATENTS or side) // self.config.patch_size[1],
+            device=device,
+        )

@@ -1,0 +1,244 @@
+"""STDiT, the spatial-temporal diffusion transformer of Open-Sora 1.0.
+
+A PixArt image transformer with a second attention, over time, in every block. Sizes are not told to it: positions come
+from two fixed tables, which space_scale and time_scale stretch to the resolution and length a checkpoint was made for.
+Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.0; frame masks as branch opensora/v1.1 added them).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from .layers import (
+    CaptionEmbedder,
+    CrossAttention,
+    FinalLayer,
+    Mlp,
+    PatchEmbed3D,
+    ScalarEmbedder,
+    SelfAttention,
+    VideoTransformer,
+    fused_attention,
+    layer_norm,
+    modulate,
+    sincos_table,
+)
+from .shapes_of import agree, count_blocks, heads_of, shape_of
+
+SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5
+
+
+@dataclass(frozen=True)
+class STDiTConfig:
+    """Sizes of an STDiT; field names are the original's configuration keys, but for the last."""
+
+    depth: int = 28
+    hidden_size: int = 1152
+    num_heads: int = 16
+    caption_channels: int = 4096
+    model_max_length: int = 120
+    in_channels: int = 4
+    patch_size: tuple = (1, 2, 2)
+    mlp_ratio: float = 4.0
+    pred_sigma: bool = True
+    space_scale: float = 1.0
+    time_scale: float = 1.0
+    stored_positions: tuple = (0, 0)  # places and frames in the position tables that the file brings along
+
+    @classmethod
+    def from_weights(cls, state_dict, config=None):
+        """The sizes of these weights; `config` supplies what they cannot tell: num_heads, space_scale, time_scale.
+
+        Raises ValueError where `config` contradicts the weights. `input_size` is not asked for: positions are computed
+        for the latents of each call.
+        """
+        config = config or {}
+        _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
+        hidden_size, in_channels, *patch_size = shape_of(state_dict, "x_embedder.proj.weight", 5, (size, 4, 1, 2, 2))
+        patch_volume = patch_size[0] * patch_size[1] * patch_size[2]
+        _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
+        length = config.get("model_max_length") or cls.model_max_length
+        max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
+        mlp_size, _ = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
+        out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, size))
+        places = shape_of(state_dict, "pos_embed", 3, (1, 0, size))[1]
+        frames = shape_of(state_dict, "pos_embed_temporal", 3, (1, 0, size))[1]
+        found = cls(
+            depth=count_blocks(state_dict, r"blocks\.(\d+)\."),
+            hidden_size=hidden_size,
+            num_heads=heads_of(hidden_size, config),
+            caption_channels=caption_channels,
+            model_max_length=max_length,
+            in_channels=in_channels,
+            patch_size=tuple(patch_size),
+            mlp_ratio=mlp_size / hidden_size,
+            pred_sigma=out_size == 2 * in_channels * patch_volume,
+            space_scale=config.get("space_scale") or (0.5 if places == SMALL_GRID else 1.0),
+            time_scale=config.get("time_scale") or 1.0,
+            stored_positions=(places, frames),
+        )
+        agree(
+            found,
+            config,
+            ("depth", "hidden_size", "caption_channels", "model_max_length", "in_channels", "patch_size", "pred_sigma"),
+        )
+        return found
+
+
+class STDiTBlock(nn.Module):
+    """Attention over space, attention over time, cross-attention to the caption, MLP."""
+
+    def __init__(self, config, operations, attention, dtype=None, device=None):
+        super().__init__()
+        size, heads = config.hidden_size, config.num_heads
+        weights = dict(dtype=dtype, device=device)
+        self.attn = SelfAttention(size, heads, False, operations, attention, **weights)
+        self.attn_temp = SelfAttention(size, heads, False, operations, attention, **weights)
+        self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
+        self.mlp = Mlp(size, int(size * config.mlp_ratio), size, operations, **weights)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
+
+    def forward(self, x, caption, t, t_generated, caption_mask=None, frame_positions=None):
+        """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C], per frame where some are kept.
+
+        `t_generated` [B, 1, 6, C] is that of the frames being generated; `frame_positions` [T, C] are for block 0 only.
+        """
+        table = self.scale_shift_table.to(x)
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = (table + t).unbind(2)
+        B, T = x.shape[:2]
+
+        h = rearrange(modulate(layer_norm(x), shift_attn, scale_attn), "B T S C -> (B T) S C")
+        x = x + gate_attn[:, :, None] * rearrange(self.attn(h), "(B T) S C -> B T S C", B=B)
+
+        # Attention over time was added to a finished image transformer: no norm and no modulation of its own, only the
+        # gate of spatial attention, and that of the generated frames even for kept ones.
+        h = x if frame_positions is None else x + frame_positions[:, None]
+        h = rearrange(self.attn_temp(rearrange(h, "B T S C -> (B S) T C")), "(B S) T C -> B T S C", B=B)
+        x = x + (table[2] + t_generated[:, :, 2])[:, :, None] * h
+
+        tokens = rearrange(x, "B T S C -> B (T S) C")
+        x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
+
+        h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
+        return x + gate_mlp[:, :, None] * h
+
+
+class STDiT(VideoTransformer):
+    """Predicts the noise in video latents, and its variance.
+
+    Args:
+        config: sizes.
+        operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
+        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
+    """
+
+    family = "stdit"
+    version = "1.0"
+    prediction = "epsilon"
+    OPTIONAL = ()
+
+    def __init__(self, config=STDiTConfig(), operations=None, attention=None, dtype=None, device=None):
+        super().__init__(config)
+        operations = operations or nn
+        attention = attention or fused_attention
+        weights = dict(dtype=dtype, device=device)
+        size = config.hidden_size
+
+        # Only a place for the tables that a file brings: the original, too, drops them and computes its own.
+        for name, length in zip(("pos_embed", "pos_embed_temporal"), config.stored_positions):
+            self.register_buffer(name, torch.zeros(1, length, size, **weights) if length else None)
+        self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
+        self.t_embedder = ScalarEmbedder(size, operations, **weights)
+        self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
+        self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
+        block = dict(config=config, operations=operations, attention=attention, **weights)
+        self.blocks = nn.ModuleList(STDiTBlock(**block) for _ in range(config.depth))
+        patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
+        self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
+
+    def computed(self):
+        """Tensors that a file may lack, by key: none."""
+        return {}
+
+    def forward(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
+        """Noise in x, in fp32.
+
+        Args:
+            x: noisy latents [B, C, T, H, W]. Odd H and W, which the original refuses, are padded as 1.1 pads them.
+            timestep: [B], 999 (noise) … 0 (data).
+            caption: T5 features [B, L, caption_channels].
+            caption_mask: [B, L], 1 where a token is real; None means all are.
+            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
+            fps, height, width, num_frames: accepted for all families alike; STDiT does not look at them.
+
+        Returns:
+            [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
+        """
+        x = x.to(self.x_embedder.proj.weight.dtype)
+        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
+
+    def run(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
+        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
+        B, _, T, H, W = x.shape
+        dtype, device = x.dtype, x.device
+
+        t = self.t_embedder(timestep, dtype)[:, None]
+        t_generated = t_block = self.t_block(t)
+        t_kept = None
+        if frame_mask is not None:
+            frame_mask = frame_mask.to(device=device, dtype=torch.bool)[:, :, None]
+            t_kept = self.t_embedder(torch.zeros_like(timestep), dtype)[:, None]
+            t_block = torch.where(frame_mask, t_block, self.t_block(t_kept))
+            frame_mask = frame_mask[..., None]
+        t_block, t_generated = (value.unflatten(-1, (6, -1)) for value in (t_block, t_generated))
+        caption, caption_mask = self.embed_caption(caption, caption_mask, B, dtype)
+
+        x = self.pad_to_patches(x)
+        frames, grid_h, grid_w = (length // patch for length, patch in zip(x.shape[2:], self.config.patch_size))
+        x = self.x_embedder(x) + self.place_positions(grid_h, grid_w).to(x)
+        frame_positions = self.frame_positions(frames).to(x)
+
+        for index, block in enumerate(self.blocks):
+            x = block(x, caption, t_block, t_generated, caption_mask, frame_positions if index == 0 else None)
+
+        x = self.final_layer(x, t, t_kept, frame_mask)
+        return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]
+
+    def place_positions(self, grid_h, grid_w):
+        """Positions within a frame, [grid_h * grid_w, C] in fp32; width before height in the channels."""
+        half = self.config.hidden_size // 2
+        down, across = (
+            sincos_table(torch.arange(length, dtype=torch.float32) / self.config.space_scale, half)
+            for length in (grid_h, grid_w)
+        )
+        return torch.cat([across[None].expand(grid_h, -1, -1), down[:, None].expand(-1, grid_w, -1)], dim=-1).flatten(
+            0, 1
+        )
+
+    def frame_positions(self, frames):
+        """Positions along the clip, [frames, C] in fp32."""
+        return sincos_table(torch.arange(frames, dtype=torch.float64) / self.config.time_scale, self.config.hidden_size)

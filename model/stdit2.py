@@ -1,0 +1,263 @@
+"""STDiT2, the spatial-temporal diffusion transformer of Open-Sora 1.1.
+
+STDiT for any size and length: the network is told height, width, aspect ratio, number of frames and frames per second;
+positions scale with the resolution, time is a rotation (rope), and attention over time has a norm and a modulation of
+its own. Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.1; `qk_norm_legacy`: opensora/v1.2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from .layers import (
+    CaptionEmbedder,
+    CrossAttention,
+    FinalLayer,
+    Mlp,
+    PatchEmbed3D,
+    ScalarEmbedder,
+    SelfAttention,
+    VideoTransformer,
+    fused_attention,
+    layer_norm,
+    modulate,
+    position_embedding_2d,
+    repeat_rows,
+    rope_frequencies,
+)
+from .shapes_of import agree, count_blocks, heads_of, shape_of
+
+IMAGE_FPS = 120.0  # the original tells the model "120 frames per second" for a single image
+DEFAULT_FPS = 24.0
+PIXELS_PER_LATENT = 8
+
+
+@dataclass(frozen=True)
+class STDiT2Config:
+    """Sizes of an STDiT2; field names are the original's configuration keys."""
+
+    depth: int = 28
+    hidden_size: int = 1152
+    num_heads: int = 16
+    caption_channels: int = 4096
+    model_max_length: int = 200
+    in_channels: int = 4
+    patch_size: tuple = (1, 2, 2)
+    mlp_ratio: float = 4.0
+    pred_sigma: bool = True
+    qk_norm: bool = True
+    qk_norm_legacy: bool = True  # rotate, then normalise: what the released weights were trained with
+    input_sq_size: int = 512
+
+    @classmethod
+    def from_weights(cls, state_dict, config=None):
+        """The sizes of these weights; `config` supplies what they cannot tell: qk_norm_legacy, input_sq_size.
+
+        num_heads as well, where neither q/k norm nor rope.freqs show it. Raises ValueError where `config` contradicts
+        the weights.
+        """
+        config = config or {}
+        _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
+        hidden_size, in_channels, *patch_size = shape_of(state_dict, "x_embedder.proj.weight", 5, (size, 4, 1, 2, 2))
+        patch_volume = patch_size[0] * patch_size[1] * patch_size[2]
+        _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
+        length = config.get("model_max_length") or cls.model_max_length
+        max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
+        mlp_size, _ = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
+        out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, size))
+        norms = [tensor for key, tensor in state_dict.items() if key.endswith(".q_norm.weight")]
+        head_dim = norms[0].numel() if norms else 2 * shape_of(state_dict, "rope.freqs", 1, (0,))[0]
+        legacy = config.get("qk_norm_legacy")
+        found = cls(
+            depth=count_blocks(state_dict, r"blocks\.(\d+)\."),
+            hidden_size=hidden_size,
+            num_heads=heads_of(hidden_size, config, head_dim),
+            caption_channels=caption_channels,
+            model_max_length=max_length,
+            in_channels=in_channels,
+            patch_size=tuple(patch_size),
+            mlp_ratio=mlp_size / hidden_size,
+            pred_sigma=out_size == 2 * in_channels * patch_volume,
+            qk_norm=bool(norms),
+            qk_norm_legacy=True if legacy is None else bool(legacy),
+            input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
+        )
+        agree(
+            found,
+            config,
+            ("depth", "hidden_size", "num_heads", "caption_channels", "model_max_length", "in_channels", "patch_size",
+             "pred_sigma", "qk_norm"),
+        )  # fmt: skip
+        return found
+
+
+class STDiT2Block(nn.Module):
+    """Attention over space, attention over time, cross-attention to the caption, MLP."""
+
+    def __init__(self, config, operations, attention, dtype=None, device=None):
+        super().__init__()
+        size, heads = config.hidden_size, config.num_heads
+        weights = dict(dtype=dtype, device=device)
+        self.attn = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
+        self.attn_temp = SelfAttention(
+            size, heads, config.qk_norm, operations, attention, rope_first=config.qk_norm_legacy, **weights
+        )
+        self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
+        self.mlp = Mlp(size, int(size * config.mlp_ratio), size, operations, **weights)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
+        self.scale_shift_table_temporal = nn.Parameter(torch.zeros(3, size, **weights))
+
+    def forward(self, x, caption, t_spatial, t_temporal, rope, caption_mask=None):
+        """x [B, T, S, C]; caption [B, L, C]; t_spatial [B, T or 1, 6, C]; t_temporal [B, T or 1, 3, C]."""
+        modulation = self.scale_shift_table.to(x) + t_spatial
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
+        shift_time, scale_time, gate_time = (self.scale_shift_table_temporal.to(x) + t_temporal).unbind(2)
+        B, T = x.shape[:2]
+
+        h = rearrange(modulate(layer_norm(x), shift_attn, scale_attn), "B T S C -> (B T) S C")
+        x = x + gate_attn[:, :, None] * rearrange(self.attn(h), "(B T) S C -> B T S C", B=B)
+
+        h = rearrange(modulate(layer_norm(x), shift_time, scale_time), "B T S C -> (B S) T C")
+        x = x + gate_time[:, :, None] * rearrange(self.attn_temp(h, rope), "(B S) T C -> B T S C", B=B)
+
+        tokens = rearrange(x, "B T S C -> B (T S) C")
+        x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
+
+        h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
+        return x + gate_mlp[:, :, None] * h
+
+
+class STDiT2(VideoTransformer):
+    """Predicts the noise in video latents, and its variance.
+
+    Args:
+        config: sizes; hidden_size must be a multiple of 3 (height, width and aspect ratio share it).
+        operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
+        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
+    """
+
+    family = "stdit2"
+    version = "1.1"
+    prediction = "epsilon"
+    OPTIONAL = ("rope.freqs",)
+
+    def __init__(self, config=STDiT2Config(), operations=None, attention=None, dtype=None, device=None):
+        super().__init__(config)
+        operations = operations or nn
+        attention = attention or fused_attention
+        weights = dict(dtype=dtype, device=device)
+        size = config.hidden_size
+
+        self.rope = nn.Module()
+        self.rope.register_buffer("freqs", rope_frequencies(size // config.num_heads, device=device))
+        self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
+        self.t_embedder = ScalarEmbedder(size, operations, **weights)
+        self.csize_embedder = ScalarEmbedder(size // 3, operations, **weights)
+        self.ar_embedder = ScalarEmbedder(size // 3, operations, **weights)
+        self.fl_embedder = ScalarEmbedder(size, operations, **weights)
+        self.fps_embedder = ScalarEmbedder(size, operations, **weights)
+        self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
+        self.t_block_temp = nn.Sequential(nn.SiLU(), operations.Linear(size, 3 * size, **weights))
+        self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
+        block = dict(config=config, operations=operations, attention=attention, **weights)
+        self.blocks = nn.ModuleList(STDiT2Block(**block) for _ in range(config.depth))
+        patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
+        self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
+
+    def computed(self):
+        """Tensors that a file may lack, by key."""
+        return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
+
+    def forward(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
+        """Noise in x, in fp32.
+
+        Args:
+            x: noisy latents [B, C, T, H, W].
+            timestep: [B], 999 (noise) … 0 (data).
+            caption: T5 features [B, L, caption_channels].
+            caption_mask: [B, L], 1 where a token is real; None means all are.
+            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
+            fps, height, width, num_frames: [B], frames per second, pixels, video frames. Left out: 24 (an image: 120),
+                8 pixels per latent, one frame per latent.
+
+        Returns:
+            [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
+        """
+        x = x.to(self.x_embedder.proj.weight.dtype)
+        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
+
+    def run(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
+        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
+        B, _, T, H, W = x.shape
+        dtype, device = x.dtype, x.device
+        fps = rows_of(fps, IMAGE_FPS if T == 1 else DEFAULT_FPS, x)
+        num_frames = rows_of(num_frames, T, x)
+        height, width = rows_of(height, H * PIXELS_PER_LATENT, x), rows_of(width, W * PIXELS_PER_LATENT, x)
+
+        t = self.t_embedder(timestep, dtype)[:, None]
+        sides = (
+            self.csize_embedder(torch.stack([height, width], dim=1).flatten(), dtype).unflatten(0, (B, 2)).flatten(1)
+        )
+        size = torch.cat([sides, self.ar_embedder(height / width, dtype)], dim=1)[:, None]
+        length = (self.fl_embedder(num_frames, dtype) + self.fps_embedder(fps, dtype))[:, None]
+        t_spatial, t_temporal = self.t_block(t + size), self.t_block_temp(t + length)
+        t_kept = None
+        if frame_mask is not None:
+            frame_mask = frame_mask.to(device=device, dtype=torch.bool)[:, :, None]
+            zero = self.t_embedder(torch.zeros_like(timestep), dtype)[:, None]
+            # In the final layer generated frames know the plain timestep, kept frames the size as well.
+            t_kept = zero + size
+            t_spatial = torch.where(frame_mask, t_spatial, self.t_block(t_kept))
+            t_temporal = torch.where(frame_mask, t_temporal, self.t_block_temp(zero + length))
+            frame_mask = frame_mask[..., None]
+        t_spatial, t_temporal = t_spatial.unflatten(-1, (6, -1)), t_temporal.unflatten(-1, (3, -1))
+        caption, caption_mask = self.embed_caption(caption, caption_mask, B, dtype)
+
+        x = self.pad_to_patches(x)
+        grid_h, grid_w = x.shape[3] // self.config.patch_size[1], x.shape[4] // self.config.patch_size[2]
+        x = self.x_embedder(x)
+        x = x + position_embedding_2d(
+            self.config.hidden_size,
+            grid_h,
+            grid_w,
+            scale=(float(height[0]) * float(width[0])) ** 0.5 / self.config.input_sq_size,
+            base_size=round((grid_h * grid_w) ** 0.5),
+            device=device,
+        ).to(dtype)
+
+        for block in self.blocks:
+            x = block(x, caption, t_spatial, t_temporal, self.rope.freqs, caption_mask)
+
+        x = self.final_layer(x, t, t_kept, frame_mask)
+        return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]
+
+
+def rows_of(value, otherwise, x):
+    """One fp32 number for each row of x: `value` [b], repeated, or `otherwise` where it is left out."""
+    if value is None:
+        return torch.full((x.shape[0],), float(otherwise), device=x.device)
+    return repeat_rows(value, x.shape[0]).to(x.device).float()

@@ -1,0 +1,308 @@
+"""STDiT3 as Open-Sora 1.3 has it: temporal blocks attend in windows of space and time, and frames can be a condition.
+
+What changed since 1.2 (stdit3.py): 16 latent channels; rotary positions over time, height and width, in both kinds of
+block; a temporal block's window spans 8 x 8 tokens and all frames, where it was one token; kept frames come in beside
+the noise, through embedders of their own, and read the null caption. Defined by https://github.com/hpcaitech/Open-Sora
+(branch opensora/v1.3).
+"""
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from .layers import (
+    CrossAttention,
+    Mlp,
+    PatchEmbed3D,
+    SelfAttention,
+    fused_attention,
+    layer_norm,
+    modulate,
+    repeat_rows,
+    rope_frequencies,
+    rotate_pairs,
+)
+from .stdit3 import STDiT3, STDiT3Config
+
+TIME, HEIGHT, WIDTH = range(3)
+
+
+@dataclass(frozen=True)
+class STDiT3v13Config(STDiT3Config):
+    """Sizes of an STDiT3 of 1.3; field names are the original's configuration keys.
+
+    `kernel_size` is the window of the temporal blocks in tokens, in the original's order height, width, time; -1 takes
+    the whole axis. None means temporal blocks as in 1.2, across the frames of one place.
+    """
+
+    in_channels: int = 16
+    kernel_size: tuple | None = (8, 8, -1)
+    use_spatial_rope: bool = True
+
+    @property
+    def rope_axes(self):
+        """The axes whose positions rotate a head; each turns an equal share of the channels."""
+        return (TIME,) if self.kernel_size is None else (TIME, HEIGHT, WIDTH)
+
+    @property
+    def rope_dim(self):
+        """How many channels of a head each axis turns."""
+        return self.hidden_size // self.num_heads // len(self.rope_axes)
+
+    @classmethod
+    def from_weights(cls, state_dict, config=None):
+        """The sizes of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
+        config = config or {}
+        rope = state_dict.get("rope.freqs")
+        found = super().from_weights({key: value for key, value in state_dict.items() if key != "rope.freqs"}, config)
+        found = replace(found, kernel_size=_kernel_size(config.get("kernel_size", cls.kernel_size)))
+        if rope is not None:
+            if not found.qk_norm and not config.get("num_heads"):
+                channels = 2 * max(1, rope.numel()) * len(found.rope_axes)
+                found = replace(found, num_heads=max(1, found.hidden_size // channels))
+            other = replace(found, kernel_size=cls.kernel_size if found.kernel_size is None else None)
+            if other.rope_dim // 2 == rope.numel() != found.rope_dim // 2:
+                if "kernel_size" in config:
+                    raise ValueError(
+                        f"config says kernel_size = {config['kernel_size']}, but the weights' rope.freqs has "
+                        f"{rope.numel()} frequencies, which means {other.kernel_size}"
+                    )
+                found = other
+        windowed = found.kernel_size is not None
+        spatial = config.get("use_spatial_rope")
+        if spatial and not windowed:
+            raise ValueError("config says use_spatial_rope, which needs a kernel_size, but that is None")
+        return replace(found, use_spatial_rope=windowed if spatial is None else bool(spatial))
+
+
+def _kernel_size(given):
+    """A window as a tuple of three, height, width, time, or None."""
+    if given is None:
+        return None
+    if len(given) != 3 or 0 in given:
+        raise ValueError(f"config says kernel_size = {given}; it is tokens of height, width, time (-1: all), or None")
+    return tuple(int(size) for size in given)
+
+
+class WindowAttention(SelfAttention):
+    """Self-attention within windows of space and time, with rotary positions along each axis."""
+
+    def forward(self, x, grid, window, rope=None):
+        """x [B, T, S, C] with S = rows · columns of `grid` (T, rows, columns); `window` likewise, in tokens.
+
+        The last window of an axis may be cut short: the original fills it up and masks what it filled in.
+        """
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (values.unflatten(3, grid[1:]) for values in (q, k, v))
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        out = x.new_empty(x.shape[0], *grid, x.shape[-1])
+        for pieces in product(*(_window_pieces(length, size) for length, size in zip(grid, window))):
+            (ts, t), (hs, h), (ws, w) = pieces
+            tokens = (
+                rearrange(values[:, :, ts, hs, ws], "B n (T t) (H h) (W w) d -> (B T H W) n (t h w) d", t=t, h=h, w=w)
+                for values in (q, k, v)
+            )
+            area = out[:, ts, hs, ws]
+            area.copy_(
+                rearrange(
+                    self.attention(*tokens, None),
+                    "(B T H W) n (t h w) d -> B (T t) (H h) (W w) (n d)",
+                    B=area.shape[0], T=area.shape[1] // t, H=area.shape[2] // h, t=t, h=h, w=w,
+                )
+            )  # fmt: skip
+        return self.proj(out.flatten(2, 3))
+
+
+def _window_pieces(length, size):
+    """Split an axis into whole windows and the rest: a list of (slice, tokens a window)."""
+    whole = length // size * size
+    pieces = [(slice(0, whole), size), (slice(whole, length), length - whole)]
+    return [(piece, tokens) for piece, tokens in pieces if piece.start < piece.stop]
+
+
+def rope_tables(frequencies, axes, grid, window, scale):
+    """What `rotate` needs: for each of `axes` the cosines and sines of its positions, broadcast over `grid`.
+
+    Height and width are divided by `scale`, so that a token's place in the picture counts and not its number. Positions
+    start anew in each window: only differences count there, and small angles round less.
+    """
+    tables = []
+    for axis in axes:
+        positions = (torch.arange(grid[axis], device=frequencies.device) % window[axis]).float()
+        if axis != TIME:
+            positions = positions / scale
+        shape = [1, 1, 1, -1]
+        shape[axis] = grid[axis]
+        angles = (positions[:, None] * frequencies.float()).repeat_interleave(2, dim=-1).view(shape)
+        tables.append((angles.cos(), angles.sin()))
+    return tables
+
+
+def rotate(x, rope):
+    """Turn x [..., T, rows, columns, head_dim], an equal share of the channels by each of `rope_tables`.
+
+    Channels of a share that its frequencies do not reach stay as they are.
+    """
+    turned = []
+    for share, (cosines, sines) in zip(x.chunk(len(rope), dim=-1), rope):
+        reach = cosines.shape[-1]
+        turned += [rotate_pairs(share[..., :reach], cosines, sines), share[..., reach:]]
+    return torch.cat(turned, dim=-1)
+
+
+class STDiT3v13Block(nn.Module):
+    """One transformer block: attention in windows, cross-attention to the captions, MLP."""
+
+    def __init__(self, config, operations, attention, dtype=None, device=None):
+        super().__init__()
+        size, heads = config.hidden_size, config.num_heads
+        weights = dict(dtype=dtype, device=device)
+        self.attn = WindowAttention(size, heads, config.qk_norm, operations, attention, **weights)
+        self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
+        self.mlp = Mlp(size, int(size * config.mlp_ratio), size, operations, **weights)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
+
+    def forward(self, x, captions, t, caption_mask, grid, window, rope=None):
+        """x [B, T, S, C]; captions as `STDiT3v13.captions`; t [B, T or 1, 6, C]; the rest as in `WindowAttention`."""
+        modulation = self.scale_shift_table.to(x) + t
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
+        h = self.attn(modulate(layer_norm(x), shift_attn, scale_attn), grid, window, rope)
+        x = x + gate_attn[:, :, None] * h
+        x = x + self.read(x, captions, caption_mask)
+        h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
+        return x + gate_mlp[:, :, None] * h
+
+    def read(self, x, captions, caption_mask):
+        """Cross-attention, the frames of each group to the caption of their group."""
+        read = []
+        for frames, caption in captions:
+            tokens = rearrange(x[:, frames], "B T S C -> B (T S) C")
+            read.append(self.cross_attn(tokens, caption, caption_mask).unflatten(1, (-1, x.shape[2])))
+        if len(read) == 1:
+            return read[0]
+        return torch.cat(read, dim=1)[:, torch.cat([frames for frames, _ in captions]).argsort()]
+
+
+class STDiT3v13(STDiT3):
+    """Predicts the rectified-flow velocity (data minus noise) of 16-channel video latents. Arguments as `STDiT3`."""
+
+    family = "stdit3_v1_3"
+    version = "1.3"
+    Block = STDiT3v13Block
+
+    def __init__(self, config=STDiT3v13Config(), operations=None, attention=None, dtype=None, device=None):
+        super().__init__(config, operations, attention or fused_attention, dtype, device)
+        for name in ("x_embedder_cond", "x_embedder_cond_mask"):
+            embedder = PatchEmbed3D(
+                config.patch_size, config.in_channels, config.hidden_size, operations or nn, dtype=dtype, device=device
+            )
+            for weight in embedder.parameters():  # as in the original: without training a condition changes nothing
+                nn.init.zeros_(weight)
+            self.add_module(name, embedder)
+
+    def computed(self):
+        """The tensors of OPTIONAL by their keys, fp32."""
+        dim = self.config.rope_dim
+        return {"rope.freqs": rope_frequencies(dim)[: dim // 2]}
+
+    def forward(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+        condition=None,
+        condition_mask=None,
+        condition_frames=None,
+        null_caption=None,
+    ):
+        """Velocity of x, in fp32; arguments and result as `STDiT3.forward`, and
+
+        Args:
+            condition: clean latents of the kept frames, zero elsewhere, [B, C, T, H, W].
+            condition_mask: 1 on the kept frames, 0 elsewhere, [B, C, T, H, W].
+            condition_frames: which latent frames are kept, a list; they read the null caption, under the caption's
+                mask. None: there is no condition, and the two above are not looked at.
+            null_caption: [B, L, caption_channels]; left out: the checkpoint's own.
+
+        Raises ValueError for condition frames without condition or mask, and for frames that x does not have.
+        """
+        x = x.to(self.x_embedder.proj.weight.dtype)
+        return self.run(
+            x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames,
+            condition, condition_mask, condition_frames, null_caption,
+        ).float()  # fmt: skip
+
+    def run(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+        condition=None,
+        condition_mask=None,
+        condition_frames=None,
+        null_caption=None,
+    ):
+        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
+        T, H, W = x.shape[2:]
+        t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, fps, frame_mask)
+        captions, caption_mask = self.captions(x, caption, caption_mask, condition_frames, null_caption)
+        scale = self.position_scale(x, height, width)
+        padded = self.pad_to_patches(x)
+        grid = self.grid(padded)
+        x = self.x_embedder(padded)
+        if condition_frames is not None:
+            if condition is None or condition_mask is None:
+                raise ValueError("condition_frames is given without condition or condition_mask; give all three")
+            for embedder, values in ((self.x_embedder_cond, condition), (self.x_embedder_cond_mask, condition_mask)):
+                x = x + embedder(self.pad_to_patches(repeat_rows(values, x.shape[0]).to(padded)))
+        x = x + self.positions(grid, scale, x)
+
+        (window, rope), (temporal_window, temporal_rope) = self.windows(grid, scale, x.device)
+        for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks):
+            x = spatial(x, captions, t_block, caption_mask, grid, window, rope)
+            x = temporal(x, captions, t_block, caption_mask, grid, temporal_window, temporal_rope)
+        x = self.final_layer(x, t, t_kept, frame_mask)
+        return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
+
+    def windows(self, grid, scale, device=None):
+        """(window, rope) of the spatial blocks, which see one frame, and of the temporal ones."""
+        config, frequencies = self.config, self.rope.freqs.to(device=device)
+        window = (1, *grid[1:])
+        rope = rope_tables(frequencies, config.rope_axes, grid, window, scale) if config.use_spatial_rope else None
+        height, width, time = config.kernel_size or (1, 1, -1)
+        temporal = tuple(size if size > 0 else length for size, length in zip((time, height, width), grid))
+        return (window, rope), (temporal, rope_tables(frequencies, config.rope_axes, grid, temporal, scale))
+
+    def captions(self, x, caption, caption_mask, condition_frames=None, null_caption=None):
+        """What each frame of x reads: ([(frames, caption [B, L, C]), …], mask); together the groups hold every frame."""
+        B, T = x.shape[0], -(-x.shape[2] // self.config.patch_size[0])
+        caption, mask = self.embed_caption(caption, caption_mask, B, x.dtype)
+        kept = sorted(set(condition_frames or ()))
+        if not kept:
+            return [(slice(None), caption)], mask
+        if kept[0] < 0 or kept[-1] >= T:
+            raise ValueError(f"condition_frames is {list(condition_frames)}; the latents have frames 0 to {T - 1}")
+        null_caption = self.null_caption[None] if null_caption is None else null_caption
+        if mask is not None:
+            null_caption = null_caption[:, : mask.shape[-1]]
+        null_caption, _ = self.embed_caption(null_caption.to(caption.device), None, B, x.dtype)
+        rest = [frame for frame in range(T) if frame not in kept]
+        groups = [(kept, null_caption), (rest, caption)]
+        return [(torch.tensor(frames, device=x.device), text) for frames, text in groups if frames], mask

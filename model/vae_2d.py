@@ -1,0 +1,90 @@
+"""The 2D VAE of Open-Sora 1.0 and 1.1 as a video VAE: every frame is a latent of its own.
+
+It is Stable Diffusion's (stabilityai/sd-vae-ft-ema), used frame by frame with the factor 0.18215. Defined by
+https://github.com/hpcaitech/Open-Sora (branches opensora/v1.0 and opensora/v1.1); Rombach et al. 2022.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from .files import strip_prefixes
+from .vae_spatial import AutoencoderKL, SpatialConfig, decode_frames, draws, encode_frames, modern_keys
+
+PREFIX = "module."  # what Open-Sora's own files have in front of diffusers' key names
+
+
+@dataclass(frozen=True)
+class ImageVAEConfig:
+    """Sizes of the 2D VAE."""
+
+    spatial: SpatialConfig = field(default_factory=SpatialConfig)
+
+    @classmethod
+    def from_weights(cls, state_dict, config=None):
+        """The sizes of these weights; `config` may give spatial_norm_groups, or norm_num_groups as diffusers calls it."""
+        config = config or {}
+        groups = config.get("spatial_norm_groups") or config.get("norm_num_groups")
+        return cls(SpatialConfig.from_weights(state_dict, PREFIX, {"spatial_norm_groups": groups}))
+
+
+class ImageVAE(nn.Module):
+    """Encodes and decodes videos of any length frame by frame."""
+
+    family = "vae_2d"
+    OPTIONAL = ()
+    chunk_frames = chunk_latents = 1
+
+    def __init__(self, config=ImageVAEConfig(), operations=None, dtype=None, device=None):
+        super().__init__()
+        self.config = config
+        self.latent_channels = config.spatial.latent_channels
+        self.module = AutoencoderKL(config.spatial, operations=operations, dtype=dtype, device=device)
+
+    def computed(self):
+        """Nothing: a file has every tensor."""
+        return {}
+
+    @staticmethod
+    def own_keys(state_dict):
+        """The keys of any file of this VAE (Open-Sora's, or diffusers', old or new) as this module names them."""
+        return {PREFIX + key: value for key, value in modern_keys(strip_prefixes(state_dict)).items()}
+
+    def latent_frames(self, num_frames):
+        """Latents of a video of `num_frames` frames: as many."""
+        return num_frames
+
+    def video_frames(self, num_latents):
+        """Frames that `num_latents` latents stand for: as many."""
+        return num_latents
+
+    def groups(self, num_frames):
+        """The video frames behind each latent of a clip of `num_frames` frames: a list of ranges, one frame each."""
+        return [range(frame, frame + 1) for frame in range(num_frames)]
+
+    def nearest_frames(self, num_frames):
+        """The valid frame counts around `num_frames`: every count from 1 on is one."""
+        return (max(1, num_frames),)
+
+    def encode(self, video, noise=None):
+        """Latents [B, 4, T, H / 8, W / 8] of a video [B, 3, T, H, W] in -1…1.
+
+        Args:
+            noise: None for the posteriors' modes; a `torch.Generator` for samples; or a callable
+                (kind, index, shape) -> tensor that supplies each draw, kind "spatial", one every 4 frames.
+        """
+        return encode_frames(self.module, self._in_own_dtype(video), draws(noise))
+
+    def decode(self, latents, num_frames):
+        """Video [B, 3, num_frames, 8 h, 8 w] in about -1…1. ValueError where `num_frames` is not the latents' count."""
+        if num_frames != latents.shape[2]:
+            raise ValueError(
+                f"num_frames is {num_frames}, but there are {latents.shape[2]} latents, and this VAE makes one frame of "
+                f"each: {latents.shape[2]} frames"
+            )
+        return decode_frames(self.module, self._in_own_dtype(latents))
+
+    def _in_own_dtype(self, x):
+        """x in the dtype of the weights; hosts that load weights late or cast them on the way bring the right one."""
+        weight = self.module.quant_conv.weight
+        return x if weight is None else x.to(weight.dtype)

@@ -1,0 +1,113 @@
+"""Guidance as the original has it where it differs from ComfyUI's: three channels (1.0, 1.1), image guidance (1.3)."""
+
+import uuid
+
+import comfy.conds
+import comfy.samplers
+import torch
+
+from ...model.flow_v1_3 import Options, fix_flaw
+from ...model.iddpm import GUIDANCE_CHANNELS
+
+OPTIONS = "opensora_v1_3"  # transformer option: the flow_v1_3.Options of a run
+UNPINNED = "opensora_unpinned"  # transformer option: leave the kept frames of 1.3 to the network, as the original does
+
+
+def options_of(model_options):
+    """The Options that OpenSoraV13Options left in a MODEL's `model_options`, or the defaults."""
+    return model_options.get("transformer_options", {}).get(OPTIONS) or Options()
+
+
+def install(patcher):
+    """Give a MODEL its generation's guidance, so that every sampler has it."""
+    version = patcher.model.version
+    if version in ("1.0", "1.1"):
+        patcher.set_model_sampler_cfg_function(three_channels)
+    elif version == "1.3":
+        patcher.set_model_sampler_calc_cond_batch_function(text_and_image)
+        patcher.set_model_sampler_post_cfg_function(flaw_fix)
+        patcher.set_model_sampler_post_cfg_function(pin)
+
+
+def three_channels(args):
+    """ComfyUI's cfg function: guidance on the first three of four channels, as the released configurations have it."""
+    cond, uncond, scale = args["cond"], args["uncond"], args["cond_scale"]
+    if args.get("input_uncond") is None:  # at cfg 1 ComfyUI leaves the unconditional half out
+        return cond
+    first = slice(None, GUIDANCE_CHANNELS)
+    guided = uncond[:, first] + scale * (cond[:, first] - uncond[:, first])
+    return torch.cat([guided, cond[:, GUIDANCE_CHANNELS:]], dim=1)
+
+
+def text_and_image(args):
+    """ComfyUI's function for the predictions of a step: [conditional, unconditional], with image guidance in both.
+
+    `flow_v1_3.combine` is ComfyUI's own guidance between v_text and v_image, plus (image_guidance - 1) · (v_image -
+    v_none): added to both halves here, so that any guidance patch may follow. Where oscillation rests the prompt's
+    guidance, the conditional half stands for both.
+    """
+    (positive, negative), x, sigma = args["conds"], args["input"], args["sigma"]
+    model, model_options = args["model"], args["model_options"]
+
+    def predict(*conds):
+        return comfy.samplers.calc_cond_batch(model, list(conds), x, sigma, model_options)
+
+    if negative is None:  # at cfg 1 ComfyUI leaves all guidance out
+        return predict(positive, None)
+    options, (step, steps) = options_of(model_options), step_of(sigma, model_options)
+    rests = options.text_guidance(0.0, step) == 1.0
+    weights = None
+    if condition_of(positive) is not None:
+        weights = options.image_guidance(step, steps, x.shape[2]).to(x).view(1, 1, -1, 1, 1)
+    if weights is None or (weights == 1).all():
+        return predict(positive, None)[:1] * 2 if rests else predict(positive, negative)
+    text, image, none = predict(positive, negative, without_condition(negative))
+    pull = (weights - 1) * (image - none)
+    return [text + pull, (text if rests else image) + pull]
+
+
+def flaw_fix(args):
+    """ComfyUI's post-cfg function: `flow_v1_3.fix_flaw` where the options ask for it and no frame is kept."""
+    denoised, x = args["denoised"], args["input"]
+    if not options_of(args["model_options"]).flaw_fix or condition_of(args["cond"]) is not None:
+        return denoised
+    # Both are velocity · sigma, and only their ratio counts.
+    return x - fix_flaw(x - denoised, x - args["cond_denoised"])
+
+
+def pin(args):
+    """ComfyUI's post-cfg function: kept frames head for the latents they came with, whatever the network says."""
+    found = condition_of(args["cond"])
+    if found is None or args["model_options"].get("transformer_options", {}).get(UNPINNED):
+        return args["denoised"]
+    condition, mask = (cond.cond.to(args["denoised"]) for cond in found)
+    return torch.where(mask > 0, condition, args["denoised"])
+
+
+def condition_of(conds):
+    """(condition, condition_mask) in the conds of a prompt, or None."""
+    for cond in conds or ():
+        own = cond.get("model_conds", {})
+        if "condition" in own:
+            return own["condition"], own["condition_mask"]
+    return None
+
+
+def without_condition(conds):
+    """The same prompt with zeros for the condition; its mask stays."""
+    zeroed = []
+    for cond in conds:
+        condition = cond["model_conds"]["condition"].cond
+        own = {**cond["model_conds"], "condition": comfy.conds.CONDRegular(torch.zeros_like(condition))}
+        zeroed.append({**cond, "model_conds": own, "uuid": uuid.uuid4()})
+    return zeroed
+
+
+def step_of(sigma, model_options):
+    """(index of the step at `sigma`, number of steps) in the run that `model_options` belong to."""
+    sigmas = model_options.get("transformer_options", {}).get("sample_sigmas")
+    if sigmas is None or len(sigmas) < 2:
+        return 0, 1
+    starts = sigmas[:-1]
+    step = int((starts > sigma.reshape(-1)[0].to(starts) * (1 + 1e-6)).sum())
+    return min(step, len(starts) - 1), len(starts)

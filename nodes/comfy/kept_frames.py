@@ -1,0 +1,95 @@
+"""Frames that a LATENT's noise mask keeps: when each of them wakes, and how they leave a run untouched."""
+
+import torch
+
+from ...model.flow import NUM_TIMESTEPS
+
+
+class FlowFrames:
+    """Open-Sora 1.2: a frame of mask value m stays clean, and is told timestep 0, until m · 1000 ≥ t."""
+
+    def awake(self, mask, sigma, sigmas, sampling):
+        """True where `mask`, [B, …] in 0…1, is denoised at `sigma` [B] of a run over `sigmas`."""
+        return mask * NUM_TIMESTEPS >= _beside(sampling.timestep(sigma), mask)
+
+    def told(self, mask, sigma, sigmas, sampling):
+        """True where a frame is told the timestep, False where it is told 0; arguments as `awake`."""
+        return self.awake(mask, sigma, sigmas, sampling)
+
+    def asleep_throughout(self, mask, sigmas, sampling):
+        """True where `mask` never woke in a run over `sigmas`."""
+        return ~self.awake(mask, sigmas[-2:-1], sigmas, sampling)
+
+
+class StepFrames(FlowFrames):
+    """Open-Sora 1.0 and 1.1: a frame wakes at the step whose index, counted down to 0, is int(m · N).
+
+    On that step it is noised and denoised, but still told timestep 0. Other than in the original a frame that would
+    wake at step 0 never does. The same rule as `model.iddpm.frame_states`, for any of ComfyUI's schedules.
+    """
+
+    def awake(self, mask, sigma, sigmas, sampling):
+        steps, index = _position(sigma, sigmas, sampling)
+        wakes_at = (mask * steps).int()
+        return (wakes_at > 0) & (wakes_at >= _beside(index, mask))
+
+    def told(self, mask, sigma, sigmas, sampling):
+        steps, index = _position(sigma, sigmas, sampling)
+        return (mask * steps).int() > _beside(index, mask)
+
+
+class ConditionFrames(FlowFrames):
+    """Open-Sora 1.3: a frame of mask value 0 is a condition of its own and noised like the rest; others as in 1.2."""
+
+    def awake(self, mask, sigma, sigmas, sampling):
+        return (mask == 0) | super().awake(mask, sigma, sigmas, sampling)
+
+    def asleep_throughout(self, mask, sigmas, sampling):
+        return (mask == 0) | super().asleep_throughout(mask, sigmas, sampling)
+
+
+def _beside(values, mask):
+    """values [B] so that they broadcast to mask [B, …]."""
+    return values.view(-1, *[1] * (mask.ndim - 1)).to(mask.device)
+
+
+def _position(sigma, sigmas, sampling):
+    """(number of steps N, index [B] of the step at `sigma`, N - 1 … 0) of a run over `sigmas`.
+
+    Levels lie evenly in time, so their distance tells N even where only the end of a schedule is run. Without a
+    schedule each of the 1000 timesteps is a step.
+    """
+    t = sampling.timestep(sigma).float()
+    steps = NUM_TIMESTEPS
+    if sigmas is not None and len(sigmas) > 1:
+        first, last = sampling.timestep(sigmas[[0, -2]]).float().tolist()
+        gaps = len(sigmas) - 2
+        steps = 1 if not gaps or first <= last else round(1 + gaps * (NUM_TIMESTEPS - 1) / (first - last))
+    return steps, (t * (steps - 1) / (NUM_TIMESTEPS - 1)).round()
+
+
+def wake_frames(sigma, denoise_mask, extra_options):
+    """ComfyUI's denoise-mask function: 1 where a frame is awake at `sigma`, else 0, by the rule of the model.
+
+    Without it a partial value would blend clean and noisy on every step.
+    """
+    base = extra_options["model"].inner_model
+    awake = base.kept_frames.awake(denoise_mask, sigma, extra_options.get("sigmas"), base.model_sampling)
+    return awake.to(denoise_mask)
+
+
+def keep_frames(
+    executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False
+):
+    """Sampler wrapper: frames that never woke leave a run bit for bit as they entered it.
+
+    Samplers carry them along on their own line from noise to data, which ends a rounding error away.
+    """
+    samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+    if denoise_mask is None or len(sigmas) < 2:
+        return samples
+    asleep = denoise_mask == 0
+    if extra_args["model_options"].get("denoise_mask_function") is wake_frames:
+        base = guider.inner_model
+        asleep = base.kept_frames.asleep_throughout(denoise_mask, sigmas, base.model_sampling)
+    return torch.where(asleep.to(samples.device), latent_image.to(samples), samples)

@@ -1,0 +1,173 @@
+"""What a file is: every pair of families and loaders, and the files of other models."""
+
+import re
+
+import pytest
+import torch
+from golden import manifest, weights
+from opensora_comfy.model import load_transformer, load_vae
+from opensora_comfy.model.identify import FAMILIES, TRANSFORMERS, VAES, family_of, identify, refusal
+from opensora_comfy.model.pixart import PixArt, PixArtConfig
+
+
+def pixart(**changes):
+    with torch.device("meta"):
+        return PixArt(PixArtConfig(depth=2, hidden_size=72, num_heads=1, **changes)).state_dict()
+
+
+def keys(*names):
+    return dict.fromkeys(names, torch.zeros(1))
+
+
+T5 = keys("shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.final_layer_norm.weight")
+
+# Label: a file of it, its family, what it is called.
+OURS = {
+    "STDiT 256": (manifest("stdit_xl2_v1_0_16x256x256"), "stdit", "an Open-Sora 1.0 transformer (STDiT)"),
+    "STDiT 512": (manifest("stdit_xl2_v1_0_16x512x512"), "stdit", "an Open-Sora 1.0 transformer (STDiT)"),
+    "STDiT2": (manifest("stdit2_xl2_v1_1"), "stdit2", "an Open-Sora 1.1 transformer (STDiT2)"),
+    "STDiT3 XL/2": (manifest("stdit3_xl2_v1_2"), "stdit3", "an Open-Sora 1.2 transformer (STDiT3)"),
+    "STDiT3 3B/2": (manifest("stdit3_3b2_v1_2"), "stdit3", "an Open-Sora 1.2 transformer (STDiT3)"),
+    "STDiT3 1.3": (manifest("stdit3_xl2_v1_3"), "stdit3_v1_3", "an Open-Sora 1.3 transformer (STDiT3)"),
+    "PixArt alpha 1024": (pixart(model_max_length=120, size_embedders=True), "pixart", "a PixArt-α transformer"),
+    "PixArt alpha 512": (pixart(model_max_length=120, stored_positions=1024), "pixart", "a PixArt-α transformer"),
+    "PixArt sigma": (pixart(model_max_length=300), "pixart", "a PixArt-Σ transformer"),
+    "VAE 1.2": (manifest("opensora_vae_v1_2"), "vae_v1_2", "an Open-Sora VAE 1.2"),
+    "2D VAE": (manifest("vae2d_v1_0_v1_1"), "vae_2d", FAMILIES["vae_2d"][0]),
+    "VAE 1.3": (manifest("opensora_vae_v1_3"), "vae_v1_3", "an Open-Sora VAE 1.3"),
+    "VAE 1.3 tiled": (manifest("opensora_vae_v1_3_tiled"), "vae_v1_3", "an Open-Sora VAE 1.3"),
+    "T5": (T5, "t5", "a T5 text encoder"),
+}
+NODES = {
+    **dict.fromkeys(TRANSFORMERS, "Load Open-Sora Model"),
+    **dict.fromkeys(VAES, "Load Open-Sora VAE"),
+    "t5": "Load Open-Sora Text Encoder",
+}
+LOADERS = {
+    "model": (load_transformer, "an Open-Sora transformer", TRANSFORMERS),
+    "VAE": (load_vae, "an Open-Sora VAE", VAES),
+}
+
+
+@pytest.mark.parametrize("label", OURS)
+@pytest.mark.parametrize("prefix", ["", "module.", "model.diffusion_model."])
+def test_families_are_told_by_their_keys(label, prefix):
+    state_dict, family, what = OURS[label]
+    state_dict = {prefix + key: value for key, value in state_dict.items()}
+    assert family_of(state_dict) == family
+    assert identify(state_dict) == (what, NODES[family])
+
+
+@pytest.mark.parametrize("label", [label for label in OURS if label != "T5"])
+def test_a_file_that_misses_any_one_key_is_still_known(label):
+    state_dict, family, _ = OURS[label]
+    for key in list(state_dict)[::7]:
+        assert family_of({name: value for name, value in state_dict.items() if name != key}) == family
+
+
+@pytest.mark.parametrize(
+    ("loader", "label"),
+    [(loader, label) for loader in LOADERS for label in OURS if OURS[label][1] not in LOADERS[loader][2]],
+)
+def test_the_wrong_loader_says_what_a_file_is_and_which_node_loads_it(loader, label):
+    load, wanted, _ = LOADERS[loader]
+    state_dict, family, what = OURS[label]
+    message = f"this is {what}; use {NODES[family]} for it, {wanted} goes here"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load(state_dict)
+
+
+@pytest.mark.parametrize("label", [label for label, (_, family, _) in OURS.items() if family != "t5"])
+def test_the_text_encoder_loader_can_say_so_too(label):
+    what, node = identify(OURS[label][0])
+    assert refusal(what, node, "a T5 text encoder").startswith(f"this is {what}; use {node} for it")
+
+
+# One line a file: keys as published, what it is, the node.
+OTHERS = [
+    (["model.diffusion_model.input_blocks.0.0.weight", "cond_stage_model.transformer.text_model.embeddings.position_ids",
+      "first_stage_model.decoder.up.0.block.0.norm1.weight"], "a Stable Diffusion 1.5 checkpoint", "Load Checkpoint"),
+    (["model.diffusion_model.input_blocks.0.0.weight", "cond_stage_model.model.transformer.resblocks.0.ln_1.weight"],
+     "a Stable Diffusion 2 checkpoint", "Load Checkpoint"),
+    (["model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.label_emb.0.0.weight",
+      "conditioner.embedders.1.model.ln_final.weight"], "a Stable Diffusion XL checkpoint", "Load Checkpoint"),
+    (["model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.out.0.weight"],
+     "a Stable Diffusion checkpoint", "Load Checkpoint"),
+    (["input_blocks.0.0.weight", "out.0.weight"], "a Stable Diffusion checkpoint", "Load Checkpoint"),
+    (["down_blocks.0.resnets.0.norm1.weight", "time_embedding.linear_1.weight"],
+     "a Stable Diffusion U-Net in diffusers' layout", "Load Diffusion Model"),
+    (["down_blocks.0.resnets.0.norm1.weight", "time_embedding.linear_1.weight", "add_embedding.linear_1.weight"],
+     "a Stable Diffusion XL U-Net in diffusers' layout", "Load Diffusion Model"),
+    (["model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "first_stage_model.decoder.conv_in.weight"],
+     "a Stable Diffusion 3 checkpoint", "Load Checkpoint"),
+    (["pos_embed.proj.weight", "transformer_blocks.0.attn.add_q_proj.weight"],
+     "a Stable Diffusion 3 transformer in diffusers' layout", "Load Diffusion Model"),
+    (["double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"], "a Flux transformer", "Load Diffusion Model"),
+    (["model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "vae.decoder.conv_in.weight"],
+     "a Flux transformer", "Load Diffusion Model"),
+    (["single_transformer_blocks.0.proj_mlp.weight", "transformer_blocks.0.attn.add_q_proj.weight"],
+     "a Flux transformer in diffusers' layout", "Load Diffusion Model"),
+    (["model.diffusion_model.patchify_proj.weight", "model.diffusion_model.adaln_single.linear.weight",
+      "vae.decoder.conv_in.conv.weight"], "an LTX-Video transformer", "Load Diffusion Model"),
+    (["blocks.0.cross_attn.q.weight", "blocks.0.modulation", "head.modulation"], "a Wan transformer",
+     "Load Diffusion Model"),
+    (["txt_in.individual_token_refiner.blocks.0.norm1.weight", "double_blocks.0.img_attn.qkv.weight"],
+     "a HunyuanVideo transformer", "Load Diffusion Model"),
+    (["blocks.0.cross_attn.q_linear.weight", "blocks.0.scale_shift_table", "blocks.0.mlp.inverted_conv.conv.weight"],
+     "a Sana transformer", "Load Diffusion Model"),
+    (["adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias", "transformer_blocks.0.attn1.to_q.weight",
+      "transformer_blocks.0.scale_shift_table"], "a PixArt transformer in diffusers' layout", "Load Diffusion Model"),
+    (["text_model.encoder.layers.0.layer_norm1.weight"], "a CLIP text encoder", "Load CLIP"),
+    (["encoder.conv_in.weight", "decoder.up.0.block.0.norm1.weight", "decoder.mid.block_1.norm1.weight"],
+     "a Stable Diffusion VAE in the ldm layout", "Load VAE"),
+    (["decoder.middle.0.residual.0.gamma"], "a Wan VAE", "Load VAE"),
+    (["decoder.up_blocks.0.res_blocks.0.conv1.conv.weight"], "an LTX-Video VAE", "Load VAE"),
+    (["decoder.conv_in.conv.weight", "decoder.up.0.block.0.conv1.conv.weight"], "a HunyuanVideo VAE", "Load VAE"),
+    (["decoder.up_blocks.0.resnets.0.conv1.conv.weight"], "a HunyuanVideo VAE", "Load VAE"),
+    (["spatial_blocks_0_attn_qkv.lora_down.weight"], "a LoRA", "Load LoRA (Model)"),
+    (["transformer.blocks.0.attn.lora_A.weight"], "a LoRA", "Load LoRA (Model)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "what", "node"), OTHERS)
+def test_files_of_other_models_are_named(names, what, node):
+    state_dict = keys(*names)
+    assert family_of(state_dict) is None
+    assert identify(state_dict) == (what, node)
+    for load, wanted, _ in LOADERS.values():
+        with pytest.raises(ValueError, match=f"^this is {re.escape(f'{what}; use {node} for it, {wanted} goes here')}"):
+            load(state_dict)
+
+
+def test_the_vae_that_many_have_in_another_layout_comes_with_advice():
+    with pytest.raises(ValueError, match="Open-Sora 1.0 and 1.1 get it in diffusers' layout, from stabilityai/sd-vae"):
+        load_vae(keys("decoder.up.0.block.0.norm1.weight"))
+    with pytest.raises(ValueError, match="an Open-Sora transformer goes here$"):
+        load_transformer(keys("decoder.up.0.block.0.norm1.weight"))
+
+
+def test_what_nothing_loads_is_named_without_a_promise():
+    message = "^this is a Latte or Open-Sora Plan transformer, which neither this pack nor ComfyUI loads; "
+    with pytest.raises(ValueError, match=message):
+        load_transformer(keys("temporal_transformer_blocks.0.attn1.to_q.weight", "adaln_single.linear.weight"))
+
+
+@pytest.mark.parametrize("load", [load_transformer, load_vae])
+@pytest.mark.parametrize(("state_dict", "sample"), [(keys("what.is.this"), "what.is.this"), ({}, "none")])
+def test_strangers_are_quoted(load, state_dict, sample):
+    assert identify(state_dict) == (None, None)
+    with pytest.raises(ValueError, match=f"its keys \\({sample}, …\\) belong to no model this pack knows"):
+        load(state_dict)
+
+
+def test_pixart_and_stdit2_are_not_mistaken_for_each_other():
+    alpha = pixart(model_max_length=120, size_embedders=True)
+    shared = {key for key in alpha if key.startswith(("csize_embedder", "ar_embedder", "t_block", "blocks.0"))}
+    stdit2 = manifest("stdit2_xl2_v1_1")
+    assert shared <= set(stdit2)  # what makes them look alike
+    assert (family_of(alpha), family_of(stdit2)) == ("pixart", "stdit2")
+
+
+def test_recorded_weights_are_what_they_are():
+    names = {"stdit": "stdit", "stdit2": "stdit2", "stdit3": "stdit3", "vae12": "vae_v1_2", "vae2d": "vae_2d"}
+    assert {name: family_of(weights(name)) for name in names} == names
