@@ -43,9 +43,6 @@ def generate(comfy):
     return generate
 
 
-TEMPLATE = {"cfg": 3.0}  # what the shipped templates set
-
-
 def assert_scores(found, least):
     print(json.dumps(found))
     missed = {name: (found[name], least[name]) for name in least if found[name] < least[name]}
@@ -53,17 +50,17 @@ def assert_scores(found, least):
 
 
 def test_follows_held_out_captions(generate):
-    """A quick look at the first 20, against what this training reached; the goals are those of the long test."""
+    """A quick look at the first 20, with room for their small number; the long test holds the goals."""
     trials = held_out_trials(20)
-    videos = [generate(trial, **TEMPLATE) for trial in trials]
+    videos = [generate(trial) for trial in trials]
     assert all(video.shape == (17, 64, 64, 3) for video in videos)
-    assert_scores(score(videos, trials), {"color": 0.9, "background": 0.95, "motion": 0.75})
+    assert_scores(score(videos, trials), {"color": 0.95, "background": 0.95, "motion": 0.9, "shape": 0.8, "all": 0.75})
 
 
 def test_fills_in_between_two_pinned_frames(generate):
     pairs = []
     for trial in [t for t in held_out_trials(24, seed=77) if t.scene.motion != "still"][:8]:
-        video, truth = generate(trial, pin_ends=True, **TEMPLATE), render(trial.scene)
+        video, truth = generate(trial, pin_ends=True), render(trial.scene)
         pairs.append(in_between_scores(video, truth))
         assert psnr(video[0], truth[0]) > 28
         assert psnr(video[-1], truth[-1]) > 28

@@ -14,7 +14,7 @@ from ..model import flow
 from .loop import Run, rank
 from .train_transformer import Sampler
 
-TEACHER_GUIDANCE = 3.0
+TEACHER_GUIDANCE = 2.0
 GUIDANCE = 7.0  # the nodes' default
 
 
