@@ -23,6 +23,7 @@ STANDARD_NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors", "p
                   "diffusion_pytorch_model.bin")  # fmt: skip
 # Training runs put the weights under one of these names beside optimiser state; averaged weights come first.
 WRAPPERS = ("ema", "state_dict_ema", "state_dict", "model", "module")
+MOST_WRAPPERS = 8  # in one another; a damaged or malicious pickle can hold itself
 # What training frameworks and ComfyUI's Save nodes put in front of every key.
 PREFIXES = ("module.", "model.diffusion_model.", "diffusion_model.", "model.", "ema.", "state_dict.")
 ZIP_MAGIC = b"PK\x03\x04"
@@ -172,7 +173,7 @@ def _read_safetensors(path):
         if "opensora" in metadata:
             own = json.loads(metadata["opensora"])
             metadata["opensora"] = own if isinstance(own, dict) else {}
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); it may be cut short: download it again"
         ) from error
@@ -193,23 +194,29 @@ def _read_pytorch(path, mmap):
         ) from error
     except Exception as error:  # a damaged archive or pickle can raise anything
         raise _damaged(path) from error
-    return _unwrap(content, path)
+    return _tensors(content, path)
 
 
 def _damaged(path):
     return ValueError(f"{path} is not a readable PyTorch file; it may be cut short: download it again")
 
 
-def _unwrap(content, path):
-    """The mapping of tensors inside a checkpoint: what it holds itself, or under the name that training gave it."""
-    while isinstance(content, Mapping):
+def unwrap(content):
+    """What lies in the wrappers of training runs (`state_dict`, `ema`, …), one in another or not; else `content`."""
+    for _ in range(MOST_WRAPPERS):
         inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
         if not inner:
-            tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
-            if tensors and all(isinstance(key, str) for key in tensors):
-                return {key: value.detach() for key, value in tensors.items()}
             break
         content = inner[0]
+    return content
+
+
+def _tensors(content, path):
+    """The mapping of tensors inside a checkpoint: what it holds itself, or under the name that training gave it."""
+    if isinstance(content, Mapping):
+        tensors = {key: value for key, value in unwrap(content).items() if isinstance(value, torch.Tensor)}
+        if tensors and all(isinstance(key, str) for key in tensors):
+            return {key: value.detach() for key, value in tensors.items()}
     raise ValueError(f"{path} holds no weights by name; a model file maps names to tensors")
 
 

@@ -24,16 +24,26 @@ def shift_ratio(
 ):
     """How much more noise this size and length need than the base does: √(area ratio) · √(length ratio), fp32 scalar.
 
-    height and width in pixels, num_frames in video frames. A video's length counts in latents: in 1.2 5 for every full
+    height and width in pixels, num_frames in video frames; numbers, or tensors of one size each. In bf16 tensors, as
+    the original has them beside a bf16 model, the ratio is worked out in bf16 too. A video's length counts in latents: in 1.2 5 for every full
     17 frames, in 1.3 one for every 4 behind the first. `scale` multiplies the ratio, in 1.3 that of videos only.
     `base_resolution` (pixels of area) and `base_num_frames` are what a checkpoint was made for: 512² and 1 for the
     official files.
     """
-    height, width, num_frames = (torch.as_tensor(value).float() for value in (height, width, num_frames))
+    height, width, num_frames = map(_number, (height, width, num_frames))
     image = bool(num_frames == 1)
     length = torch.ones_like(num_frames) if image else LENGTHS[version][0](num_frames)
     ratio = (height * width / base_resolution).sqrt() * (length / base_num_frames).sqrt()
     return ratio if image and version == "1.3" else ratio * scale
+
+
+def _number(value):
+    """A size as a scalar tensor, from a number or a batch [B] of one size; bf16 stays, as the original computes in it."""
+    value = torch.as_tensor(value)
+    value = value if value.dtype == torch.bfloat16 else value.float()
+    if value.numel() == 0 or (value != value.flatten()[0]).any():
+        raise ValueError(f"sizes are {value.tolist()}; timesteps are those of one size, so all of a batch must have it")
+    return value.flatten()[0]
 
 
 def shift_timesteps(t, ratio):
@@ -79,7 +89,7 @@ def timesteps(
     if ratio <= 0:
         fewest = LENGTHS[version][1]
         raise ValueError(
-            f"num_frames is {int(num_frames)}; the timestep shift is defined for 1 frame and from {fewest} on"
+            f"num_frames is {int(_number(num_frames))}; the timestep shift is defined for 1 frame and from {fewest} on"
         )
     return shift_timesteps(t, ratio)
 
@@ -129,6 +139,7 @@ def sample(
     mask2 = None if caption_mask is None else caption_mask.repeat(2, 1)
     sizes = {name: torch.as_tensor(value).reshape(-1).repeat(2) for name, value in sizes.items() if value is not None}
     ends = torch.cat([timesteps[1:], timesteps.new_zeros(1)])
+    frame_mask = None if frame_mask is None else frame_mask.to(z.device)
     awake = None if frame_mask is None else frame_mask == 1
 
     for step, (t, t_next) in enumerate(zip(timesteps, ends)):

@@ -159,6 +159,7 @@ def sample(
     def draw(step):
         return torch.randn_like(z) if noise is None else noise(step, z.shape).to(z)
 
+    frame_mask = None if frame_mask is None else frame_mask.to(z.device)
     awake = None if frame_mask is None else frame_mask == 1
     for step, (t, t_next) in enumerate(zip(timesteps, ends)):
         rows = t.to(z.device).repeat(B)

@@ -39,12 +39,13 @@ FAMILIES = {
     ),
 }
 
+LORA = r".*\.lora_(down|up|A|B)\b"  # its keys begin with those of the model that it is for
 LDM_VAE = "a Stable Diffusion VAE in the ldm layout"
 
 # Other files that artists keep in the same folders: a regular expression that one of their keys fits, what the file is,
 # and the node of ComfyUI that loads it (None: there is none). The first that fits counts.
 KNOWN_FILES = (
-    (r".*\.lora_(down|up|A|B)\b", "a LoRA", "Load LoRA (Model)"),
+    (LORA, "a LoRA", "Load LoRA (Model)"),
     (r"temporal_transformer_blocks\.", "a Latte or Open-Sora Plan transformer", None),
     (r"patchify_proj\.", "an LTX-Video transformer", "Load Diffusion Model"),
     (r"adaln_single\.", "a PixArt transformer in diffusers' layout",
@@ -77,6 +78,8 @@ UNET_PREFIXES = r"(?:model\.diffusion_model\.|diffusion_model\.|model\.|net\.)?"
 def family_of(state_dict):
     """The family whose loader a state dict belongs to, a key of FAMILIES, told by its keys alone; None for others."""
     keys = list(strip_prefixes(dict.fromkeys(state_dict)))
+    if any(re.match(LORA, key) for key in keys):
+        return None
     for family, (_, _, signs) in FAMILIES.items():
         if all(any(re.match(sign, key) for key in keys) for sign in signs):
             return family

@@ -268,6 +268,7 @@ class VideoTransformer(nn.Module):
 
 def repeat_rows(values, rows):
     """Repeat [b, …] to [rows, …]: guidance runs both halves of a batch on one set of sizes and masks."""
+    values = torch.as_tensor(values)
     return values if values.shape[0] == rows else values.repeat(rows // values.shape[0], *[1] * (values.ndim - 1))
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from .files import read_file, strip_prefixes
+from .files import read_file, strip_prefixes, unwrap
 from .identify import TRANSFORMERS, VAES, family_of, refuse
 from .pixart import PixArt, PixArtConfig
 from .stdit import STDiT, STDiTConfig
@@ -59,7 +59,8 @@ def load_transformer(state_dict: Mapping, config: Mapping | None = None, **build
     """The transformer module for these weights, ready to call.
 
     Args:
-        state_dict: key → tensor by the original's names; tensors are used as they are, not copied.
+        state_dict: key → tensor by the original's names, in a training run's wrapper or not; tensors are used as they
+            are, not copied.
         config: the original's configuration keys, for what weights cannot tell; what they tell must agree.
         build: `operations`, `attention` as `STDiT3` takes them.
 
@@ -79,6 +80,7 @@ def load_vae(state_dict: Mapping, config: Mapping | None = None, **build):
 
 def _plan(state_dict, config, families, wanted):
     """Everything that can be refused is refused here, before memory is touched."""
+    state_dict = unwrap(state_dict)
     family = family_of(state_dict)
     if family not in families:
         refuse(state_dict, wanted)

@@ -97,7 +97,7 @@ class STDiTBlock(nn.Module):
         self.attn = SelfAttention(size, heads, False, operations, attention, **weights)
         self.attn_temp = SelfAttention(size, heads, False, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
-        self.mlp = Mlp(size, int(size * config.mlp_ratio), size, operations, **weights)
+        self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
 
     def forward(self, x, caption, t, t_generated, caption_mask=None, frame_positions=None):

@@ -105,7 +105,7 @@ class STDiT2Block(nn.Module):
             size, heads, config.qk_norm, operations, attention, rope_first=config.qk_norm_legacy, **weights
         )
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
-        self.mlp = Mlp(size, int(size * config.mlp_ratio), size, operations, **weights)
+        self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
         self.scale_shift_table_temporal = nn.Parameter(torch.zeros(3, size, **weights))
 

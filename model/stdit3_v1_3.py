@@ -164,7 +164,7 @@ class STDiT3v13Block(nn.Module):
         weights = dict(dtype=dtype, device=device)
         self.attn = WindowAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
-        self.mlp = Mlp(size, int(size * config.mlp_ratio), size, operations, **weights)
+        self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
 
     def forward(self, x, captions, t, caption_mask, grid, window, rope=None):

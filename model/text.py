@@ -149,4 +149,27 @@ def add_scores(text, aesthetic=None, motion=None, camera=None, version="1.2"):
     return " ".join((text, *added))
 
 
-__all__ = ["CAMERA_MOTIONS", "add_scores", "clean_caption"]
+def prompt_for_loop(text, loop):
+    """The part of a prompt schedule that run `loop` of a long video uses; a plain prompt is used by every run.
+
+    "|0| sunrise |2| noon" means sunrise for runs 0 and 1, noon from run 2 on. Raises ValueError for a schedule whose
+    numbers do not rise, or that has a number without a prompt.
+    """
+    if not text.startswith("|0|"):
+        return text
+    parts = text.split("|")[1:]
+    starts, prompts = parts[::2], [part.strip() for part in parts[1::2]]
+    if len(prompts) < len(starts):
+        raise ValueError(
+            f"prompt is {text!r}; after |{starts[-1]} comes no prompt: write |number| prompt |number| prompt"
+        )
+    try:
+        starts = [int(start) for start in starts]
+    except ValueError as error:
+        raise ValueError(f"prompt is {text!r}; between | and | stands the number of a run: {error}") from None
+    if any(later <= earlier for earlier, later in zip(starts, starts[1:])):
+        raise ValueError(f"prompt is {text!r}; its runs are {starts}, and they must rise from 0")
+    return prompts[sum(start <= loop for start in starts) - 1]
+
+
+__all__ = ["CAMERA_MOTIONS", "add_scores", "clean_caption", "prompt_for_loop"]

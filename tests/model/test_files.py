@@ -306,3 +306,20 @@ def test_weights_stay_in_the_file(tmp_path, suffix):
     weights = read_model(path)[0]
     assert weights["large"][::1024].sum() == size // 4 // 1024  # touched, so mapped
     assert anonymous_memory() - before < size // 4
+
+
+def test_a_pickle_that_holds_itself_ends_in_a_sentence(tmp_path):
+    content = {"step": 1}
+    content["state_dict"] = content
+    torch.save(content, tmp_path / "loop.pth")
+    with pytest.raises(ValueError, match="holds no weights by name") as error:
+        read_model(tmp_path / "loop.pth")
+    one_sentence(error)
+
+
+def test_metadata_nested_without_end_is_refused(tmp_path):
+    path = tmp_path / "deep.safetensors"
+    safetensors.torch.save_file(WEIGHTS, path, {"opensora": "[" * 100_000 + "]" * 100_000})
+    with pytest.raises(ValueError, match="not a readable safetensors file") as error:
+        read_model(path)
+    one_sentence(error)

@@ -14,9 +14,18 @@ def test_timesteps_match_the_original(row):
     if row["args_dtype"] != "fp32":
         sizes = [torch.tensor(size).bfloat16() for size in sizes]
     timesteps = flow.timesteps(row["steps"], *sizes)
-    # Where the original's arguments were bf16 its whole ratio was; ours is fp32 from the rounded sizes on.
-    tolerance = 1e-3 if row["args_dtype"] == "fp32" else 1.0
-    assert (timesteps - torch.tensor(row["timesteps"])).abs().max() <= tolerance
+    assert timesteps.dtype == torch.float32
+    assert (timesteps - torch.tensor(row["timesteps"])).abs().max() <= 1e-3
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, list])
+def test_timesteps_of_a_batch_are_those_of_its_size(kind):
+    sizes = [kind([value, value]) for value in (240.0, 426.0, 51.0)]
+    assert torch.equal(flow.timesteps(30, *sizes), flow.timesteps(30, 240, 426, 51))
+    with pytest.raises(ValueError, match="num_frames is 8"):
+        flow.timesteps(10, *sizes[:2], kind([8, 8]))
+    with pytest.raises(ValueError, match=r"sizes are \[17.0, 34.0\]; .* all of a batch must have it"):
+        flow.timesteps(30, *sizes[:2], kind([17.0, 34.0]))
 
 
 @pytest.mark.parametrize("name", ["t2v", "t2i", "mask_first", "mask_edit"])

@@ -126,6 +126,9 @@ OTHERS = [
     (["decoder.up_blocks.0.resnets.0.conv1.conv.weight"], "a HunyuanVideo VAE", "Load VAE"),
     (["spatial_blocks_0_attn_qkv.lora_down.weight"], "a LoRA", "Load LoRA (Model)"),
     (["transformer.blocks.0.attn.lora_A.weight"], "a LoRA", "Load LoRA (Model)"),
+    (["diffusion_model.spatial_blocks.0.attn.qkv.lora_A.weight", "diffusion_model.temporal_blocks.0.attn.qkv.lora_B.weight"],
+     "a LoRA", "Load LoRA (Model)"),
+    (["blocks.0.attn_temp.qkv.lora_up.weight"], "a LoRA", "Load LoRA (Model)"),
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from golden import manifest, weights
 from opensora_comfy.model import load_transformer, load_vae
+from opensora_comfy.model.identify import TRANSFORMERS
 from opensora_comfy.model.loading import CLASSES, plan_transformer, plan_vae
 from opensora_comfy.model.pixart import PixArt, PixArtConfig
 from opensora_comfy.model.vae_spatial import OLD_NAMES, modern_keys
@@ -155,3 +156,23 @@ def test_a_config_that_contradicts_the_weights_is_refused(family, name):
     load_transformer(state_dict, {name: found, "of something else": 1})
     with pytest.raises(ValueError, match=f"config says {name} = {found + 1}, but the weights say {found}"):
         load_transformer(state_dict, {name: found + 1})
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "ema", "model", "module"])
+@pytest.mark.parametrize("family", SMALL)
+def test_wrappers_of_training_come_off(family, wrapper):
+    state_dict, config = SMALL[family][0](), SMALL[family][1]
+    load = load_transformer if family in TRANSFORMERS else load_vae
+    assert load({wrapper: {f"module.{key}": value for key, value in state_dict.items()}, "step": 3}, config)
+
+
+@pytest.mark.parametrize("family", ["stdit", "stdit2", "stdit3", "stdit3_v1_3"])
+def test_any_width_of_the_mlp_loads(family):
+    """28 · (61 / 28) is a hair below 61."""
+    network, sizes = CLASSES[family]
+    with torch.device("meta"):
+        module = network(sizes(depth=1, hidden_size=28, num_heads=1, caption_channels=8, mlp_ratio=61 / 28))
+    state_dict = random_weights(module.to_empty(device="cpu"), 0)
+    blocks = "spatial_blocks" if "stdit3" in family else "blocks"
+    assert state_dict[f"{blocks}.0.mlp.fc1.weight"].shape == (61, 28)
+    load_transformer(state_dict, {"num_heads": 1})

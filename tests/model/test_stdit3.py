@@ -42,6 +42,13 @@ def test_bf16_matches_with_the_originals_rounding():
     assert difference(output, case.outputs["x"]) <= 2e-2
 
 
+def test_sizes_may_be_plain_lists():
+    case = Case("stdit3_a_t2v")
+    transformer = load_transformer(weights("stdit3"))
+    lists = {name: case.inputs[name].tolist() for name in ("fps", "height", "width")}
+    assert torch.equal(call(transformer, case, **lists), call(transformer, case))
+
+
 def test_describes_itself():
     transformer = load_transformer(weights("stdit3"))
     assert (transformer.family, transformer.in_channels, transformer.caption_channels) == ("stdit3", 4, 48)

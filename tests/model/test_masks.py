@@ -1,0 +1,79 @@
+"""The mask strategy text and the prompt schedule against the original's tables."""
+
+import pytest
+import torch
+from golden import table
+from opensora_comfy.model import masks, text
+
+TABLE = table("mask_strategy")
+
+
+@pytest.mark.parametrize("row", TABLE["parse"], ids=lambda row: row["s"] or "empty")
+def test_parse(row):
+    if "error" in row:
+        with pytest.raises(ValueError, match="strategy is"):
+            masks.parse(row["s"])
+    else:
+        assert masks.parse(row["s"]) == [tuple(entry) for entry in row["out"]]
+
+
+def test_no_strategy_has_no_entries():
+    assert masks.parse(None) == []
+
+
+@pytest.mark.parametrize("row", TABLE["nearest"], ids=str)
+def test_nearest(row):
+    assert masks.nearest(row["value"], row["point"], row["max_value"]) == row["out"]
+
+
+def numbered(start, frames):
+    return torch.arange(start, start + frames, dtype=torch.float32).view(1, -1, 1, 1).repeat(2, 1, 3, 4)
+
+
+@pytest.mark.parametrize("row", TABLE["apply"], ids=lambda row: f"{row['strategy']} {row['loop_i']} {row['align']}")
+def test_apply(row):
+    before = numbered(1000, row["z_frames"])
+    references = [numbered(100 * (index + 1), frames) for index, frames in enumerate(row["ref_frames"])]
+    entries = masks.parse(row["strategy"])
+    latents, mask = masks.apply(before, references, entries, loop=row["loop_i"], align=row["align"])
+    assert latents[0, :, 0, 0].tolist() == row["z"] and torch.equal(latents, latents[:1, :, :1, :1].expand_as(latents))
+    assert mask.tolist() == pytest.approx(row["mask"])
+    assert torch.equal(before, numbered(1000, row["z_frames"]))
+
+
+def test_loops_go_on_from_what_was_generated():
+    first, second = TABLE["loops"]
+    strategies, references = list(first["before"]), [1, 0]
+    for row in (first, second):
+        for index, strategy in enumerate(strategies):
+            strategies[index] = masks.continue_loop(strategy, row["loop_i"], references[index], first["cond_len"])
+            references[index] += 1
+        assert strategies == row["after"] and references == row["n_refs"]
+
+
+@pytest.mark.parametrize("row", TABLE["prompts"], ids=lambda row: row["prompt"])
+def test_prompt_schedule(row):
+    for prompt in (row["prompt"], row["merged"]):
+        assert [text.prompt_for_loop(prompt, loop) for loop in range(len(row["loops"]))] == row["loops"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ("0;x", "entry 'x' .character 3. has 'x' for loop; it must be a whole number"),
+        ("0,0,0,0,1,2", "edit_ratio 2; it must be from 0"),
+        ("0,0,0,0,-1", "length -1"),
+        ("0,1", "asks for reference 1; there are 1"),
+        ("0,0,0,16", "target_start 16, but that clip has 15 latent frames.*nearest is 14"),
+        ("0,0,-4", "reference_start -4, but that clip has 3 latent frames.*nearest is -3"),
+    ],
+)
+def test_what_cannot_be_is_refused(strategy, words):
+    with pytest.raises(ValueError, match=words):
+        masks.apply(numbered(1000, 15), [numbered(100, 3)], strategy)
+
+
+@pytest.mark.parametrize("prompt", ["|0| a |1", "|0| a |x| b", "|0| a |2| b |1| c"])
+def test_a_broken_schedule_is_refused(prompt):
+    with pytest.raises(ValueError, match="prompt is"):
+        text.prompt_for_loop(prompt, 0)
