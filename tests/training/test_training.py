@@ -8,6 +8,7 @@ from opensora_comfy.model.loading import read_file
 from opensora_comfy.model.stdit3 import STDiT3, STDiT3Config
 from opensora_comfy.model.vae import VideoVAE
 from opensora_comfy.training import latents, train_vae
+from opensora_comfy.training.calibrate import GUIDANCE, TEACHER_GUIDANCE, calibration_loss
 from opensora_comfy.training.export import export
 from opensora_comfy.training.loop import Run
 from opensora_comfy.training.muon import orthogonalise
@@ -44,6 +45,23 @@ def test_orthogonalise_evens_out_singular_values():
     values = torch.linalg.svdvals(orthogonalise(matrix))
     assert values.min() > 0.4
     assert values.max() < 1.4
+
+
+@pytest.mark.parametrize(("share", "expected"), [(TEACHER_GUIDANCE / GUIDANCE, 0.0), (1.0, 25.0)])
+def test_calibration_wants_the_teachers_result_at_the_default_guidance(share, expected):
+    """With captions of ones the teacher's branches are 1 apart; the student's `share` of that."""
+
+    def network(scale):
+        def velocity(x, t, caption, frame_mask, **conditions):
+            return x + scale * caption.mean((1, 2)).view(-1, 1, 1, 1, 1)
+
+        return velocity
+
+    clean, noise = torch.randn(2, 4, 3, 4, 4), torch.randn(2, 4, 3, 4, 4)
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    null, caption, t = torch.zeros(6, 8), torch.ones(2, 4, 8), torch.tensor([500.0, 900.0])
+    loss = calibration_loss(network(share), network(1.0), null, clean, noise, t, mask, caption=caption)
+    assert loss.tolist() == pytest.approx([expected] * 2, abs=1e-4)
 
 
 def test_flow_loss_counts_generated_frames_only():
