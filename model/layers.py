@@ -8,6 +8,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+IMAGE_FPS = 120.0  # the original tells the model "120 frames per second" for a single image
+DEFAULT_FPS = 24.0
+PIXELS_PER_LATENT = 8
+
 
 def matmul_attention(q, k, v, mask=None):
     """Softmax attention written out: softmax(q kᵀ / √d) v.
@@ -270,6 +274,13 @@ def repeat_rows(values, rows):
     """Repeat [b, …] to [rows, …]: guidance runs both halves of a batch on one set of sizes and masks."""
     values = torch.as_tensor(values)
     return values if values.shape[0] == rows else values.repeat(rows // values.shape[0], *[1] * (values.ndim - 1))
+
+
+def rows_of(value, otherwise, x):
+    """One fp32 number for each row of x: `value` [b], repeated, or `otherwise` where it is left out."""
+    if value is None:
+        return torch.full((x.shape[0],), float(otherwise), device=x.device)
+    return repeat_rows(value, x.shape[0]).to(x.device).float()
 
 
 def layer_norm(x):

@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from .layers import (
+    PIXELS_PER_LATENT,
     CaptionEmbedder,
     FinalLayer,
     ScalarEmbedder,
     VideoTransformer,
     fused_attention,
     position_embedding_2d,
+    rows_of,
 )
-from .shapes_of import agree, count_blocks, heads_of, shape_of
-from .stdit2 import PIXELS_PER_LATENT, rows_of
+from .shapes_of import agree, heads_of, shape_of, sizes_of
 from .stdit3 import STDiT3Block
 
 ALPHA_LENGTH = 120  # tokens that PixArt-α reads; Σ reads 300
@@ -56,30 +57,17 @@ class PixArtConfig:
                 "this PixArt transformer compresses keys and values (attn.sr), as PixArt-Σ's 2048-pixel model does, and "
                 "this pack does not run that; use the model for 512 or 1024 pixels"
             )
-        _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
-        hidden_size, in_channels, *patch = shape_of(state_dict, "x_embedder.proj.weight", 4, (size, 4, 2, 2))
-        patch_volume = patch[0] * patch[1]
-        _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
-        length = config.get("model_max_length") or cls.model_max_length
-        max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
-        mlp_size, _ = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
-        out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, size))
-        places = shape_of(state_dict, "pos_embed", 3, (1, 0, size))[1]
+        sizes = sizes_of(cls, state_dict, config, patch_size=(2, 2))
+        places, patch = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1], sizes["patch_size"]
         found = cls(
-            depth=count_blocks(state_dict, r"blocks\.(\d+)\."),
-            hidden_size=hidden_size,
-            num_heads=heads_of(hidden_size, config),
-            caption_channels=caption_channels,
-            model_max_length=max_length,
-            in_channels=in_channels,
-            patch_size=(1, *patch),
-            mlp_ratio=mlp_size / hidden_size,
-            pred_sigma=out_size == 2 * in_channels * patch_volume,
-            pe_interpolation=config.get("pe_interpolation") or _interpolation(places, patch[0], max_length),
+            **sizes,
+            num_heads=heads_of(sizes["hidden_size"], config),
+            pe_interpolation=config.get("pe_interpolation")
+            or _interpolation(places, patch[1], sizes["model_max_length"]),
             size_embedders=any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict),
             stored_positions=places,
         )
-        given = {**config, "patch_size": (1, *patch)}  # the original writes 2 where Open-Sora writes (1, 2, 2)
+        given = {**config, "patch_size": patch}  # the original writes 2 where Open-Sora writes (1, 2, 2)
         agree(
             found, given, ("depth", "hidden_size", "caption_channels", "model_max_length", "in_channels", "pred_sigma")
         )

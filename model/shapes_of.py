@@ -1,5 +1,6 @@
 """What the keys and shapes of a state dict tell about the sizes of its network."""
 
+import math
 import re
 
 DEFAULT_HEAD_DIM = 72  # every official transformer's; only asked where the weights do not show it
@@ -15,6 +16,41 @@ def shape_of(state_dict, key, rank, otherwise):
     """The shape of a weight that tells sizes; `otherwise` where it is missing or odd, which `check_keys` then lists."""
     tensor = state_dict.get(key)
     return tuple(tensor.shape) if tensor is not None and tensor.ndim == rank else otherwise
+
+
+def sizes_of(cls, state_dict, config, blocks="blocks", patch_size=(1, 2, 2)):
+    """The sizes that every family of transformers shows alike, as keyword arguments of its configuration `cls`.
+
+    `blocks` is what the list of blocks is called, `patch_size` that of a file whose patch embedding is missing; it has
+    two entries where patches lie in an image.
+    """
+    _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
+    hidden_size, in_channels, *patch_size = shape_of(
+        state_dict, "x_embedder.proj.weight", 2 + len(patch_size), (size, cls.in_channels, *patch_size)
+    )
+    out_channels = in_channels * math.prod(patch_size)
+    _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
+    length = config.get("model_max_length") or cls.model_max_length
+    max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
+    mlp_size, _ = shape_of(state_dict, f"{blocks}.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
+    out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * out_channels, size))
+    return {
+        "depth": count_blocks(state_dict, rf"{blocks}\.(\d+)\."),
+        "hidden_size": hidden_size,
+        "caption_channels": caption_channels,
+        "model_max_length": max_length,
+        "in_channels": in_channels,
+        "patch_size": (1, *patch_size)[-3:],
+        "mlp_ratio": mlp_size / hidden_size,
+        "pred_sigma": out_size == 2 * out_channels,
+    }
+
+
+def normed_heads(state_dict, hidden_size, config):
+    """(whether queries and keys are normalised, number of heads) where those norms or rope.freqs show a head's size."""
+    norms = [tensor for key, tensor in state_dict.items() if key.endswith(".q_norm.weight")]
+    head_dim = norms[0].numel() if norms else 2 * shape_of(state_dict, "rope.freqs", 1, (0,))[0]
+    return bool(norms), heads_of(hidden_size, config, head_dim)
 
 
 def agree(found, config, names):

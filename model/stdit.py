@@ -25,7 +25,7 @@ from .layers import (
     modulate,
     sincos_table,
 )
-from .shapes_of import agree, count_blocks, heads_of, shape_of
+from .shapes_of import agree, heads_of, shape_of, sizes_of
 
 SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5
 
@@ -55,26 +55,12 @@ class STDiTConfig:
         for the latents of each call.
         """
         config = config or {}
-        _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
-        hidden_size, in_channels, *patch_size = shape_of(state_dict, "x_embedder.proj.weight", 5, (size, 4, 1, 2, 2))
-        patch_volume = patch_size[0] * patch_size[1] * patch_size[2]
-        _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
-        length = config.get("model_max_length") or cls.model_max_length
-        max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
-        mlp_size, _ = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
-        out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, size))
-        places = shape_of(state_dict, "pos_embed", 3, (1, 0, size))[1]
-        frames = shape_of(state_dict, "pos_embed_temporal", 3, (1, 0, size))[1]
+        sizes = sizes_of(cls, state_dict, config)
+        places = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1]
+        frames = shape_of(state_dict, "pos_embed_temporal", 3, (1, 0, 0))[1]
         found = cls(
-            depth=count_blocks(state_dict, r"blocks\.(\d+)\."),
-            hidden_size=hidden_size,
-            num_heads=heads_of(hidden_size, config),
-            caption_channels=caption_channels,
-            model_max_length=max_length,
-            in_channels=in_channels,
-            patch_size=tuple(patch_size),
-            mlp_ratio=mlp_size / hidden_size,
-            pred_sigma=out_size == 2 * in_channels * patch_volume,
+            **sizes,
+            num_heads=heads_of(sizes["hidden_size"], config),
             space_scale=config.get("space_scale") or (0.5 if places == SMALL_GRID else 1.0),
             time_scale=config.get("time_scale") or 1.0,
             stored_positions=(places, frames),

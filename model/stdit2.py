@@ -12,6 +12,9 @@ from einops import rearrange
 from torch import nn
 
 from .layers import (
+    DEFAULT_FPS,
+    IMAGE_FPS,
+    PIXELS_PER_LATENT,
     CaptionEmbedder,
     CrossAttention,
     FinalLayer,
@@ -24,14 +27,10 @@ from .layers import (
     layer_norm,
     modulate,
     position_embedding_2d,
-    repeat_rows,
     rope_frequencies,
+    rows_of,
 )
-from .shapes_of import agree, count_blocks, heads_of, shape_of
-
-IMAGE_FPS = 120.0  # the original tells the model "120 frames per second" for a single image
-DEFAULT_FPS = 24.0
-PIXELS_PER_LATENT = 8
+from .shapes_of import agree, normed_heads, sizes_of
 
 
 @dataclass(frozen=True)
@@ -59,28 +58,13 @@ class STDiT2Config:
         the weights.
         """
         config = config or {}
-        _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
-        hidden_size, in_channels, *patch_size = shape_of(state_dict, "x_embedder.proj.weight", 5, (size, 4, 1, 2, 2))
-        patch_volume = patch_size[0] * patch_size[1] * patch_size[2]
-        _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
-        length = config.get("model_max_length") or cls.model_max_length
-        max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
-        mlp_size, _ = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
-        out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * in_channels * patch_volume, size))
-        norms = [tensor for key, tensor in state_dict.items() if key.endswith(".q_norm.weight")]
-        head_dim = norms[0].numel() if norms else 2 * shape_of(state_dict, "rope.freqs", 1, (0,))[0]
+        sizes = sizes_of(cls, state_dict, config)
+        qk_norm, num_heads = normed_heads(state_dict, sizes["hidden_size"], config)
         legacy = config.get("qk_norm_legacy")
         found = cls(
-            depth=count_blocks(state_dict, r"blocks\.(\d+)\."),
-            hidden_size=hidden_size,
-            num_heads=heads_of(hidden_size, config, head_dim),
-            caption_channels=caption_channels,
-            model_max_length=max_length,
-            in_channels=in_channels,
-            patch_size=tuple(patch_size),
-            mlp_ratio=mlp_size / hidden_size,
-            pred_sigma=out_size == 2 * in_channels * patch_volume,
-            qk_norm=bool(norms),
+            **sizes,
+            num_heads=num_heads,
+            qk_norm=qk_norm,
             qk_norm_legacy=True if legacy is None else bool(legacy),
             input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
         )
@@ -254,10 +238,3 @@ class STDiT2(VideoTransformer):
 
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]
-
-
-def rows_of(value, otherwise, x):
-    """One fp32 number for each row of x: `value` [b], repeated, or `otherwise` where it is left out."""
-    if value is None:
-        return torch.full((x.shape[0],), float(otherwise), device=x.device)
-    return repeat_rows(value, x.shape[0]).to(x.device).float()
