@@ -234,7 +234,8 @@ class FinalLayer(nn.Module):
 class VideoTransformer(nn.Module):
     """What the transformers of all generations share: captions in, latents to tokens' size and back.
 
-    A family sets `x_embedder`, `y_embedder` and the rest of its layers.
+    A family sets `x_embedder`, `y_embedder` and the rest of its layers, and computes in `run`, in x's own dtype: hosts
+    that hold weights in another dtype than they compute in call that.
     """
 
     def __init__(self, config):
@@ -249,6 +250,22 @@ class VideoTransformer(nn.Module):
     def null_caption(self):
         """The checkpoint's stand-in for "no prompt", [L, caption_channels]."""
         return self.y_embedder.y_embedding
+
+    def forward(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+    ):
+        """The family's `run` with x in the dtype of the weights; the result is fp32. Arguments: see `run`."""
+        x = x.to(self.x_embedder.proj.weight.dtype)
+        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
 
     def embed_caption(self, caption, caption_mask, batch, dtype):
         """Projected caption [B, L, C] and its attention mask, bool [B, 1, 1, L] or None."""

@@ -149,7 +149,7 @@ class PixArt(VideoTransformer):
         """Tensors that a file may lack, by key: none."""
         return {}
 
-    def forward(
+    def run(
         self,
         x,
         timestep,
@@ -161,7 +161,7 @@ class PixArt(VideoTransformer):
         width=None,
         num_frames=None,
     ):
-        """Noise in x, in fp32.
+        """Noise in x, in x's own dtype.
 
         Args:
             x: noisy latents [B, C, 1, H, W].
@@ -177,22 +177,6 @@ class PixArt(VideoTransformer):
 
         Raises ValueError for more than one frame.
         """
-        x = x.to(self.x_embedder.proj.weight.dtype)
-        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
-
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
         B, _, T, H, W = x.shape
         dtype, device = x.dtype, x.device
         if T != 1:

@@ -148,34 +148,6 @@ class STDiT(VideoTransformer):
         """Tensors that a file may lack, by key: none."""
         return {}
 
-    def forward(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """Noise in x, in fp32.
-
-        Args:
-            x: noisy latents [B, C, T, H, W]. Odd H and W, which the original refuses, are padded as 1.1 pads them.
-            timestep: [B], 999 (noise) … 0 (data).
-            caption: T5 features [B, L, caption_channels].
-            caption_mask: [B, L], 1 where a token is real; None means all are.
-            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
-            fps, height, width, num_frames: accepted for all families alike; STDiT does not look at them.
-
-        Returns:
-            [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
-        """
-        x = x.to(self.x_embedder.proj.weight.dtype)
-        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
-
     def run(
         self,
         x,
@@ -188,7 +160,19 @@ class STDiT(VideoTransformer):
         width=None,
         num_frames=None,
     ):
-        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
+        """Noise in x, in x's own dtype.
+
+        Args:
+            x: noisy latents [B, C, T, H, W]. Odd H and W, which the original refuses, are padded as 1.1 pads them.
+            timestep: [B], 999 (noise) … 0 (data).
+            caption: T5 features [B, L, caption_channels].
+            caption_mask: [B, L], 1 where a token is real; None means all are.
+            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
+            fps, height, width, num_frames: accepted for all families alike; STDiT does not look at them.
+
+        Returns:
+            [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
+        """
         B, _, T, H, W = x.shape
         dtype, device = x.dtype, x.device
 

@@ -154,7 +154,7 @@ class STDiT2(VideoTransformer):
         """Tensors that a file may lack, by key."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
-    def forward(
+    def run(
         self,
         x,
         timestep,
@@ -166,7 +166,7 @@ class STDiT2(VideoTransformer):
         width=None,
         num_frames=None,
     ):
-        """Noise in x, in fp32.
+        """Noise in x, in x's own dtype.
 
         Args:
             x: noisy latents [B, C, T, H, W].
@@ -180,22 +180,6 @@ class STDiT2(VideoTransformer):
         Returns:
             [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
         """
-        x = x.to(self.x_embedder.proj.weight.dtype)
-        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
-
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
         B, _, T, H, W = x.shape
         dtype, device = x.dtype, x.device
         fps = rows_of(fps, IMAGE_FPS if T == 1 else DEFAULT_FPS, x)

@@ -141,7 +141,7 @@ class STDiT3(VideoTransformer):
         """The tensors of OPTIONAL by their keys, fp32."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
-    def forward(
+    def run(
         self,
         x,
         timestep,
@@ -153,7 +153,7 @@ class STDiT3(VideoTransformer):
         width=None,
         num_frames=None,
     ):
-        """Velocity of x, in fp32.
+        """Velocity of x, in x's own dtype.
 
         Args:
             x: noisy latents [B, C, T, H, W].
@@ -167,22 +167,6 @@ class STDiT3(VideoTransformer):
         Returns:
             [B, 2C, T, H, W]: the velocity, then the variance half that 1.2 never uses (only C where pred_sigma is off).
         """
-        x = x.to(self.x_embedder.proj.weight.dtype)
-        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
-
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
         T, H, W = x.shape[2:]
         t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, fps, frame_mask)
         caption, caption_mask = self.embed_caption(caption, caption_mask, x.shape[0], x.dtype)

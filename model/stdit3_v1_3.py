@@ -226,7 +226,7 @@ class STDiT3v13(STDiT3):
         condition_frames=None,
         null_caption=None,
     ):
-        """Velocity of x, in fp32; arguments and result as `STDiT3.forward`, and
+        """Velocity of x, in fp32; arguments and result as `STDiT3.run`, and
 
         Args:
             condition: clean latents of the kept frames, zero elsewhere, [B, C, T, H, W].
