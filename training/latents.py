@@ -57,7 +57,7 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
 
 
 # (frames, share of all clips); the square size, the default, gets half of each, the two others a quarter.
-LENGTHS = ((17, 0.62), (34, 0.16), (1, 0.22))
+LENGTHS = ((17, 0.62), (34, 0.16), (51, 0.04), (1, 0.18))
 
 
 def build(vae, folder, count=8000, seed=0, parts=(0, 1)):

@@ -16,13 +16,25 @@ TINY_RATIOS = {
     "random": 0.02,
     "intepolate": 0.01,
 }
+# Of clips of several chunks of the VAE: how long videos go on from, lead up to and bridge between whole chunks.
+TINY_LONG_RATIOS = {
+    "image_head": 0.06,
+    "image_head_tail": 0.10,
+    "chunk_head": 0.26,
+    "chunk_tail": 0.13,
+    "chunk_head_tail": 0.15,
+    "quarter_head": 0.03,
+    "quarter_head_tail": 0.03,
+}
+CHUNK = 5  # latent frames of the VAE's 17 video frames
 
 
 def frame_mask(name, num_frames, rng: numpy.random.Generator):
     """Bool [T], True where a latent frame is generated, for one strategy.
 
-    `image_*` keep one frame, `quarter_*` up to a quarter of them, at the head, the tail, both or anywhere; `random`
-    keeps each with a random probability, `intepolate` every second one; "identity" keeps none.
+    `image_*` keep one frame, `quarter_*` up to a quarter of them, `chunk_*` whole chunks (at least one is generated),
+    at the head, the tail, both or anywhere; `random` keeps each with a random probability, `intepolate` every second
+    one; "identity" keeps none.
     """
     mask = torch.ones(num_frames, dtype=torch.bool)
     if num_frames <= 1 or name == "identity":
@@ -32,15 +44,21 @@ def frame_mask(name, num_frames, rng: numpy.random.Generator):
     if name == "intepolate":
         mask[rng.integers(2) :: 2] = False
         return mask
-    size = 1 if name.startswith("image") else int(rng.integers(1, max(num_frames // 4, 1) + 1))
-    place = name.split("_", 1)[1]
+    kind, place = name.split("_", 1)
+    if kind == "chunk":
+        sides = 2 if place == "head_tail" and num_frames >= 3 * CHUNK else 1
+        place = place if sides == 2 else place.split("_")[0]
+        most = (num_frames - CHUNK) // CHUNK // sides
+        size = CHUNK * int(rng.integers(1, most + 1)) if most > 0 else 0
+    else:
+        size = 1 if kind == "image" else int(rng.integers(1, max(num_frames // 4, 1) + 1))
     if place == "random":
         start = int(rng.integers(num_frames - size + 1))
         mask[start : start + size] = False
     if place in ("head", "head_tail"):
         mask[:size] = False
     if place in ("tail", "head_tail"):
-        mask[-size:] = False
+        mask[num_frames - size :] = False
     return _some(mask)
 
 
@@ -52,7 +70,8 @@ def _some(mask):
 
 def draw_frame_mask(num_frames, rng, ratios=None):
     """Bool [T] of a strategy drawn by `ratios` (name → probability; what is left of 1 generates everything)."""
-    ratios = TINY_RATIOS if ratios is None else ratios
+    if ratios is None:
+        ratios = TINY_LONG_RATIOS if num_frames > CHUNK else TINY_RATIOS
     if sum(ratios.values()) > 1 + 1e-6:
         raise ValueError(f"ratios add up to {sum(ratios.values()):.3f}; they must not exceed 1")
     names = [*ratios, "identity"]

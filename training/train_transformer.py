@@ -15,12 +15,13 @@ TINY = STDiT3Config(depth=4, hidden_size=160, num_heads=4, caption_channels=64, 
 # What the shift is relative to. At 64×64 it gives 4.5 for 17 frames: half of all steps are spent above t = 0.8, where
 # the direction of a motion is decided; below, it shows in the noised latents anyway.
 FLOW = {"base_resolution": 32 * 32, "base_num_frames": 1, "scale": 1.0}
+EVEN = 0.25  # of the samples draw t evenly instead: outlines are finished below t = 0.5, which the shift makes rare
 CAPTION_DROPOUT = 0.1
 PARTIAL_CAPTIONS = 0.06
-STILLS = 0.7  # of the kept frames that have one are replaced by a lone image's encoding
+STILLS = 0.7  # of one or two kept frames are replaced by a lone image's encoding, where there is one
 FPS = (8.0, 12.0, 16.0, 24.0, 30.0)
 # How often each bucket (height, width, frames) is drawn, relative to the others' 0.012: mostly the default size.
-SHARES = {(64, 64, 17): 0.8, (64, 64, 34): 0.07, (64, 64, 1): 0.06}
+SHARES = {(64, 64, 17): 0.68, (64, 64, 34): 0.13, (64, 64, 51): 0.05, (64, 64, 1): 0.04}
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
 
 
@@ -59,8 +60,8 @@ class Sampler:
 
     def draw(self, rng, batch):
         bucket = self.buckets[rng.choice(len(self.buckets), p=self.shares)]
-        # Equal cost a step: images are cheap, 34 frames dear.
-        batch = {1: 2 * batch, 17: batch}.get(bucket.num_frames, max(batch // 2, 1))
+        # About equal cost a step: images are cheap, long clips dear.
+        batch = 2 * batch if bucket.num_frames == 1 else max(batch * 17 // bucket.num_frames, 1)
         rows = torch.from_numpy(rng.integers(len(bucket.scenes), size=batch))
         clean = bucket.latents[rows]
         B, _, T = clean.shape[:3]
@@ -75,17 +76,19 @@ class Sampler:
         features = torch.where(dropped[:, None, None], self.null_caption[: features.shape[1]], features)
 
         frame_mask = torch.stack([draw_frame_mask(T, rng) for _ in range(B)])
-        use_still = ~frame_mask & bucket.has_still[rows] & torch.from_numpy(rng.random((B, T)) < STILLS)
+        lone = (~frame_mask).sum(1, keepdim=True) <= 2
+        use_still = ~frame_mask & lone & bucket.has_still[rows] & torch.from_numpy(rng.random((B, T)) < STILLS)
         clean = torch.where(use_still[:, None, :, None, None], bucket.stills[rows], clean)
 
         # Stratified over the batch: every step sees the whole range.
         uniform = (torch.randperm(B) + torch.rand(B)) / B * flow.NUM_TIMESTEPS
         ratio = flow.shift_ratio(bucket.height, bucket.width, bucket.num_frames, **FLOW)
+        t = torch.where(torch.rand(B) < EVEN, uniform, flow.shift_timesteps(uniform, ratio))
         fps = torch.from_numpy(rng.choice(FPS, size=B)).float() if T > 1 else torch.full((B,), IMAGE_FPS)
         return {
             "clean": clean,
             "noise": torch.randn_like(clean),
-            "t": flow.shift_timesteps(uniform, ratio),
+            "t": t,
             "frame_mask": frame_mask,
             "caption": features,
             "caption_mask": mask,

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.masks import TINY_RATIOS, draw_frame_mask, frame_mask
+from opensora_comfy.training.masks import TINY_LONG_RATIOS, TINY_RATIOS, draw_frame_mask, frame_mask
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,32 @@ def test_interpolation_keeps_every_second_frame():
     assert (mask[1:] != mask[:-1]).all()
 
 
-@pytest.mark.parametrize("name", [*TINY_RATIOS, "identity"])
+def test_chunks_are_kept_whole():
+    def kept(name, frames, seed=0):
+        return (~frame_mask(name, frames, numpy.random.default_rng(seed))).nonzero().flatten().tolist()
+
+    assert kept("chunk_head", 10) == [0, 1, 2, 3, 4]
+    assert kept("chunk_tail", 10) == [5, 6, 7, 8, 9]
+    assert kept("chunk_head_tail", 15) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert {len(kept("chunk_head", 15, seed)) for seed in range(20)} == {5, 10}
+    assert kept("chunk_head_tail", 10) == kept("chunk_head", 10)  # no room for a chunk at both ends
+    assert kept("chunk_head", 5) == kept("chunk_tail", 5) == []
+
+
+def test_long_clips_have_ratios_of_their_own():
+    def share(frames):
+        rng = numpy.random.default_rng(0)
+        masks = torch.stack([draw_frame_mask(frames, rng) for _ in range(1000)])
+        return (~masks[:, :5]).all(1).float().mean()
+
+    assert share(10) > 0.2
+    assert share(5) == 0
+
+
+@pytest.mark.parametrize("name", [*TINY_RATIOS, *TINY_LONG_RATIOS, "identity"])
 def test_something_is_always_generated(name):
     for seed in range(100):
-        for frames in (1, 2, 5, 10):
+        for frames in (1, 2, 5, 10, 15):
             assert frame_mask(name, frames, numpy.random.default_rng(seed)).any()
 
 
