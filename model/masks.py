@@ -12,31 +12,60 @@ DEFAULTS = (0, 0, 0, 0, 1, 0.0)
 def parse(strategy):
     """The entries of a mask strategy: a list of 6-tuples (FIELDS), empty for "" and None.
 
-    Raises ValueError that quotes the entry and says where in the text it begins.
+    Values are read, not judged: `parse_checked` does that too. Raises ValueError that points at the first character,
+    counted from 1, of the word that is wrong.
     """
-    entries, place = [], 0
+    return [values for values, _ in _entries(strategy)]
+
+
+def parse_checked(strategy):
+    """`parse`, and ValueError for a length below 0 and an edit ratio outside 0…1."""
+    found = _entries(strategy)
+    for values, words in found:
+        for index, good, wanted in (
+            (4, values[4] >= 0, "it must be 0 or more"),
+            (5, 0 <= values[5] <= 1, "it must be from 0 (keep) to 1 (generate)"),
+        ):
+            if not good:
+                character, word = words[index]
+                raise ValueError(f"{_at(strategy, character, word)} is the {FIELDS[index]}; {wanted}")
+    return [values for values, _ in found]
+
+
+def _entries(strategy):
+    """[(6-tuple, [(character, word) as written, …]), …]"""
+    found, character = [], 1
     for text in strategy.split(";") if strategy else ():
-        entries.append(_entry(text, f"strategy is {strategy!r}; its entry {text!r} (character {place + 1})"))
-        place += len(text) + 1
-    return entries
+        words = []
+        for word in text.split(","):
+            words.append((character + len(word) - len(word.lstrip()), word.strip()))
+            character += len(word) + 1
+        found.append((_values(strategy, words), words))
+    return found
 
 
-def _entry(text, where):
-    words = text.split(",")
+def _values(strategy, words):
     if len(words) > len(FIELDS):
-        raise ValueError(f"{where} has {len(words)} values; the most are {len(FIELDS)}: {', '.join(FIELDS)}")
+        raise ValueError(
+            f"{_at(strategy, *words[len(FIELDS)])} is value {len(FIELDS) + 1} of its entry; the most are "
+            f"{len(FIELDS)}: {', '.join(FIELDS)}"
+        )
     values = list(DEFAULTS)
-    for index, (word, name) in enumerate(zip(words, FIELDS)):
-        kind, wanted = (float, "a number from 0 to 1") if name == "edit_ratio" else (int, "a whole number")
+    for index, ((character, word), name) in enumerate(zip(words, FIELDS)):
+        kind, wanted = (float, "number") if name == "edit_ratio" else (int, "whole number")
         try:
             values[index] = kind(word)
         except ValueError:
-            raise ValueError(f"{where} has {word.strip()!r} for {name}; it must be {wanted}") from None
-    if values[4] < 0:
-        raise ValueError(f"{where} has the length {values[4]}; it must be 0 or more")
-    if not 0 <= values[5] <= 1:
-        raise ValueError(f"{where} has the edit_ratio {values[5]:g}; it must be from 0 (keep) to 1 (generate)")
+            if not word:
+                raise ValueError(
+                    f"strategy is {strategy!r}: at character {character} a {wanted} for {name} is missing"
+                ) from None
+            raise ValueError(f"{_at(strategy, character, word)} is no {wanted} for {name}") from None
     return tuple(values)
+
+
+def _at(strategy, character, word):
+    return f"strategy is {strategy!r}: character {character}, {word!r},"
 
 
 def nearest(value, point, max_value):
@@ -68,34 +97,48 @@ def apply(latents, references, entries, loop=0, align=None):
     """
     latents = latents.clone()
     mask = latents.new_ones(latents.shape[1])
-    for entry in parse(entries) if isinstance(entries, str) else entries or ():
-        own_loop, number, *positions, length, edit_ratio = entry
-        if own_loop != loop:
+    for entry in parse_checked(entries) if isinstance(entries, str) else entries or ():
+        if entry[0] != loop:
             continue
+        number, edit_ratio = entry[1], entry[5]
         if not -len(references) <= number < len(references):
             raise ValueError(
-                f"strategy entry {_text(entry)} asks for reference {number}; there are {len(references)}, numbered from 0"
+                f"strategy entry {text_of(entry)} asks for reference {number}; there are {len(references)}, numbered from 0"
             )
         reference = references[number]
-        source, target = (
-            _position(entry, name, position, clip.shape[1], align)
-            for name, position, clip in zip(FIELDS[2:4], positions, (reference, latents))
-        )
-        length = min(length, latents.shape[1] - target, reference.shape[1] - source)
+        source, target, length = span(entry, reference.shape[1], latents.shape[1], align)
         latents[:, target : target + length] = reference[:, source : source + length].to(latents)
         mask[target : target + length] = edit_ratio
     return latents, mask
 
 
+def span(entry, reference_frames, frames, align=None):
+    """(first latent frame in the reference, first one in the clip, how many) that an entry copies.
+
+    Arguments are in latent frames; `align` and ValueError as `apply`.
+    """
+    if entry[4] < 0:
+        raise ValueError(f"strategy entry {text_of(entry)} has the length {entry[4]}; it must be 0 or more")
+    source = _position(entry, FIELDS[2], entry[2], reference_frames, align)
+    target = _position(entry, FIELDS[3], entry[3], frames, align)
+    return source, target, min(entry[4], frames - target, reference_frames - source)
+
+
 def _position(entry, name, position, frames, align):
     """A position in 0 … frames, counted from the end where it is negative, aligned where asked for."""
     found = position + frames if position < 0 else position
-    if not 0 <= found <= frames:
-        raise ValueError(
-            f"strategy entry {_text(entry)} has the {name} {position}, but that clip has {frames} latent frames; allowed "
-            f"are {-frames} to {frames - 1}, the nearest is {frames - 1 if position > 0 else -frames}"
-        )
-    return nearest(found, align, frames) if align else found
+    aligned = nearest(found, align, frames) if align else found
+    if found < 0 or aligned > frames:
+        raise ValueError(outside(entry, name, position, frames))
+    return aligned
+
+
+def outside(entry, name, position, frames):
+    """The words for an entry whose position `name` lies outside a clip of so many latent frames."""
+    return (
+        f"strategy entry {text_of(entry)} has the {name} {position}, but that clip has {frames} latent frames; allowed "
+        f"are {-frames} to {frames - 1}, the nearest is {frames - 1 if position > 0 else -frames}"
+    )
 
 
 def continue_loop(strategy, loop, reference, length=5, edit_ratio=0.0):
@@ -106,5 +149,6 @@ def continue_loop(strategy, loop, reference, length=5, edit_ratio=0.0):
     return ";".join(filter(None, (strategy, f"{loop},{reference},-{length},0,{length},{edit_ratio}")))
 
 
-def _text(entry):
+def text_of(entry):
+    """An entry as the strategy writes it, with all its values."""
     return ",".join(f"{value:g}" for value in entry)

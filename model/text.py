@@ -149,14 +149,14 @@ def add_scores(text, aesthetic=None, motion=None, camera=None, version="1.2"):
     return " ".join((text, *added))
 
 
-def prompt_for_loop(text, loop):
-    """The part of a prompt schedule that run `loop` of a long video uses; a plain prompt is used by every run.
+def schedule(text):
+    """The prompts of a schedule and the run from which each holds: [(0, prompt), (run, prompt), …].
 
-    "|0| sunrise |2| noon" means sunrise for runs 0 and 1, noon from run 2 on. Raises ValueError for a schedule whose
-    numbers do not rise, or that has a number without a prompt.
+    "|0| sunrise |2| noon" means sunrise for runs 0 and 1, noon from run 2 on; a text that does not begin with |0| is one
+    prompt for all. Raises ValueError for a schedule whose numbers do not rise, or that has a number without a prompt.
     """
     if not text.startswith("|0|"):
-        return text
+        return [(0, text)]
     parts = text.split("|")[1:]
     starts, prompts = parts[::2], [part.strip() for part in parts[1::2]]
     if len(prompts) < len(starts):
@@ -169,7 +169,13 @@ def prompt_for_loop(text, loop):
         raise ValueError(f"prompt is {text!r}; between | and | stands the number of a run: {error}") from None
     if any(later <= earlier for earlier, later in zip(starts, starts[1:])):
         raise ValueError(f"prompt is {text!r}; its runs are {starts}, and they must rise from 0")
-    return prompts[sum(start <= loop for start in starts) - 1]
+    return list(zip(starts, prompts))
 
 
-__all__ = ["CAMERA_MOTIONS", "add_scores", "clean_caption", "prompt_for_loop"]
+def prompt_for_loop(text, loop):
+    """The part of a prompt schedule that run `loop` of a long video uses; text and errors as `schedule`."""
+    prompts = schedule(text)
+    return prompts[sum(start <= loop for start, _ in prompts) - 1][1]
+
+
+__all__ = ["CAMERA_MOTIONS", "add_scores", "clean_caption", "prompt_for_loop", "schedule"]

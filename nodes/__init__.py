@@ -2,10 +2,17 @@
 
 from .codec import OpenSoraVAEDecode, OpenSoraVAEEncode
 from .empty_latent import OpenSoraEmptyLatent
+from .fit_image import OpenSoraFitImage
+from .frame_strength import OpenSoraFrameStrength
 from .keyframe import OpenSoraKeyframe
 from .loaders import OpenSoraLoadModel, OpenSoraLoadVAE
+from .long_video import OpenSoraConnect, OpenSoraExtend, OpenSoraLoop
+from .mask_strategy import OpenSoraMaskStrategy
+from .prompt_schedule import OpenSoraPromptSchedule
+from .region import OpenSoraMaskRegion
 from .sampler import OpenSoraModelSampling, OpenSoraSampler, OpenSoraScheduler
 from .text import OpenSoraLoadTextEncoder, OpenSoraNullPrompt, OpenSoraTextEncode
+from .timeline import OpenSoraTimeline
 from .v1_3_options import OpenSoraV13Options
 
 NODES = [
@@ -14,11 +21,20 @@ NODES = [
     OpenSoraLoadVAE,
     OpenSoraTextEncode,
     OpenSoraNullPrompt,
+    OpenSoraPromptSchedule,
     OpenSoraEmptyLatent,
     OpenSoraKeyframe,
+    OpenSoraTimeline,
+    OpenSoraMaskStrategy,
+    OpenSoraFrameStrength,
+    OpenSoraMaskRegion,
+    OpenSoraFitImage,
     OpenSoraSampler,
     OpenSoraScheduler,
     OpenSoraModelSampling,
+    OpenSoraExtend,
+    OpenSoraConnect,
+    OpenSoraLoop,
     OpenSoraVAEEncode,
     OpenSoraVAEDecode,
     OpenSoraV13Options,

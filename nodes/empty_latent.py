@@ -8,6 +8,8 @@ from .comfy.schema import io, schema
 AUTO, CUSTOM = "auto", "custom"
 FALLBACK_RESOLUTION, FALLBACK_ASPECT_RATIO = "240p", "16:9"
 MAX_SIDE, MAX_FRAMES = 4096, 4096
+BY_FRAMES = "by frames"
+DURATIONS = {"2s": 51, "4s": 102, "8s": 204, "16s": 408, "32s": 816}  # frames, the original's words for them
 
 
 def choose_size(resolution, aspect_ratio, width, height, made_for=None):
@@ -31,9 +33,22 @@ def check_frames(network, frames):
     nearest = network.nearest_frames(frames)
     if frames not in nearest:
         raise ValueError(
-            f"frames is {frames}, which this VAE cannot represent; the nearest valid counts are "
-            f"{' and '.join(map(str, nearest))} (valid are {network.valid_counts})"
+            f"frames is {frames}, which this VAE cannot represent; the nearest valid "
+            f"{'counts are' if len(nearest) > 1 else 'count is'} {' and '.join(map(str, nearest))} "
+            f"(valid are {network.valid_counts})"
         )
+
+
+def choose_frames(network, frames, duration):
+    """The frame count for the node's choices: `frames` itself, or the valid count nearest to that of a duration.
+
+    ValueError, naming the neighbours, where `frames` counts and the VAE cannot represent it.
+    """
+    if duration == BY_FRAMES:
+        check_frames(network, frames)
+        return frames
+    wanted = DURATIONS[duration]
+    return min(network.nearest_frames(wanted), key=lambda count: abs(count - wanted))
 
 
 class OpenSoraEmptyLatent(io.ComfyNode):
@@ -67,10 +82,10 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                     default=17,
                     min=1,
                     max=MAX_FRAMES,
-                    tooltip="Length in frames: 1 is an image. The VAE decides what else is possible: with Open-Sora 1.2 "
-                    "17, 21, 25, 29, 33, 34, 38, … where multiples of 17 fit the model best; with 1.3 17, 33, 49, … up "
-                    "to 113; with 1.0 and 1.1 any number, they were trained on 16. More frames give a longer video and "
-                    "take more time and memory.",
+                    tooltip="Length in frames, used when duration is by frames: 1 is an image. The VAE decides what else "
+                    "is possible: with Open-Sora 1.2 17, 21, 25, 29, 33, 34, 38, … where multiples of 17 fit the model "
+                    "best; with 1.3 17, 33, 49, … up to 113; with 1.0 and 1.1 any number, they were trained on 16. More "
+                    "frames give a longer video and take more time and memory.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -107,6 +122,16 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                     tooltip="How many clips are made at once, each from its own noise. More take proportionally more "
                     "time and memory.",
                 ),
+                io.Combo.Input(
+                    "duration",
+                    options=[BY_FRAMES, *DURATIONS],
+                    default=BY_FRAMES,
+                    optional=True,
+                    tooltip="by frames takes the number above. Otherwise one of Open-Sora's durations, in place of frames: "
+                    "2s, 4s, 8s, 16s and 32s are 51, 102, 204, 408 and 816 frames (seconds at about 24 fps). Open-Sora "
+                    "1.3 cannot represent these counts, so it gets the nearest it can: 49, 97, 209, 401 and 817. Longer "
+                    "takes more time and memory.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The empty clip."),
@@ -118,9 +143,9 @@ class OpenSoraEmptyLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae, resolution, aspect_ratio, frames, fps, width, height, batch_size):
+    def execute(cls, vae, resolution, aspect_ratio, frames, fps, width, height, batch_size, duration=BY_FRAMES):
         network = video_vae.network_of(vae)
-        check_frames(network, frames)
+        frames = choose_frames(network, frames, duration)
         height, width = choose_size(resolution, aspect_ratio, width, height, network.opensora.get("made_for"))
         shape = (
             batch_size,
@@ -130,4 +155,6 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             network.latent_side(width),
         )
         latent = {"samples": empty(shape), "fps": fps, "frames": frames, "width": width, "height": height}
-        return io.NodeOutput(latent, width, height, frames, fps)
+        size = {"width": width, "height": height, "frames": frames, "fps": fps}
+        size |= {"seconds": frames / fps, "latents": shape[2]}
+        return io.NodeOutput(latent, width, height, frames, fps, ui={"opensora_size": [size]})

@@ -1,9 +1,10 @@
 """Nodes that sample: the all-in-one sampler, and the two that let stock samplers do the same."""
 
 from .comfy import sampling
-from .comfy.conditioning import null_conditioning
+from .comfy.conditioning import for_segment, null_conditioning
 from .comfy.latent import with_sizes
 from .comfy.schema import io, schema
+from .pinning import KEYFRAMES
 
 
 def _steps():
@@ -83,10 +84,12 @@ class OpenSoraSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, latent, seed, steps, cfg, sampler_name, denoise, negative=None):
-        if negative is None:
-            negative = null_conditioning(model, positive)
+        positive = for_segment(positive, 0)  # of a schedule the first prompt; all of them would be mixed
+        negative = null_conditioning(model, positive) if negative is None else for_segment(negative, 0)
         samples, sizes = sampling.sample(model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise)
-        return io.NodeOutput(with_sizes(latent, sizes, samples=samples))
+        latent = with_sizes(latent, sizes, samples=samples)
+        latent.pop(KEYFRAMES, None)  # pinned images are part of the clip now: others may be pinned over them
+        return io.NodeOutput(latent)
 
 
 class OpenSoraScheduler(io.ComfyNode):

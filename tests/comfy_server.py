@@ -1,5 +1,6 @@
 """A real ComfyUI with the pack for the tests: started in a base folder of its own, driven over HTTP and websocket."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from runner.environment import Environment
 
 
 class ComfyServer:
-    """A running server; a context manager. Everything about one prompt is in the `Result` of `post_prompt`."""
+    """A running server; a context manager. Everything about one prompt is in the `Result` of `post_prompt`.
+
+    OPENSORA_FRONT_END names the folder of a front end (the package's `static`) to serve instead of ComfyUI's own.
+    """
 
     def __init__(self, comfyui_path: Path, folder: Path):
         # The Python that runs the tests is the one that runs ComfyUI.
@@ -17,7 +21,11 @@ class ComfyServer:
         self.base = comfyui.make_base(folder / "base")
         self.log = folder / "comfyui.log"
         # In our own process group: whatever ends the test run as a whole ends the server too.
-        self._server = comfyui.Server(environment, self.base, cpu=True, log=self.log, own_group=False)
+        front_end = os.environ.get("OPENSORA_FRONT_END")
+        arguments = ("--front-end-root", Path(front_end).resolve()) if front_end else ()
+        self._server = comfyui.Server(
+            environment, self.base, cpu=True, log=self.log, own_group=False, arguments=arguments
+        )
         self._object_info = None
         self.client: Client | None = None
 

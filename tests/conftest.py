@@ -72,6 +72,14 @@ def comfy():
 
 
 @pytest.fixture(scope="session")
+def tiny(comfy):
+    """The bundled tiny model, loaded once a session: a `tiny.Tiny`."""
+    from tiny import Tiny
+
+    return Tiny()
+
+
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A real ComfyUI with the pack, started once a session: a `comfy_server.ComfyServer`."""
     if COMFYUI is None:

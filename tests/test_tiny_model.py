@@ -13,32 +13,16 @@ from opensora_comfy.training.train_vae import held_out_psnr
 
 
 @pytest.fixture(scope="module")
-def generate(comfy):
+def generate(tiny):
     """A function (trial, pin_ends=False, **sampler) -> video [T, H, W, 3]: the graph of the templates at default values."""
-    from opensora_comfy.nodes import codec, empty_latent, keyframe, loaders, sampler, text
-
-    def defaults(node):
-        return {i.id: i.default for i in node.define_schema().inputs if getattr(i, "default", None) is not None}
-
-    def run(node, **values):
-        wanted = defaults(node) | values
-        return node.execute(**wanted).args
-
-    model = run(loaders.OpenSoraLoadModel)[0]
-    clip = run(text.OpenSoraLoadTextEncoder)[0]
-    vae = run(loaders.OpenSoraLoadVAE)[0]
 
     def generate(trial, pin_ends=False, **settings):
-        positive = run(text.OpenSoraTextEncode, clip=clip, prompt=trial.text, model=model)[0]
-        latent = run(empty_latent.OpenSoraEmptyLatent, vae=vae)[0]
+        latent = tiny.empty()
         if pin_ends:
             truth = render(trial.scene)
             for frame in (0, -1):
-                image = truth[frame][None]
-                latent = run(keyframe.OpenSoraKeyframe, latent=latent, vae=vae, image=image, frame=frame)[0]
-        settings = {"model": model, "positive": positive, "latent": latent, "seed": trial.seed, **settings}
-        samples = run(sampler.OpenSoraSampler, **settings)[0]
-        return run(codec.OpenSoraVAEDecode, vae=vae, samples=samples)[0]
+                latent = tiny.pin(latent, truth[frame][None], frame)
+        return tiny.decode(tiny.sample(trial.text, latent, seed=trial.seed, **settings))
 
     return generate
 

@@ -21,12 +21,15 @@ from .evaluate import Pipeline, evaluate, evaluate_in_betweens
 from .export import BUNDLED, export, latent_rgb_factors
 from .judge import contact_sheet
 from .loop import rank
+from .polish import polish
 from .shapes import RESOLUTIONS
 from .train_transformer import FLOW, train_transformer
 from .train_vae import TINY as TINY_VAE
 from .train_vae import held_out_psnr, train_vae
 
-STAGES = ("text_encoder", "vae", "latents", "teacher", "transformer", "evaluate")
+STAGES = ("text_encoder", "vae", "latents", "teacher", "transformer", "polish", "evaluate")
+# What goes into the pack, and the stage's file that it is.
+INSTALLED = {"text_encoder": "text_encoder", "vae": "polish", "transformer": "transformer"}
 
 
 def make_text_encoder(folder, tokenizer):
@@ -41,18 +44,22 @@ def make_vae(folder, steps):
     rng = numpy.random.default_rng(1)
     samples = latents_module.encode_bucket(vae, rng, 96, *RESOLUTIONS[0], 17).latents
     factors, bias = latent_rgb_factors(vae, samples)
+    export_vae(vae, folder, "vae", latent_rgb_factors=factors, latent_rgb_factors_bias=bias)
+
+
+def export_vae(vae, folder, name, **about):
+    """Write a VAE with what its metadata say."""
     config = {
         "spatial_norm_groups": TINY_VAE.spatial.norm_groups,
         "temporal_norm_groups": TINY_VAE.temporal.norm_groups,
     }
-    about = {"latent_rgb_factors": factors, "latent_rgb_factors_bias": bias}
-    title = "Tiny video VAE of the moving shapes"
-    export(vae, folder / "vae.safetensors", kind="vae", family=vae.family, title=title, config=config, **about)
+    title, path = "Tiny video VAE of the moving shapes", folder / f"{name}.safetensors"
+    export(vae, path, kind="vae", family=vae.family, title=title, config=config, **about)
 
 
-def open_vae(folder):
-    """The exported VAE, in fp32."""
-    state_dict, metadata = read_file(folder / "vae.safetensors")
+def open_vae(folder, name="vae"):
+    """An exported VAE, in fp32, and what its metadata say."""
+    state_dict, metadata = read_file(folder / f"{name}.safetensors")
     return load_vae({k: v.float() for k, v in state_dict.items()}, metadata["opensora"]["config"]), metadata["opensora"]
 
 
@@ -85,6 +92,16 @@ def make_transformer(folder, tokenizer, steps):
     export_transformer(student, folder, "transformer")
 
 
+def make_polish(folder, tokenizer, steps):
+    """Train the VAE's decoders on what the teacher samples, into folder/polish.safetensors."""
+    vae, about = open_vae(folder)
+    buckets = latents_module.load(folder / "latents")
+    encoder = open_text_encoder(folder, tokenizer)
+    vae = polish(folder / "polish", vae, open_transformer(folder, "teacher"), buckets, *encoder, **steps)
+    colors = {key: about[key] for key in ("latent_rgb_factors", "latent_rgb_factors_bias")}
+    export_vae(vae, folder, "polish", **colors)
+
+
 def export_transformer(transformer, folder, name):
     """Write a transformer with what its metadata say, once in a run of several processes."""
     if rank() != 0:
@@ -97,7 +114,7 @@ def export_transformer(transformer, folder, name):
 
 def report(folder, tokenizer, count):
     """Score the exported files on held-out captions; write scores.json and a contact sheet of the first 24 samples."""
-    vae, _ = open_vae(folder)
+    vae, _ = open_vae(folder, "polish")
     pipeline = Pipeline(open_transformer(folder, "transformer"), vae, *open_text_encoder(folder, tokenizer), FLOW)
     scores, videos, trials = evaluate(pipeline, count)
     scores |= evaluate_in_betweens(pipeline)
@@ -118,6 +135,7 @@ def main():
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="encode part I of N of the clips")
     parser.add_argument("--teacher-steps", type=int, help="steps of the transformer's training")
     parser.add_argument("--transformer-steps", type=int, help="steps of its calibration to the default guidance")
+    parser.add_argument("--polish-steps", type=int, help="steps of the VAE's decoders on sampled latents")
     parser.add_argument(
         "--from-bundled", action="store_true", help="go on from the pack's own files: train on, not anew"
     )
@@ -144,6 +162,7 @@ def main():
         ),
         "teacher": lambda: make_teacher(folder, options.tokenizer, steps["teacher_steps"], options.from_bundled),
         "transformer": lambda: make_transformer(folder, options.tokenizer, steps["transformer_steps"]),
+        "polish": lambda: make_polish(folder, options.tokenizer, steps["polish_steps"]),
         "evaluate": lambda: report(folder, options.tokenizer, options.trials),
     }
     for stage in options.stages:
@@ -153,9 +172,9 @@ def main():
         work[stage]()
         print(f"{stage}: {time.monotonic() - started:.0f} s", flush=True)
     if options.install:
-        for name in ("text_encoder", "vae", "transformer"):
+        for name, stage in INSTALLED.items():
             temporary = BUNDLED / f"{name}.tmp"
-            shutil.copyfile(folder / f"{name}.safetensors", temporary)
+            shutil.copyfile(folder / f"{stage}.safetensors", temporary)
             temporary.replace(BUNDLED / f"{name}.safetensors")
 
 

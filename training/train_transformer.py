@@ -43,6 +43,13 @@ def initialise(transformer):
     return transformer
 
 
+def with_stills(bucket, rows, frame_mask, rng):
+    """Latents [B, 4, T, h, w] of these clips; kept frames (False in frame_mask [B, T]) are partly lone images' encodings."""
+    lone = (~frame_mask).sum(1, keepdim=True) <= 2
+    use_still = ~frame_mask & lone & bucket.has_still[rows] & torch.from_numpy(rng.random(frame_mask.shape) < STILLS)
+    return torch.where(use_still[:, None, :, None, None], bucket.stills[rows], bucket.latents[rows])
+
+
 class Sampler:
     """Draws training batches: a bucket, clips of it, captions, masks, timesteps and noise."""
 
@@ -63,8 +70,7 @@ class Sampler:
         # About equal cost a step: images are cheap, long clips dear.
         batch = 2 * batch if bucket.num_frames == 1 else max(batch * 17 // bucket.num_frames, 1)
         rows = torch.from_numpy(rng.integers(len(bucket.scenes), size=batch))
-        clean = bucket.latents[rows]
-        B, _, T = clean.shape[:3]
+        B, T = len(rows), bucket.latents.shape[2]
 
         texts = []
         for row in rows.tolist():
@@ -76,9 +82,7 @@ class Sampler:
         features = torch.where(dropped[:, None, None], self.null_caption[: features.shape[1]], features)
 
         frame_mask = torch.stack([draw_frame_mask(T, rng) for _ in range(B)])
-        lone = (~frame_mask).sum(1, keepdim=True) <= 2
-        use_still = ~frame_mask & lone & bucket.has_still[rows] & torch.from_numpy(rng.random((B, T)) < STILLS)
-        clean = torch.where(use_still[:, None, :, None, None], bucket.stills[rows], clean)
+        clean = with_stills(bucket, rows, frame_mask, rng)
 
         # Stratified over the batch: every step sees the whole range.
         uniform = (torch.randperm(B) + torch.rand(B)) / B * flow.NUM_TIMESTEPS

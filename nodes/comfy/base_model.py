@@ -11,7 +11,7 @@ import torch
 
 from ...model.flow import NUM_TIMESTEPS
 from . import latent as latent_keys
-from .kept_frames import ConditionFrames, FlowFrames, StepFrames
+from .kept_frames import ConditionFrames, FlowFrames, StepFrames, strongest
 from .transformer import hosted
 
 FLOW_KEYS = ("base_resolution", "base_num_frames", "scale")
@@ -108,6 +108,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
     model_type_of_family = comfy.model_base.ModelType.FLOW
     kept_frames = FlowFrames()
     clip_sizes = None  # latent.Sizes, set through an object patch by OpenSoraModelSampling
+    regions = None  # kept_frames.Regions of the run that is going on
 
     def __init__(self, model_config, family, metadata=None, device=None):
         super().__init__(model_config, self.model_type_of_family, device=device, unet_model=hosted(family))
@@ -171,15 +172,26 @@ class OpenSoraModel(comfy.model_base.BaseModel):
     ):  # fmt: skip
         """As ComfyUI's; the noise mask becomes the frame mask here, before it would be rounded to the model's dtype."""
         if denoise_mask is not None:
-            strongest = denoise_mask.float().amax(dim=(1, 3, 4))
             sigmas = transformer_options.get("sample_sigmas")
-            told = self.kept_frames.told(strongest, t, sigmas, self.model_sampling)
-            kwargs["frame_mask"] = told.to(device=x.device, dtype=torch.int32)
+            told = self.kept_frames.told(strongest(denoise_mask.float()), t, sigmas, self.model_sampling)
+            kwargs["frame_mask"] = told[:, 0, :, 0, 0].to(device=x.device, dtype=torch.int32)
         return super().apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
     def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
-        """Kept frames enter the network clean, not noised: that is what the frame mask was trained on."""
-        return latent_image
+        """What takes the place of all that is kept, on its way into the network.
+
+        Kept frames enter clean, not noised: that is what the frame mask was trained on. But around a region that is
+        being generated, the rest of its frame has the frame's noise: the network is told one timestep for both.
+        """
+        clean = self.clean_input(sigma, latent_image)
+        if self.regions is None:
+            return clean
+        noised = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
+        return torch.where(self.regions.awake(sigma).to(clean.device), noised, clean)
+
+    def clean_input(self, sigma, latents):
+        """Clean latents [B, C, T, h, w] in the scale of ComfyUI's samplers at `sigma` [B]."""
+        return latents
 
 
 class EpsilonModel(OpenSoraModel):
@@ -189,9 +201,9 @@ class EpsilonModel(OpenSoraModel):
     model_type_of_family = comfy.model_base.ModelType.EPS
     kept_frames = StepFrames()
 
-    def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
-        """Clean latents in the scale of ComfyUI's samplers, which the network's input is divided by."""
-        return latent_image * (sigma**2 + 1).sqrt().view(-1, *[1] * (latent_image.ndim - 1))
+    def clean_input(self, sigma, latents):
+        """The network's input is divided by what they are multiplied with here."""
+        return latents * (sigma**2 + 1).sqrt().view(-1, *[1] * (latents.ndim - 1))
 
 
 class ImageModel(EpsilonModel):

@@ -1,4 +1,4 @@
-"""Frames that a LATENT's noise mask keeps: when each of them wakes, and how they leave a run untouched."""
+"""What a LATENT's noise mask keeps: when each frame wakes, what surrounds a region, how both leave a run untouched."""
 
 import torch
 
@@ -42,10 +42,30 @@ class ConditionFrames(FlowFrames):
     """Open-Sora 1.3: a frame of mask value 0 is a condition of its own and noised like the rest; others as in 1.2."""
 
     def awake(self, mask, sigma, sigmas, sampling):
-        return (mask == 0) | super().awake(mask, sigma, sigmas, sampling)
+        return (strongest(mask) == 0) | super().awake(mask, sigma, sigmas, sampling)
 
     def asleep_throughout(self, mask, sigmas, sampling):
         return (mask == 0) | super().asleep_throughout(mask, sigmas, sampling)
+
+
+def strongest(mask):
+    """The largest value of every frame: [B, 1, T, 1, 1] of a mask [B, C, T, h, w]."""
+    return mask.amax(dim=(1, 3, 4), keepdim=True)
+
+
+class Regions:
+    """The frames of a run of which the mask generates a part and keeps a part."""
+
+    def __init__(self, base, mask, sigmas):
+        """`base`: the model; `mask` [B, C, T, h, w] in 0…1; `sigmas` of the run."""
+        self.base, self.sigmas = base, sigmas
+        self.strongest = strongest(mask)
+        self.partly = self.strongest > mask.amin(dim=(1, 3, 4), keepdim=True)
+
+    def awake(self, sigma):
+        """True, [B, 1, T, 1, 1], for those of them that are being generated at `sigma` [B]."""
+        base = self.base
+        return self.partly & base.kept_frames.awake(self.strongest, sigma, self.sigmas, base.model_sampling)
 
 
 def _beside(values, mask):
@@ -81,15 +101,20 @@ def wake_frames(sigma, denoise_mask, extra_options):
 def keep_frames(
     executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False
 ):
-    """Sampler wrapper: frames that never woke leave a run bit for bit as they entered it.
+    """Sampler wrapper: tells the model of the run's regions; what never woke leaves a run bit for bit as it entered it.
 
-    Samplers carry them along on their own line from noise to data, which ends a rounding error away.
+    Samplers carry it along on its own line from noise to data, which ends a rounding error away.
     """
-    samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+    base = guider.inner_model
+    outer = base.regions  # of a run in whose callback this one is made
+    base.regions = None if denoise_mask is None else Regions(base, denoise_mask, sigmas)
+    try:
+        samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+    finally:
+        base.regions = outer
     if denoise_mask is None or len(sigmas) < 2:
         return samples
     asleep = denoise_mask == 0
     if extra_args["model_options"].get("denoise_mask_function") is wake_frames:
-        base = guider.inner_model
         asleep = base.kept_frames.asleep_throughout(denoise_mask, sigmas, base.model_sampling)
     return torch.where(asleep.to(samples.device), latent_image.to(samples), samples)

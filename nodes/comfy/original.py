@@ -23,7 +23,7 @@ def sampler_for(base, total_steps):
 
 def draws(seed, x):
     """(number, shape) -> standard normal tensor like x, the same on every device; not the run's initial noise."""
-    generator = torch.Generator().manual_seed((seed or 0) + 1)
+    generator = torch.Generator().manual_seed(((seed or 0) + 1) % 2**64)
     return lambda number, shape: torch.randn(shape, generator=generator).to(x)
 
 

@@ -130,9 +130,11 @@ def refuse_misfit(base, latent):
         )
 
 
-def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORIGINAL, denoise=1.0):
+def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORIGINAL, denoise=1.0, progress=None):
     """Denoise a LATENT: samples [B, C, T, h, w], the same a stock graph of OpenSoraModelSampling,
-    OpenSoraScheduler, CFGGuider and SamplerCustomAdvanced gives.
+    OpenSoraScheduler, CFGGuider and SamplerCustomAdvanced gives; and its `latent.Sizes`.
+
+    `progress` is (steps before, steps in all) where this run is one of several that share a progress bar.
     """
     base = base_model_of(model)
     sizes = sizes_for(model, latent)
@@ -155,8 +157,15 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
         sampler,
         sigmas,
         denoise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, max(1, len(sigmas) - 1)),
+        callback=_callback(model, max(1, len(sigmas) - 1), progress),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
     return samples.to(management.intermediate_device()), sizes
+
+
+def _callback(model, steps, progress):
+    """ComfyUI's callback for progress and previews."""
+    before, total = progress or (0, steps)
+    show = latent_preview.prepare_callback(model, total)
+    return lambda step, x0, x, _: show(before + step, x0, x, total)

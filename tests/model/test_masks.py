@@ -60,9 +60,9 @@ def test_prompt_schedule(row):
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
-        ("0;x", "entry 'x' .character 3. has 'x' for loop; it must be a whole number"),
-        ("0,0,0,0,1,2", "edit_ratio 2; it must be from 0"),
-        ("0,0,0,0,-1", "length -1"),
+        ("0,0,0,0,1,2", "^strategy is '0,0,0,0,1,2': character 11, '2', is the edit_ratio; it must be from 0"),
+        ("0,0,0,0,1,nan", "character 11, 'nan', is the edit_ratio"),
+        ("0;0,0,0,0,-1", "character 11, '-1', is the length; it must be 0 or more"),
         ("0,1", "asks for reference 1; there are 1"),
         ("0,0,0,16", "target_start 16, but that clip has 15 latent frames.*nearest is 14"),
         ("0,0,-4", "reference_start -4, but that clip has 3 latent frames.*nearest is -3"),
@@ -71,6 +71,37 @@ def test_prompt_schedule(row):
 def test_what_cannot_be_is_refused(strategy, words):
     with pytest.raises(ValueError, match=words):
         masks.apply(numbered(1000, 15), [numbered(100, 3)], strategy)
+
+
+def test_entries_that_were_parsed_before_are_refused_too():
+    with pytest.raises(ValueError, match="has the length -1"):
+        masks.apply(numbered(1000, 15), [numbered(100, 3)], masks.parse("0,0,0,0,-1"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ("x", "^strategy is 'x': character 1, 'x', is no whole number for loop$"),
+        ("0,0,x", "character 5, 'x', is no whole number for reference_start$"),
+        ("0;x", "character 3, 'x', is no whole number for loop$"),
+        ("0; 0,  1.5", "character 8, '1.5', is no whole number for reference$"),
+        ("0,0,0,0,1,firm", "character 11, 'firm', is no number for edit_ratio$"),
+        ("0,0,0,0,1,0,9", "character 13, '9', is value 7 of its entry; the most are 6: loop, reference, "),
+        ("0;", "^strategy is '0;': at character 3 a whole number for loop is missing$"),
+        ("0,,1", "at character 3 a whole number for reference is missing$"),
+        (";0", "at character 1 a whole number for loop is missing$"),
+        ("0,0,0,0,1, ;0", "at character 12 a number for edit_ratio is missing$"),
+    ],
+)
+def test_malformed_text_is_pointed_at(strategy, words):
+    with pytest.raises(ValueError, match=words):
+        masks.parse(strategy)
+
+
+def test_a_position_that_aligns_into_the_clip_counts():
+    """As in the original: latent frame 7 of 7 is none, but with chunks of 5 it means the second chunk."""
+    _, mask = masks.apply(numbered(0, 7), [numbered(100, 1)], "0,0,0,7", align=5)
+    assert mask.tolist() == [1, 1, 1, 1, 1, 0, 1]
 
 
 @pytest.mark.parametrize("prompt", ["|0| a |1", "|0| a |x| b", "|0| a |2| b |1| c"])

@@ -11,6 +11,8 @@ from small import (
     NORM_GROUPS,
     pack,
     random_weights,
+    small_causal_vae,
+    small_image_vae,
     small_transformer,
     small_vae,
     write,
@@ -54,6 +56,19 @@ def model(comfy, checkpoints):
 def vae(comfy, checkpoints):
     """VAE of the random small video VAE."""
     return pack("nodes.comfy.vae").load_vae(checkpoints["vae"])
+
+
+@pytest.fixture(scope="session")
+def vaes(comfy, vae, tmp_path_factory):
+    """{family: VAE} of random small files of every generation; "vae_v1_2" is `vae`."""
+    folder = tmp_path_factory.mktemp("vaes")
+    others = {"vae_2d": small_image_vae, "vae_v1_3": small_causal_vae}
+    config = {"spatial_norm_groups": NORM_GROUPS}
+    load = pack("nodes.comfy.vae").load_vae
+    return {"vae_v1_2": vae} | {
+        family: load(write(folder / f"{family}.safetensors", random_weights(build(), 5), config=config))
+        for family, build in others.items()
+    }
 
 
 @pytest.fixture(scope="session")

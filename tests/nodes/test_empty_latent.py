@@ -96,3 +96,54 @@ def test_other_counts_name_their_neighbours(vae, frames, below, above):
 def test_other_vaes_are_refused(comfy):
     with pytest.raises(ValueError, match="not an Open-Sora video VAE"):
         make(comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}))
+
+
+# Durations
+
+DURATIONS = {"2s": 51, "4s": 102, "8s": 204, "16s": 408, "32s": 816}
+
+
+@pytest.mark.parametrize("duration", DURATIONS)
+@pytest.mark.parametrize("family", ["vae_v1_2", "vae_2d"])
+def test_durations_of_the_original(vaes, family, duration):
+    """In place of `frames`, which may say what it likes then."""
+    network = vaes[family].first_stage_model
+    latent, *_, frames, _ = make(vaes[family], resolution="144p", frames=2, duration=duration)
+    assert frames == latent["frames"] == DURATIONS[duration]
+    assert (
+        latent["samples"].shape[2] == network.latent_frames(frames)
+        and network.video_frames(latent["samples"].shape[2]) == frames
+    )
+
+
+def test_1_3_takes_the_nearest_count_that_it_can_represent(vaes):
+    found = {duration: make(vaes["vae_v1_3"], duration=duration)[3] for duration in DURATIONS}
+    assert found == {"2s": 49, "4s": 97, "8s": 209, "16s": 401, "32s": 817}
+    schema = pack("nodes.empty_latent").OpenSoraEmptyLatent.define_schema()
+    words = next(item.tooltip for item in schema.inputs if item.id == "duration")
+    assert all(f"{count}" in words for count in [*DURATIONS.values(), *found.values()])
+
+
+def test_without_a_duration_frames_count(vae):
+    """As in workflows that were saved before there was one."""
+    assert make(vae, frames=34)[3] == make(vae, frames=34, duration="by frames")[3] == 34
+    with pytest.raises(ValueError, match="frames is 18"):
+        make(vae, frames=18, duration="by frames")
+
+
+@pytest.mark.parametrize("frames", [0, -3])
+def test_no_frames_are_refused(vaes, frames):
+    for family, nearest in (("vae_v1_2", 1), ("vae_2d", 1), ("vae_v1_3", 1)):
+        with pytest.raises(ValueError, match=f"frames is {frames}, .*nearest valid count is {nearest} "):
+            make(vaes[family], frames=frames)
+
+
+def test_the_node_shows_the_size(vae):
+    node = pack("nodes.empty_latent").OpenSoraEmptyLatent
+    settings = {"resolution": "240p", "aspect_ratio": "16:9", "width": 64, "height": 64, "batch_size": 1}
+    output = node.execute(vae=vae, frames=17, fps=12.0, duration="2s", **settings)
+    assert output.ui == {
+        "opensora_size": [
+            {"width": 426, "height": 240, "frames": 51, "fps": 12.0, "seconds": 51 / 12, "latents": 15},
+        ]
+    }

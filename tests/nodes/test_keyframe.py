@@ -2,54 +2,20 @@
 
 import pytest
 import torch
+from pins import empty, encoded, keyframe, picture, pinned
 from small import pack, run
-
-
-def keyframe(vae, latent, image, frame=0, strength=1.0):
-    return run(
-        pack("nodes.keyframe").OpenSoraKeyframe, latent=latent, vae=vae, image=image, frame=frame, strength=strength
-    )[0]
-
-
-def empty(vae, frames=34, width=48, height=64, batch=1):
-    node = pack("nodes.empty_latent").OpenSoraEmptyLatent
-    return run(
-        node,
-        vae=vae,
-        resolution="custom",
-        aspect_ratio="auto",
-        frames=frames,
-        fps=24.0,
-        width=width,
-        height=height,
-        batch_size=batch,
-    )[0]
-
-
-def picture(frames=1, height=64, width=48, seed=0):
-    return torch.rand(frames, height, width, 3, generator=torch.Generator().manual_seed(seed))
-
-
-def encoded(vae, video):
-    """The network itself, without ComfyUI's VAE class: IMAGE to latents."""
-    return vae.first_stage_model.encode((video * 2 - 1).permute(3, 0, 1, 2)[None])
-
-
-def pinned(latent):
-    """Indices of the latents that the mask holds at all."""
-    return [i for i in range(latent["samples"].shape[2]) if latent["noise_mask"][:, :, i].min() < 1]
 
 
 def test_latent_of_every_frame():
     """Frame f lives in latent 5 (f // 17) + (f mod 17 + 3) // 4 wherever its chunk is whole."""
-    plan, groups = pack("nodes.keyframe").plan, pack("model.vae").groups
+    plan, groups = pack("nodes.pinning").plan, pack("model.vae").groups
     for frame in range(51):
         assert plan(groups(51), frame, 1) == [5 * (frame // 17) + (frame % 17 + 3) // 4]
 
 
 def test_a_short_last_chunk_has_no_lone_first_frame():
     """Of 21 frames, the last 4 are one latent: the VAE pads only what is no multiple of 4."""
-    plan, groups = pack("nodes.keyframe").plan, pack("model.vae").groups
+    plan, groups = pack("nodes.pinning").plan, pack("model.vae").groups
     assert [plan(groups(21), frame, 1) for frame in range(15, 21)] == [[4], [4], [5], [5], [5], [5]]
     assert [plan(groups(20), frame, 1) for frame in (16, 17, 19)] == [[4], [5], [5]]
 
@@ -133,7 +99,7 @@ def test_unknown_keys_pass_through(vae):
 
 
 def test_resize_covers_and_crops_the_middle():
-    resize = pack("nodes.keyframe").resize_to_fill
+    resize = pack("nodes.fit").resize_to_fill
     # Three vertical stripes, 60 wide: a square target keeps the middle one.
     image = torch.zeros(1, 20, 60, 3)
     image[:, :, 20:40] = 1
@@ -149,10 +115,93 @@ def test_resize_covers_and_crops_the_middle():
 
 def test_an_image_of_another_size_is_fitted(vae):
     fitted = keyframe(vae, empty(vae), picture(height=100, width=300))
-    by_hand = keyframe(vae, empty(vae), pack("nodes.keyframe").resize_to_fill(picture(height=100, width=300), 64, 48))
+    by_hand = keyframe(vae, empty(vae), pack("nodes.fit").resize_to_fill(picture(height=100, width=300), 64, 48))
     assert torch.equal(fitted["samples"], by_hand["samples"])
 
 
 def test_wrong_channels_are_refused(vae):
     with pytest.raises(ValueError, match="latent has shape.*4 channels"):
         keyframe(vae, {"samples": torch.zeros(1, 16, 5, 8, 8)}, picture())
+
+
+def test_records_of_a_chain(vae):
+    latent = keyframe(vae, empty(vae), picture(frames=17, seed=1))
+    latent = keyframe(vae, latent, picture(seed=2), -4, strength=0.25)
+    assert latent["keyframes"] == [
+        {
+            "name": "image",
+            "frame": 0,
+            "count": 17,
+            "strength": 1.0,
+            "laid": [0, 1, 2, 3, 4],
+            "latents": [0, 1, 2, 3, 4],
+        },
+        {"name": "image", "frame": 30, "count": 1, "strength": 0.25, "laid": [9], "latents": [9]},
+    ]
+
+
+def test_the_later_keyframe_wins_where_two_overlap(vae):
+    first = keyframe(vae, empty(vae), picture(frames=17, seed=1))
+    both = keyframe(vae, first, picture(seed=2), 3, strength=0.5)
+    alone = keyframe(vae, empty(vae), picture(seed=2), 3)
+    assert torch.equal(both["samples"][:, :, 1], alone["samples"][:, :, 1])
+    assert torch.equal(both["samples"][:, :, 2:], first["samples"][:, :, 2:])
+    assert both["noise_mask"][0, 0, :5, 0, 0].tolist() == [0, 0.5, 0, 0, 0]
+    assert [record["latents"] for record in both["keyframes"]] == [[0, 2, 3, 4], [1]]
+    assert first["keyframes"][0]["latents"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ((1, 12), (1, 10), "image at frame 10 holds frames 9–12 and would hide the earlier image at frame 12, which holds "
+         "frames 9–12, entirely: .* the later one wins. The nearest free place for image is frame 8$"),
+        ((1, 0), (1, 0), "holds frame 0 and .*nearest free .* frame 1$"),
+        ((1, -1), (1, 33), "nearest free .* frame 29$"),
+        ((4, 1), (17, 0), "image at frame 0 holds frames 0–16 and .* holds frames 1–4, entirely.*frame 2$"),
+        ((34, 0), (34, 0), "No other place in this clip is free"),
+    ],
+)  # fmt: skip
+def test_a_hidden_keyframe_is_refused(vae, first, second, words):
+    latent = keyframe(vae, empty(vae), picture(first[0]), first[1])
+    with pytest.raises(ValueError, match=words):
+        keyframe(vae, latent, picture(second[0]), second[1])
+
+
+def test_the_nearest_free_place_is_free(vae):
+    """Whatever the refusal names can be done."""
+    for frame in (0, 3, 16, 17, 33):
+        latent = keyframe(vae, empty(vae), picture(), frame)
+        with pytest.raises(ValueError) as error:
+            keyframe(vae, latent, picture(), frame)
+        place = int(str(error.value).rsplit(" ", 1)[1])
+        assert len(pinned(keyframe(vae, latent, picture(), place))) == 2
+
+
+def test_another_ones_keyframes_are_no_concern(vae):
+    """Only the pack's own records count, and only for latents that are still there."""
+    for foreign in (7, "text", [3], [{"name": "x"}], None):
+        latent = keyframe(vae, {**empty(vae), "keyframes": foreign}, picture())
+        assert [record["frame"] for record in latent["keyframes"]] == [0]
+    long = keyframe(vae, empty(vae), picture(), -1)
+    cut = {**long, "samples": long["samples"][:, :, :5], "noise_mask": long["noise_mask"][:, :, :5], "frames": 17}
+    assert [record["frame"] for record in keyframe(vae, cut, picture())["keyframes"]] == [0]
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"), [(4, "image has 4 channels.*Split Image with Alpha"), (1, "1 channels")]
+)
+def test_alpha_is_refused(vae, channels, words):
+    with pytest.raises(ValueError, match=words):
+        keyframe(vae, empty(vae), torch.rand(1, 64, 48, channels))
+
+
+def test_what_was_sampled_can_be_pinned_over(vae, model, positive):
+    """A sampled clip holds its keyframes as content: another image may take their place in a second pass."""
+    latent = keyframe(vae, empty(vae, frames=17), picture(seed=1))
+    settings = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "original", "denoise": 1.0}
+    sampler = pack("nodes.sampler").OpenSoraSampler
+    sampled = run(sampler, model=model, positive=positive, latent=latent, **settings)[0]
+    assert "keyframes" not in sampled and pinned(sampled) == [0]
+    again = keyframe(vae, sampled, picture(seed=2))
+    assert [record["frame"] for record in again["keyframes"]] == [0]

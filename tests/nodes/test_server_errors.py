@@ -124,7 +124,7 @@ def model_file(server, checkpoints):
 
 def test_all_nodes_are_registered(server):
     promised = json.loads(Path(__file__).with_name("schema.json").read_text(encoding="utf-8"))
-    assert len(promised) == 13 and set(promised) <= set(server.object_info())
+    assert promised and set(promised) <= set(server.object_info())
 
 
 def test_damaged_and_foreign_files(server, model_file, checkpoints):

@@ -1,0 +1,48 @@
+"""Small pictures of what is wired into a node, for the browser to show."""
+
+import contextlib
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import folder_paths
+import torch.nn.functional as F
+from PIL import Image
+
+FOLDER = "opensora"
+LONGEST_SIDE = 96
+
+
+def save_thumbnail(pixels):
+    """The first frame of IMAGE [T, H, W, C], at most 96 pixels a side, as a PNG in ComfyUI's temp folder.
+
+    The name comes from the picture, so the same one is written once.
+
+    Returns:
+        {"filename", "subfolder", "type"} as ComfyUI's /view takes them; None where the folder cannot be written to.
+    """
+    picture = _small(pixels[:1, ..., :3] if pixels.shape[-1] >= 3 else pixels[:1, ..., :1].expand(-1, -1, -1, 3))
+    name = f"thumbnail_{hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).hexdigest()[:16]}.png"
+    target = Path(folder_paths.get_temp_directory()) / FOLDER / name
+    temporary = target.with_name(f".{name}.{os.getpid()}")
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(temporary, format="PNG")
+            os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        logging.warning("Open-Sora: no thumbnail could be put into the temp folder: %s", error)
+        return None
+    return {"filename": name, "subfolder": FOLDER, "type": "temp"}
+
+
+def _small(pixels):
+    """IMAGE [1, H, W, C] as bytes [h, w, C]."""
+    H, W = pixels.shape[1:3]
+    scale = min(1.0, LONGEST_SIDE / max(H, W))
+    size = (max(1, round(H * scale)), max(1, round(W * scale)))
+    pixels = F.interpolate(pixels.float().movedim(-1, 1), size=size, mode="area")[0].movedim(0, -1)
+    return (pixels.clamp(0, 1) * 255).round().byte().cpu().numpy()

@@ -1,0 +1,101 @@
+"""The node that brings an image or a clip to a size that the model knows."""
+
+from .aspect import ASPECT_RATIOS, RESOLUTIONS, SQUARES, nearest_aspect_ratio
+from .comfy import vae as video_vae
+from .comfy.latent import sizes_of
+from .comfy.schema import io, schema
+from .empty_latent import AUTO, CUSTOM, MAX_SIDE, choose_size
+from .fit import resize_to_fill
+
+
+def size_for(image, resolution, aspect_ratio, width, height, network=None, latent=None):
+    """(height, width) in pixels for IMAGE [T, H, W, C]; a LATENT's own where there is one.
+
+    Args:
+        resolution, aspect_ratio, width, height: the node's choices; an aspect ratio of auto is the image's closest.
+        network: the VAE's, which knows how its latents count pixels, and what its file was made for.
+    """
+    if latent is not None:
+        sizes = sizes_of(latent, counting=network)
+        return sizes.height, sizes.width
+    if aspect_ratio == AUTO:
+        aspect_ratio = nearest_aspect_ratio(*image.shape[1:3])
+    return choose_size(resolution, aspect_ratio, width, height, network and network.opensora.get("made_for"))
+
+
+class OpenSoraFitImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Latent",
+            node_id="OpenSoraFitImage",
+            display_name="Open-Sora Fit Image",
+            description="Brings an image or a clip to a size the model knows, as Open-Sora does: scaled until it covers "
+            "the frame, its middle kept.",
+            search_aliases=["resize", "crop", "scale image", "resolution"],
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    tooltip="One image, scaled bicubically, or the frames of a clip, scaled bilinearly. All channels are "
+                    "fitted, an alpha channel too.",
+                ),
+                io.Combo.Input(
+                    "resolution",
+                    options=[AUTO, *RESOLUTIONS, CUSTOM, *SQUARES],
+                    default=AUTO,
+                    tooltip="How many pixels a frame has, as in Empty Open-Sora Latent. auto takes what the VAE's file "
+                    "was made for, without a VAE 240p; custom takes width and height below. Higher keeps more detail and "
+                    "makes sampling much slower.",
+                ),
+                io.Combo.Input(
+                    "aspect_ratio",
+                    options=[AUTO, *ASPECT_RATIOS],
+                    default=AUTO,
+                    tooltip="Width to height of a frame, from wide to tall. auto takes the one closest to the image, so "
+                    "that little is cropped. Not used when resolution is custom.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=424,
+                    min=16,
+                    max=MAX_SIDE,
+                    step=2,
+                    tooltip="Width in pixels, used only when resolution is custom. Larger keeps more detail and takes "
+                    "more time and memory.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=240,
+                    min=16,
+                    max=MAX_SIDE,
+                    step=2,
+                    tooltip="Height in pixels, used only when resolution is custom. Larger keeps more detail and takes "
+                    "more time and memory.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="The Open-Sora video VAE of the model: with it auto means the size its file was made for.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="A clip that the image is for. Connected, its size wins over all choices above.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="The image or clip at its new size."),
+                io.Int.Output(
+                    "width_out", display_name="width", tooltip="Width in pixels, for Empty Open-Sora Latent."
+                ),
+                io.Int.Output(
+                    "height_out", display_name="height", tooltip="Height in pixels, for Empty Open-Sora Latent."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, resolution, aspect_ratio, width, height, vae=None, latent=None):
+        network = None if vae is None else video_vae.network_of(vae)
+        height, width = size_for(image, resolution, aspect_ratio, width, height, network, latent)
+        return io.NodeOutput(resize_to_fill(image, height, width), width, height)

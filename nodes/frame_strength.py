@@ -1,0 +1,83 @@
+"""The node that says how firmly a range of a clip's frames is held."""
+
+from .comfy import vae as video_vae
+from .comfy.latent import latent_mask, with_sizes
+from .comfy.schema import io, schema
+from .pinning import clip_sizes, frames_words, resolve_frame
+from .report import report
+
+
+def latents_within(groups, first, last):
+    """The latents whose frames lie entirely in first … last. ValueError, with the nearest range, where none does.
+
+    Args:
+        groups: the video frames behind each latent, as the VAE's `groups` tells them.
+    """
+    if first > last:
+        raise ValueError(
+            f"first_frame is frame {first}, which comes after last_frame, frame {last}; the nearest range is "
+            f"{last} to {first}"
+        )
+    found = [index for index, group in enumerate(groups) if first <= group[0] and group[-1] <= last]
+    if not found:
+        nearest = min(groups, key=lambda group: abs(group[0] - first) + abs(group[-1] - last))
+        parts = [index for index, group in enumerate(groups) if group[0] <= last and first <= group[-1]]
+        held = " and ".join(frames_words([index], groups) for index in parts)
+        raise ValueError(
+            f"first_frame {first} to last_frame {last} covers no group of frames entirely; the VAE keeps {held} "
+            f"together, the nearest range is {nearest[0]} to {nearest[-1]}"
+        )
+    return found
+
+
+class OpenSoraFrameStrength(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        def frame(name, default, words):
+            return io.Int.Input(name, default=default, min=-4096, max=4096, tooltip=words)
+
+        return schema(
+            "Latent",
+            node_id="OpenSoraFrameStrength",
+            display_name="Open-Sora Frame Strength",
+            description="Says how firmly what is in the clip is held over a range of frames. Chain several for ranges of "
+            "their own; the later one wins.",
+            search_aliases=["video to video", "denoise per frame", "noise mask"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="The clip, from Open-Sora VAE Encode or another node of this kind."),
+                io.Vae.Input("vae", tooltip="The Open-Sora video VAE that made the latent."),
+                frame(
+                    "first_frame",
+                    0,
+                    "The first frame of the range: 0 is the first of the video, higher is later, and negative counts "
+                    "from the end. A group of frames that the VAE keeps together is meant when the range holds all of it.",
+                ),
+                frame(
+                    "last_frame",
+                    -1,
+                    "The last frame of the range, which belongs to it: -1 is the last of the video; higher makes the "
+                    "range longer.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How firmly these frames are held. 1 keeps them exactly; higher keeps more, because the model "
+                    "starts to change them only when so little noise is left; 0 leaves them to the model.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The clip with this range, for the sampler or the next range.")],
+        )
+
+    @classmethod
+    def execute(cls, latent, vae, first_frame, last_frame, strength):
+        network = video_vae.network_of(vae)
+        sizes = clip_sizes(latent, network)
+        first = resolve_frame(first_frame, sizes.frames, "first_frame")
+        last = resolve_frame(last_frame, sizes.frames, "last_frame")
+        mask = latent_mask(latent)
+        mask[:, :, latents_within(network.groups(sizes.frames), first, last)] = 1.0 - strength
+        latent = with_sizes(latent, sizes, noise_mask=mask)
+        return io.NodeOutput(latent, ui={"opensora": [report(latent, network)]})

@@ -1,0 +1,218 @@
+"""Nodes for videos longer than one run: extend a clip, connect two, close one to a loop."""
+
+from ..model import segments as plans
+from . import joining
+from .comfy import sampling, segments
+from .comfy.schema import io, schema
+
+FORWARD, BACKWARD = "forward", "backward"
+MAX_FRAMES = 4096
+
+
+def _inputs(clips, frames_tooltip, direction=()):
+    """The inputs that the three nodes share, around those that say what is joined."""
+    return [
+        io.Model.Input("model", tooltip="An Open-Sora video transformer."),
+        io.Conditioning.Input(
+            "positive",
+            tooltip="What the new frames should show, from Open-Sora Text Encode, or Open-Sora Prompt Schedule for a "
+            "prompt that changes from segment to segment.",
+        ),
+        io.Vae.Input("vae", tooltip="The Open-Sora video VAE that belongs to the model."),
+        *clips,
+        io.Int.Input("frames", default=17, min=1, max=MAX_FRAMES, tooltip=frames_tooltip),
+        *direction,
+        io.Int.Input(
+            "context",
+            default=17,
+            min=1,
+            max=MAX_FRAMES,
+            tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold motion "
+            "and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, 34, 51, …, "
+            "with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
+        ),
+        io.Int.Input(
+            "segment",
+            default=17,
+            min=1,
+            max=MAX_FRAMES,
+            tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
+            "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="Picks the noise of the first segment; each further one takes the next number.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=30,
+            min=1,
+            max=1000,
+            tooltip="How many times the model looks at each segment. More take proportionally longer and give cleaner "
+            "detail. 30 suit Open-Sora 1.2 and 1.3, 100 Open-Sora 1.0 and 1.1 with the original sampler.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=7.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="How strongly the prompt is enforced. Higher follows it more literally with harder contrast; 1 "
+            "leaves guidance out and takes half the time.",
+        ),
+        io.Combo.Input(
+            "sampler_name",
+            options=sampling.sampler_names(),
+            default=sampling.ORIGINAL,
+            tooltip="The method that takes the steps, as in Open-Sora Sampler. original is the one the model was "
+            "published with.",
+        ),
+        io.Conditioning.Input(
+            "negative",
+            optional=True,
+            tooltip="What to steer away from; it may be a schedule too. Left out: the null caption that the model learned "
+            "for this.",
+        ),
+    ]
+
+
+class _LongVideo(io.ComfyNode):
+    """What the three nodes have in common: an interrupted run's output is not the cached answer to the next."""
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        return segments.times_cut_short()
+
+
+class OpenSoraExtend(_LongVideo):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Long video",
+            node_id="OpenSoraExtend",
+            display_name="Open-Sora Extend",
+            description="Makes a clip longer, at its end or its beginning, segment by segment: each continues what is "
+            "there, so any length fits into the same memory.",
+            search_aliases=["long video", "continue video", "video extend", "autoregressive"],
+            inputs=_inputs(
+                [
+                    io.Latent.Input(
+                        "latent", tooltip="The clip to go on from: from Open-Sora Sampler or Open-Sora VAE Encode."
+                    )
+                ],
+                "How many frames to add. More give a longer video and take proportionally more time, but no more memory. "
+                "Multiples of 17 fit Open-Sora 1.2 best, 1.3 needs multiples of 16; with 1.0 and 1.1 any number.",
+                [
+                    io.Combo.Input(
+                        "direction",
+                        options=[FORWARD, BACKWARD],
+                        default=FORWARD,
+                        tooltip="forward goes on from the last frame; backward makes what came before the first.",
+                    )
+                ],
+            ),
+            outputs=[
+                io.Latent.Output(tooltip="The whole clip, what was there and what is new, for Open-Sora VAE Decode.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, vae, latent, frames, direction, context, segment, seed, steps, cfg, sampler_name,
+        negative=None,
+    ):  # fmt: skip
+        clip = joining.clip_of(latent, vae, model)
+        size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
+        if direction == BACKWARD:
+            joining.check_backward(frames, clip)
+            timeline = joining.ended_by(clip, frames)
+            new = plans.backward(len(timeline.mask) - clip.samples.shape[2], len(timeline.mask), clip.chunk, size, seen)
+        else:
+            joining.check_forward(frames, clip)
+            timeline = joining.begun_by(clip, clip.sizes.frames + frames)
+            new = plans.forward(timeline.known, len(timeline.mask), clip.chunk, size, seen)
+        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        return io.NodeOutput(joining.generate(timeline, new, run))
+
+
+class OpenSoraConnect(_LongVideo):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Long video",
+            node_id="OpenSoraConnect",
+            display_name="Open-Sora Connect",
+            description="Makes the bridge from the end of one clip to the beginning of another, and gives all three as "
+            "one clip.",
+            search_aliases=["long video", "transition", "bridge", "morph", "in-between"],
+            inputs=_inputs(
+                [
+                    io.Latent.Input("first", tooltip="The clip that comes first."),
+                    io.Latent.Input(
+                        "second", tooltip="The clip that the bridge leads to; same size and frame rate as the first."
+                    ),
+                ],
+                "How many frames the bridge has. More leave the motion more time to get from one clip to the other. "
+                "Open-Sora 1.2: 17, 34, … where the first clip is made of whole chunks of 17; 1.3: 15, 31, …; 1.0 and "
+                "1.1: any number.",
+            ),
+            outputs=[io.Latent.Output(tooltip="The first clip, the bridge and the second clip as one.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, vae, first, second, frames, context, segment, seed, steps, cfg, sampler_name,
+        negative=None,
+    ):  # fmt: skip
+        clip, target = (
+            joining.clip_of(latent, vae, model, name) for latent, name in ((first, "first"), (second, "second"))
+        )
+        joining.refuse_unlike(clip, target)
+        size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
+        joining.check_bridge(frames, clip)
+        timeline = joining.begun_by(clip, clip.sizes.frames + frames + clip.chunk.shared)
+        gap_ends = len(timeline.mask)
+        timeline = joining.followed_by(timeline, target)
+        after = range(gap_ends, min(gap_ends + seen * clip.chunk.latents, len(timeline.mask)))
+        new = plans.forward(timeline.known, gap_ends, clip.chunk, size, seen, after)
+        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        return io.NodeOutput(joining.generate(timeline, new, run, "; the second clip is left out"))
+
+
+class OpenSoraLoop(_LongVideo):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Long video",
+            node_id="OpenSoraLoop",
+            display_name="Open-Sora Loop",
+            description="Makes the bridge from the end of a clip back to its beginning, so that it plays round and "
+            "round without a seam.",
+            search_aliases=["seamless loop", "endless", "cinemagraph"],
+            inputs=_inputs(
+                [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
+                "How many frames the way back takes. More leave the motion more time to return. Clip and bridge together "
+                "must be whole chunks: with Open-Sora 1.2 17, 34, … for a clip of 17 frames, with 1.3 16, 32, …; with "
+                "1.0 and 1.1 any number.",
+            ),
+            outputs=[io.Latent.Output(tooltip="The clip and the bridge back to its first frame.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, vae, latent, frames, context, segment, seed, steps, cfg, sampler_name, negative=None
+    ):
+        clip = joining.clip_of(latent, vae, model)
+        size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
+        joining.check_loop(frames, clip)
+        timeline = joining.begun_by(clip, clip.sizes.frames + frames)
+        whole = timeline.known // clip.chunk.latents * clip.chunk.latents
+        after = range(min(seen * clip.chunk.latents, whole))
+        new = plans.forward(timeline.known, len(timeline.mask), clip.chunk, size, seen, after)
+        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        return io.NodeOutput(joining.generate(timeline, new, run, "; it does not close yet"))

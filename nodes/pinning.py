@@ -1,0 +1,205 @@
+"""Pinning images to a clip's timeline: what Keyframe, Timeline and Mask Strategy share."""
+
+import torch
+
+from .comfy import vae as video_vae
+from .comfy.latent import latent_mask, sizes_of, with_sizes
+from .fit import resize_to_fill
+
+KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
+RECORD = ("name", "frame", "count", "strength", "laid", "latents")
+
+
+def clip_sizes(latent, network, name="latent"):
+    """`latent.Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
+    samples, sizes = latent["samples"], sizes_of(latent, name, network)
+    if samples.ndim != 5 or samples.shape[1] != network.latent_channels:
+        raise ValueError(
+            f"{name} has shape {tuple(samples.shape)}; this VAE's video latents have {network.latent_channels} "
+            "channels, [batch, channels, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
+        )
+    return sizes
+
+
+def refuse_alpha(pixels, name):
+    """ValueError where IMAGE [T, H, W, C], the node's input `name`, has more or fewer channels than red, green, blue."""
+    channels = pixels.shape[-1]
+    if channels == 4:
+        raise ValueError(
+            f"{name} has 4 channels: red, green, blue and alpha. A video has no transparency, so give 3 channels: split "
+            "the alpha off with Split Image with Alpha, or lay the picture over a background first"
+        )
+    if channels != 3:
+        raise ValueError(f"{name} has {channels} channels; a picture here has 3: red, green and blue")
+
+
+def resolve_frame(frame, frames, name="frame"):
+    """A frame number in 0 … frames - 1 from one that may count from the end. ValueError beyond both ends."""
+    if not -frames <= frame < frames:
+        nearest = frames - 1 if frame > 0 else -frames
+        raise ValueError(
+            f"{name} is {frame}, but the clip has {frames} frames; allowed are {-frames} to {frames - 1}, "
+            f"the nearest is {nearest}"
+        )
+    return frame % frames
+
+
+def plan(groups, frame, count):
+    """Which latents `count` images laid from `frame` on pin: a list of latent indices, ascending.
+
+    A single image pins every group it falls into (chunks of Open-Sora 1.3 share a frame); of a clip, the groups that
+    it covers entirely.
+
+    Args:
+        groups: the video frames behind each latent, as the VAE's `groups` tells them.
+    """
+    if count == 1:
+        return [index for index, group in enumerate(groups) if frame in group]
+    return [index for index, group in enumerate(groups) if frame <= group[0] and group[-1] < frame + count]
+
+
+def encode_groups(encode, pixels, groups, frame, chunk_latents):
+    """Latents for the groups that `plan` names.
+
+    Each chunk that the images touch is encoded on its own; where they do not reach, their first or last image is
+    repeated, so a lone image fills its chunk.
+
+    Args:
+        encode: IMAGE [T, H, W, C] to latents [1, C, T', h, w].
+        groups: as for `plan`; every `chunk_latents` of them are one chunk.
+
+    Returns:
+        {latent index: [C, h, w]}.
+    """
+    pinned = plan(groups, frame, len(pixels))
+    found = {}
+    for start in range(0, len(groups), chunk_latents):
+        chunk = groups[start : start + chunk_latents]
+        wanted = [index for index in pinned if start <= index < start + chunk_latents]
+        if not wanted:
+            continue
+        positions = (torch.arange(chunk[0][0], chunk[-1][-1] + 1) - frame).clamp(0, len(pixels) - 1)
+        if len(pixels) == 1 and len(groups[wanted[0]]) == 1:
+            positions = positions[:1]  # a frame that is a latent of its own is encoded as the single image it is
+            wanted_at = {wanted[0]: 0}
+        else:
+            wanted_at = {index: index - start for index in wanted}
+        latents = encode(pixels[positions])
+        found.update((index, latents[0, :, at]) for index, at in wanted_at.items())
+    return found
+
+
+def records(latent):
+    """The keyframes that a LATENT says it holds, the earliest first.
+
+    A list of {"name": the input it came in by, "frame": its place, "count": its images, "strength": 0…1,
+    "laid": indices of the latents it was laid on, "latents": of those it holds}, without places that the clip no longer has.
+    """
+    known, listed = range(latent["samples"].shape[2]), latent.get(KEYFRAMES)
+    listed = listed if isinstance(listed, list) else []  # another pack may use the key for something else
+    found = [each for each in listed if isinstance(each, dict) and each.keys() >= set(RECORD)]
+    held = ({**record, "latents": [index for index in record["latents"] if index in known]} for record in found)
+    return [record for record in held if record["latents"]]
+
+
+def record_of(name, frame, count, strength, latents):
+    """A record as `records` lists them, of images that hold all the latents that they are laid on."""
+    return dict(zip(RECORD, (name, frame, count, strength, latents, latents)))
+
+
+def lay_over(earlier, record, groups, nearest_free=None):
+    """`earlier` records and `record`, which takes the latents it holds from them.
+
+    Raises ValueError where one of them would be left with none. It names the nearest place that is free of all, which
+    `nearest_free`(earlier, record, groups) tells in words, or as None where there is none; left out, it is a frame.
+    """
+    taken, left = set(record["latents"]), []
+    for other in earlier:
+        kept = [index for index in other["latents"] if index not in taken]
+        if not kept:
+            free = (nearest_free or nearest_free_frame)(earlier, record, groups)
+            raise ValueError(
+                f"{place_words(record)} holds {frames_words(record['latents'], groups)} and would hide the earlier "
+                f"{place_words(other)}, which holds {frames_words(other['latents'], groups)}, entirely: where two "
+                "keyframes overlap, the later one wins. "
+                + (
+                    f"The nearest free place for {record['name']} is {free}"
+                    if free
+                    else "No other place in this clip is free: leave one of the two out, or make the clip longer"
+                )
+            )
+        left.append({**other, "latents": kept})
+    return [*left, record]
+
+
+def nearest_free_frame(earlier, record, groups):
+    """The frame nearest to the record's where its images would hold only latents that no other holds, in words."""
+    held = {index for other in earlier for index in other["latents"]}
+    last = max(group[-1] for group in groups)
+    for frame in sorted(range(last + 1), key=lambda frame: (abs(frame - record["frame"]), frame)):
+        latents = plan(groups, frame, record["count"])
+        if latents and held.isdisjoint(latents):
+            return f"frame {frame}"
+    return None
+
+
+def place_words(record):
+    """A keyframe by its input and frame, as messages name it."""
+    return f"{record['name']} at frame {record['frame']}"
+
+
+def frames_words(latents, groups):
+    """The video frames of these latents in words: "frames 9–12 and 17"."""
+    runs = []
+    for first, last in sorted((groups[index][0], groups[index][-1]) for index in latents):
+        if runs and first <= runs[-1][1] + 1:
+            runs[-1][1] = max(last, runs[-1][1])
+        else:
+            runs.append([first, last])
+    words = [str(first) if first == last else f"{first}–{last}" for first, last in runs]
+    joined = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return f"frame {joined}" if words == [joined] and "–" not in joined else f"frames {joined}"
+
+
+def place(image, name, frame, strength, frames, groups, frame_name="frame"):
+    """The record of a keyframe that IMAGE [T, H, W, 3] makes in a clip of so many `frames`.
+
+    Raises ValueError, naming the input, for alpha, a frame outside the clip, and images that cover no group.
+    """
+    refuse_alpha(image, name)
+    frame = resolve_frame(frame, frames, frame_name)
+    # At least two images of a clip stay: one alone would count as a lone image, which fills its group.
+    count = min(len(image), max(2, frames - frame))
+    latents = plan(groups, frame, count)
+    if not latents:
+        raise ValueError(
+            f"{name} is a clip of {len(image)} frames, which from frame {frame} on covers no group of frames "
+            "entirely, so nothing would be pinned; give a longer clip, another frame, or a single image"
+        )
+    return record_of(name, frame, count, float(strength), latents)
+
+
+def pin(latent, vae, placed):
+    """LATENT with keyframes encoded into its samples and noise mask, later ones over earlier ones.
+
+    Args:
+        placed: (record as `place` makes it, IMAGE [T, H, W, 3]) of each keyframe, in order.
+
+    Raises:
+        ValueError: a keyframe hides another entirely; before anything is encoded.
+    """
+    network = video_vae.network_of(vae)
+    sizes = clip_sizes(latent, network)
+    groups, known = network.groups(sizes.frames), records(latent)
+    for record, _ in placed:
+        known = lay_over(known, record, groups)
+    samples, mask = latent["samples"].clone(), latent_mask(latent)
+    for record, image in placed:
+        pixels = resize_to_fill(image[: record["count"]], sizes.height, sizes.width)
+        found = encode_groups(
+            lambda clip: video_vae.encode(vae, clip), pixels, groups, record["frame"], network.chunk_latents
+        )
+        for index, content in found.items():
+            samples[:, :, index] = content.to(samples)
+            mask[:, :, index] = 1.0 - record["strength"]
+    return with_sizes(latent, sizes, samples=samples, noise_mask=mask, **{KEYFRAMES: known})

@@ -1,0 +1,73 @@
+"""The node for a prompt that changes in the course of a long video."""
+
+import re
+
+from ..model.text import schedule as prompts_of
+from .comfy.conditioning import from_segment
+from .comfy.schema import io, schema
+from .comfy.text import encode_prompt
+from .text import NO_CAMERA, OpenSoraTextEncode
+
+NUMBER = re.compile(r"\|\s*(-?\d+)\s*\|")
+
+
+def read_schedule(text):
+    """[(segment, prompt)] of a schedule as an artist types it; one prompt for all segments has no numbers.
+
+    Raises ValueError where it does not begin at |0|, its numbers do not rise, or a number has no prompt.
+    """
+    text = text.strip()
+    first = NUMBER.search(text)
+    if first and not text.startswith("|0|"):
+        if first.start() or int(first[1]):
+            raise ValueError(
+                f"prompt is {text!r}, a schedule that does not begin at |0|: put |0| and the prompt of the first "
+                "segment in front, as in |0| sunrise |2| noon"
+            )
+        text = f"|0|{text[first.end() :]}"  # typed with spaces, as | 0 |
+    found = prompts_of(text)
+    gap = next((start for start, prompt in found if first and not prompt), None)
+    if gap is not None:
+        raise ValueError(
+            f"prompt is {text!r}, which has no text after |{gap}|: write a prompt there, or take |{gap}| out, so that "
+            + ("another begins at |0|" if gap == 0 else "the one before goes on")
+        )
+    return found
+
+
+class OpenSoraPromptSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        inputs = OpenSoraTextEncode.define_schema().inputs
+        at = next(place for place, item in enumerate(inputs) if item.id == "prompt")
+        inputs[at] = io.String.Input(
+            "prompt",
+            multiline=True,
+            dynamic_prompts=True,
+            tooltip="Prompts by segment: |0| sunrise |2| noon shows sunrise in segments 0 and 1 and noon from segment 2 on. "
+            "Numbers begin at 0 and rise. Without numbers it is one prompt for all segments.",
+        )
+        return schema(
+            "Conditioning",
+            node_id="OpenSoraPromptSchedule",
+            display_name="Open-Sora Prompt Schedule",
+            description="A prompt that changes from segment to segment, for Open-Sora Extend, Connect and Loop. Scores and "
+            "camera are written behind each of its prompts.",
+            search_aliases=["prompt travel", "prompt schedule", "long video", "story"],
+            inputs=inputs,
+            outputs=[
+                io.Conditioning.Output(
+                    tooltip="The encoded prompts, each with the segment it begins at. Open-Sora Sampler takes the first; "
+                    "stock samplers know no segments and mix them."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None):
+        camera = None if camera_motion == NO_CAMERA else camera_motion
+        conditioning = []
+        for start, text in read_schedule(prompt):
+            encoded = encode_prompt(clip, text, aesthetic_score, motion_score, camera, clean_caption, model)
+            conditioning += from_segment(encoded, start)
+        return io.NodeOutput(conditioning)

@@ -1,0 +1,128 @@
+"""What a node shows of the mask it built: groups of frames, keyframes and where they landed, and both in words."""
+
+from .comfy.latent import latent_mask, sizes_of
+from .pinning import frames_words, place_words, records
+
+GENERATED = "generated"
+
+
+def report(latent, network):
+    """Everything the page needs to draw a LATENT's mask; plain numbers and words.
+
+    Args:
+        latent: samples [B, C, T, h, w].
+        network: the VAE's, as `nodes.comfy.vae.network_of` gives it.
+
+    Returns:
+        {"frames", "fps", "width", "height": of the clip,
+        "groups": [[first frame, last frame, mask], …] one a latent, mask 0 = kept … 1 = generated, the mean over space,
+        "keyframes": [{"name", "frame", "landed": [first frame, last frame], "strength"}, …] in the order they came,
+        "lines": words, ready to show}
+    """
+    sizes = sizes_of(latent, counting=network)
+    groups, mask, known = network.groups(sizes.frames), latent_mask(latent), records(latent)
+    low, high, mean = (
+        [round(value, 4) for value in values.tolist()]
+        for values in (mask.amin((0, 1, 3, 4)), mask.amax((0, 1, 3, 4)), mask.mean((0, 1, 3, 4)))
+    )
+    words = Words([_state(*values) for values in zip(low, high, mean)], groups, sizes)
+    return {
+        "frames": sizes.frames,
+        "fps": sizes.fps,
+        "width": sizes.width,
+        "height": sizes.height,
+        "groups": [[group[0], group[-1], value] for group, value in zip(groups, mean)],
+        "keyframes": [_landing(record, groups) for record in known],
+        "lines": [*words.of_keyframes(known), *words.of_the_rest(known)],
+    }
+
+
+def _landing(record, groups):
+    return {
+        "name": record["name"],
+        "frame": record["frame"],
+        "landed": [min(groups[i][0] for i in record["latents"]), max(groups[i][-1] for i in record["latents"])],
+        "strength": record["strength"],
+    }
+
+
+def _state(low, high, mean):
+    """What a latent's mask means: its smallest, largest and mean value."""
+    if low != high:
+        return f"a region generated ({100 * mean:.0f} % of the picture), the rest kept"
+    if 0 < high < 1:
+        return f"partly kept (strength {1 - high:.3g}: wakes at noise {100 * high:.3g} %)"
+    return GENERATED if high else "kept"
+
+
+class Words:
+    """A clip in words: `states` and `groups` of frames, one a latent, and its `latent.Sizes`."""
+
+    def __init__(self, states, groups, sizes):
+        self.states, self.groups, self.sizes = states, groups, sizes
+
+    def of_keyframes(self, known):
+        """A line for each keyframe: what it holds, in which state, and what later ones took from it."""
+        return [
+            "; ".join([f"{place_words(record)}: {self._held(record)}", *self._taken(record, known[at + 1 :])])
+            for at, record in enumerate(known)
+        ]
+
+    def of_the_rest(self, known):
+        """A line for each state in which frames are that no keyframe holds; those that are generated come last."""
+        held = {index for record in known for index in record["latents"]}
+        lines = []
+        for state, latents in self._by_state(range(len(self.groups))):
+            if state == GENERATED:
+                continue
+            latents = [index for index in latents if index not in held]
+            if latents:
+                lines.append(f"{state}: {self._timed(latents)}")
+        generated = [index for index, state in enumerate(self.states) if state == GENERATED]
+        if len(generated) == len(self.states):
+            lines.append(f"{self._timed(generated)}: {GENERATED}")
+        elif generated:
+            frames = {frame for index in generated for frame in self.groups[index]}
+            fps = self.sizes.fps
+            lines.append(
+                f"{GENERATED}: {frames_words(generated, self.groups)} "
+                f"({len(frames) / fps:.2f} s of {self.sizes.frames / fps:.2f} s)"
+            )
+        return lines
+
+    def _held(self, record):
+        parts = []
+        for state, latents in self._by_state(record["latents"]):
+            nothing = " (strength 0 holds nothing)" if state == GENERATED and record["strength"] == 0 else ""
+            parts.append(f"{self._timed(latents)}, {state}{nothing}")
+        return "; ".join(parts)
+
+    def _taken(self, record, later):
+        """Which of its latents each later keyframe took."""
+        wanted = set(record["laid"])
+        for other in later:
+            taken = sorted(wanted.intersection(other["latents"]))
+            if taken:
+                yield f"{place_words(other)} took {frames_words(taken, self.groups)}"
+
+    def _by_state(self, latents):
+        """[(state, its latents), …] in the order the states appear."""
+        found = {}
+        for index in latents:
+            found.setdefault(self.states[index], []).append(index)
+        return list(found.items())
+
+    def _timed(self, latents):
+        """The frames of these latents, each run of neighbours with its seconds."""
+        runs = []
+        for index in latents:
+            if runs and index == runs[-1][-1] + 1:
+                runs[-1].append(index)
+            else:
+                runs.append([index])
+        return " and ".join(f"{frames_words(run, self.groups)} ({self._seconds(run)})" for run in runs)
+
+    def _seconds(self, latents):
+        """From the beginning of the first frame to the end of the last one."""
+        first, last = self.groups[latents[0]][0], self.groups[latents[-1]][-1]
+        return f"{first / self.sizes.fps:.2f}–{(last + 1) / self.sizes.fps:.2f} s"

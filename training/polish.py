@@ -1,0 +1,99 @@
+"""Last phase of the tiny VAE: its decoders learn to paint what the transformer means.
+
+What a small transformer samples lies a little off the latents of every clip, and a decoder that knows nothing but
+encodings shows that as ragged outlines. Here it sees clips whose latents were noised half-way and sampled again, and
+has to paint the clip. The encoders stay, so latents mean what they meant.
+"""
+
+import numpy
+import torch
+
+from ..model import flow
+from ..model.vae import SPATIAL_FACTOR
+from .calibrate import TEACHER_GUIDANCE
+from .captions import caption
+from .loop import Run
+from .masks import draw_frame_mask
+from .shapes import render
+from .train_transformer import FLOW, Sampler, with_stills
+from .train_vae import DECODED_FRAMES, NOISE, psnr, reconstruction_error
+
+STEPS = 30  # of the whole schedule, as the nodes have it
+START = (300.0, 700.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
+SAMPLED = 0.7  # of the clips of a step are sampled again, the others encodings
+
+
+@torch.no_grad()
+def sample_again(transformer, sampler, bucket, rows, start, rng):
+    """Latents [B, 4, T, h, w] of these clips, noised to the first timestep below `start` and sampled from there.
+
+    Frames are kept as in training, so that decoding also meets pinned frames between generated ones.
+    """
+    texts = [caption(bucket.scenes[row], rng) for row in rows]
+    features, mask = sampler.captions(texts)
+    size = bucket.height, bucket.width, bucket.num_frames
+    timesteps = flow.timesteps(STEPS, *size, **FLOW)
+    timesteps = timesteps[timesteps <= start]
+    ones = torch.ones(len(rows))
+    frame_mask = torch.stack([draw_frame_mask(bucket.latents.shape[2], rng) for _ in rows])
+    clean = with_stills(bucket, rows, frame_mask, rng)
+    noisy = flow.add_noise(clean, torch.randn_like(clean), ones * timesteps[0])
+    return flow.sample(
+        transformer,
+        torch.where(frame_mask[:, None, :, None, None], noisy, clean),
+        features,
+        transformer.null_caption[: features.shape[1]],
+        caption_mask=mask,
+        timesteps=timesteps,
+        guidance=TEACHER_GUIDANCE,
+        frame_mask=frame_mask.float(),
+        fps=24.0 * ones,
+        height=bucket.height * ones,
+        width=bucket.width * ones,
+    )
+
+
+def make_pairs(transformer, sampler, buckets, count, seed, batch=24):
+    """A list of (bucket, rows, latents): `count` clips of the moving buckets, sampled again."""
+    moving = [bucket for bucket in buckets if bucket.num_frames == 17]
+    shares = numpy.array([len(bucket.scenes) for bucket in moving], float)
+    rng = numpy.random.default_rng((seed, 5))
+    torch.manual_seed(seed)
+    pairs = []
+    for _ in range(count // batch):
+        bucket = moving[rng.choice(len(moving), p=shares / shares.sum())]
+        rows = rng.integers(len(bucket.scenes), size=batch)
+        pairs.append((bucket, rows, sample_again(transformer, sampler, bucket, rows, rng.uniform(*START), rng)))
+    return pairs
+
+
+def painting_loss(vae, latents, frames):
+    """Error of normalised latents [B, 4, T, h, w] against frames [B, 3, T, H, W], on a few frames of each clip."""
+    T = frames.shape[2]
+    x = vae.temporal_vae.decode(latents * vae.scale + vae.shift, T)
+    keep = torch.randperm(T)[:DECODED_FRAMES]
+    decoded = vae.spatial_vae["module"].decode(x[:, :, keep].transpose(1, 2).flatten(0, 1) / SPATIAL_FACTOR)
+    target = frames[:, :, keep].transpose(1, 2).flatten(0, 1)
+    return reconstruction_error(decoded, target), psnr(decoded.detach(), target)
+
+
+def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=900, batch=4, count=1200, seed=0):
+    """The VAE with its two decoders trained on; the rest of it unchanged, averaged weights."""
+    sampler = Sampler(buckets, text_encoder, tokenizer, transformer.null_caption)
+    pairs = make_pairs(transformer.eval(), sampler, buckets, count, seed)
+    vae.requires_grad_(False)
+    for part in (vae.temporal_vae.decoder, vae.temporal_vae.post_quant_conv, vae.spatial_vae["module"].decoder):
+        part.requires_grad_(True)
+    run = Run(folder, vae, steps=steps, learning_rate=5e-4, matrix_rate=0.002)
+    for step in run:
+        rng = numpy.random.default_rng((seed, 6, step))
+        bucket, rows, sampled = pairs[rng.integers(len(pairs))]
+        chosen = rng.permutation(len(rows))[:batch]
+        encoded = bucket.latents[rows[chosen]]
+        encoded = encoded + NOISE * torch.randn_like(encoded)
+        again = torch.from_numpy(rng.random(batch) < SAMPLED).view(-1, 1, 1, 1, 1)
+        frames = torch.stack([render(bucket.scenes[row]) for row in rows[chosen]]).permute(0, 4, 1, 2, 3) * 2 - 1
+        loss, quality = painting_loss(vae, torch.where(again, sampled[chosen], encoded), frames)
+        run.update(loss, psnr=quality)
+    vae.load_state_dict(run.average)
+    return vae.eval().requires_grad_(False)
