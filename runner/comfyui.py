@@ -77,13 +77,21 @@ class Server:
     """A ComfyUI that runs from `start` to `stop`; a context manager. Its output goes to `log`, or to ours if None."""
 
     def __init__(
-        self, environment: Environment, base: Path, *, cpu: bool, log: Path | None = None, own_group: bool = True
+        self,
+        environment: Environment,
+        base: Path,
+        *,
+        cpu: bool,
+        log: Path | None = None,
+        own_group: bool = True,
+        arguments: tuple = (),
     ):
         self.environment = environment
         self.base = base
         self.cpu = cpu
         self.log = log
         self.own_group = own_group
+        self.arguments = arguments
         self.process = None
         self.address = ""
 
@@ -95,6 +103,7 @@ class Server:
         command += ["--base-directory", self.base, "--database-url", "sqlite:///:memory:"]
         command += ["--disable-api-nodes", "--preview-method", "latent2rgb", "--disable-auto-launch"]
         command += ["--cpu"] if self.cpu else []
+        command += self.arguments
         options = {"cwd": self.environment.comfyui, "env": self.environment.variables(), "stdin": subprocess.DEVNULL}
         with open(self.log, "ab") if self.log else contextlib.nullcontext() as output:
             if output is not None:

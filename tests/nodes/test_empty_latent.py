@@ -62,6 +62,31 @@ def test_auto_is_what_the_file_was_made_for(vae):
     assert size(vae, resolution="240p") == (320, 320)
 
 
+def test_the_shape_of_the_file_is_its_own_size(vae, monkeypatch):
+    """Named or not: Open-Sora Fit Image names it for an image of that shape."""
+    monkeypatch.setattr(vae.first_stage_model, "opensora", {"made_for": {"height": 240, "width": 426}})
+    assert size(vae) == size(vae, aspect_ratio="16:9") == (426, 240)
+    image = torch.zeros(1, 720, 1280, 3)
+    fitted = run(
+        pack("nodes.fit_image").OpenSoraFitImage,
+        image=image, resolution="auto", aspect_ratio="auto", width=64, height=64, vae=vae,
+    )  # fmt: skip
+    assert tuple(fitted[1:]) == size(vae)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fps": 0.0}, "fps is 0; it must be at least 1"),
+        ({"resolution": "custom", "width": 7}, "width is 7; it must be at least 16"),
+        ({"resolution": "custom", "height": 0}, "height is 0; it must be at least 16"),
+    ],
+)
+def test_what_a_wire_brings_is_checked(vae, changes, words):
+    with pytest.raises(ValueError, match=words):
+        make(vae, **changes)
+
+
 def test_auto_without_metadata_is_240p(vae, monkeypatch):
     monkeypatch.setattr(vae.first_stage_model, "opensora", {})
     assert size(vae) == (426, 240)

@@ -76,6 +76,12 @@ def test_ranges_that_cannot_be_are_refused(vae, first, last, words):
     assert all(word in str(error.value) for word in words), error.value
 
 
+@pytest.mark.parametrize("strength", [-0.5, 1.01])
+def test_a_strength_beyond_0_to_1_is_refused(vae, strength):
+    with pytest.raises(ValueError, match="strength is .*; allowed are 0 .* to 1"):
+        strengthen(vae, video(), 0, -1, strength)
+
+
 def test_the_node_shows_what_it_built(vae):
     node = pack("nodes.frame_strength").OpenSoraFrameStrength
     output = node.execute(latent=video(), vae=vae, first_frame=17, last_frame=-1, strength=0.25)

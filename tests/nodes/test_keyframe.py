@@ -196,6 +196,27 @@ def test_alpha_is_refused(vae, channels, words):
         keyframe(vae, empty(vae), torch.rand(1, 64, 48, channels))
 
 
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
+def test_a_strength_that_a_wire_brings_is_checked(vae, strength):
+    with pytest.raises(ValueError, match="strength is .*; allowed are 0 .* to 1"):
+        keyframe(vae, empty(vae), picture(), strength=strength)
+
+
+def test_no_image_and_no_frames_are_refused(vae):
+    with pytest.raises(ValueError, match=r"image has shape \(0, 64, 48, 3\), which holds no image"):
+        keyframe(vae, empty(vae), picture(frames=0))
+    with pytest.raises(ValueError, match=r"latent has shape \(1, 4, 0, 8, 6\)"):
+        keyframe(vae, {"samples": torch.zeros(1, 4, 0, 8, 6)}, picture())
+
+
+def test_a_frame_behind_the_last_group_is_named(vaes):
+    """The VAE of 1.3 leaves out what does not fill a group: of 20 encoded frames the last 3."""
+    vae = vaes["vae_v1_3"]
+    latent = {"samples": torch.zeros(1, 16, 6, 8, 6), "frames": 20, "width": 48, "height": 64, "fps": 24.0}
+    with pytest.raises(ValueError, match="frame is 19, but the VAE keeps frames 0 to 16 alone; the nearest is 16"):
+        keyframe(vae, latent, picture(), -1)
+
+
 def test_what_was_sampled_can_be_pinned_over(vae, model, positive):
     """A sampled clip holds its keyframes as content: another image may take their place in a second pass."""
     latent = keyframe(vae, empty(vae, frames=17), picture(seed=1))

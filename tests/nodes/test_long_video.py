@@ -318,7 +318,7 @@ def test_schedule_encodes_each_prompt_as_text_encode_does(text_encoder):
         ("|0| a |1| |2| c", r"no text after \|1\|.*take \|1\| out"),
         ("|0| |2| noon", r"no text after \|0\|"),
         ("|0| a |1|", r"no text after \|1\|"),
-        ("|0| a |x| b", "stands the number of a run"),
+        ("|0| a |x| b", r"stands the number of a segment, and 'x' is none$"),
         ("|0| a |1", r"after \|1 comes no prompt"),
     ],
 )
@@ -349,6 +349,13 @@ def test_a_prompt_beyond_the_last_segment(setups):
         ("1.3", {"frames": 17}, "frames is 17; the 34 frames .* are 16 and 32$"),
         ("1.3", {"frames": 16, "context": 20}, "context is 20; .* chunks of 17 frames, .* are 17 and 33$"),
         ("1.3", {"frames": 17, "direction": "backward"}, "chunks of 16 fit: the nearest are 16 and 32$"),
+        # A wire brings numbers that the widgets do not allow.
+        ("1.2", {"frames": 0}, "frames is 0; there must be something to make: the nearest is 4$"),
+        ("1.2", {"frames": -17}, "frames is -17; .* the nearest is 4$"),
+        ("1.2", {"frames": 0, "direction": "backward"}, "frames is 0; .* the nearest is 17$"),
+        ("2d", {"frames": 0, "context": 4, "segment": 4}, "frames is 0; .* the nearest is 1$"),
+        ("1.3", {"frames": 16, "context": 0}, "context is 0; .* the nearest is 17$"),
+        ("1.3", {"frames": 16, "segment": -40}, "segment is -40; .* the nearest is 17$"),
     ],
 )
 def test_counts_that_are_refused(setups, generation, inputs, words):
@@ -356,9 +363,22 @@ def test_counts_that_are_refused(setups, generation, inputs, words):
         extend(setups[generation], clip_of(setups[generation][1], 17), **inputs)
 
 
+def test_a_lone_image_that_new_frames_cannot_lead_to(setups):
+    """The chunks of 1.3 share a frame, and a lone image is only that frame; elsewhere it is a chunk of its own."""
+    setup = setups["1.3"]
+    image, clip = clip_of(setup[1], 1), clip_of(setup[1], 17)
+    with pytest.raises(ValueError, match="latent has 1 frame; .* at least 17.*Open-Sora Keyframe at frame -1"):
+        extend(setup, image, 16, "backward")
+    with pytest.raises(ValueError, match="second has 1 frame; .* at least 17"):
+        call("OpenSoraConnect", setup, first=clip, second=image, frames=15)
+    assert call("OpenSoraConnect", setup, first=image, second=clip, frames=15)["frames"] == 32 + 1
+    assert extend(setups["1.2"], clip_of(setups["1.2"][1], 1), 17, "backward")["frames"] == 18
+
+
 @pytest.mark.parametrize(
     ("frames", "added", "words"),
-    [(17, 20, "the 17 frames of first that is 37, .* multiple of 17: the nearest are 17 and 34$"),
+    [(17, 0, "frames is 0; .* the nearest is 17$"),
+     (17, 20, "the 17 frames of first that is 37, .* multiple of 17: the nearest are 17 and 34$"),
      (29, 17, "29 frames of first that is 46, .* are 5 and 22$")],
 )  # fmt: skip
 def test_bridges_that_are_refused(setups, frames, added, words):
@@ -389,6 +409,8 @@ def test_clips_that_do_not_go_together(setups):
     ):
         with pytest.raises(ValueError, match=words):
             call("OpenSoraConnect", setup, first=first, second=second, frames=17)
+    nearly = {**first, "fps": 12.0005}  # as 30000 / 1001, and 29.97 typed
+    assert call("OpenSoraConnect", setup, first=first, second=nearly, frames=17)["fps"] == 12.0
     with pytest.raises(ValueError, match="vae is vae_2d, .* Open-Sora 1.2"):
         extend((setup[0], setups["2d"][1]), clip_of(setups["2d"][1], 6))
 

@@ -124,3 +124,8 @@ def test_another_size_is_refused(vae):
 def test_wrong_channels_are_refused(vae):
     with pytest.raises(ValueError, match="latent has shape.*4 channels"):
         strategy(vae, {"samples": torch.zeros(1, 16, 5, 8, 8)})
+
+
+def test_a_reference_without_images_is_refused(vae):
+    with pytest.raises(ValueError, match="reference_1 has shape .* holds no image"):
+        strategy(vae, empty(vae), "0", reference_1=picture(frames=0))

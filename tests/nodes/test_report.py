@@ -69,6 +69,21 @@ def test_masks_of_other_nodes(vae):
     ]
 
 
+def test_a_region_of_grays(vae):
+    """What is partly held is not called kept, and a share is one of the picture, not of the strength."""
+    latent = empty(vae, frames=17)
+    mask = torch.ones_like(latent["samples"][:, :1])
+    mask[:, :, 0, :4], mask[:, :, 0, 4:] = 0.3, 0.7
+    mask[:, :, 1, :4] = 0.5
+    mask[:, :, 2, :2], mask[:, :, 2, 2:4] = 0, 0.4
+    found = shown(vae, {**latent, "noise_mask": mask})
+    assert found["lines"][:3] == [
+        "held with strengths from 0.3 to 0.7, by place: frame 0 (0.00–0.04 s)",
+        "held with strengths from 0 to 0.5, by place: frames 1–4 (0.04–0.21 s)",
+        "a region generated (75 % of the picture), the rest kept: frames 5–8 (0.21–0.38 s)",
+    ]
+
+
 def test_a_clip_without_size_keys(vae):
     found = shown(vae, {"samples": torch.zeros(1, 4, 5, 8, 6)})
     assert (found["frames"], found["fps"], found["width"], found["height"]) == (17, 24.0, 48, 64)

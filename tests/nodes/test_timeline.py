@@ -154,3 +154,8 @@ def test_a_temp_folder_that_cannot_be_written_to_costs_only_the_thumbnails(comfy
 def test_the_report_is_plain_json(vae):
     output = timeline(vae, empty(vae), [GOOD], image_1=picture())
     assert json.loads(json.dumps(output.ui)) == output.ui
+
+
+def test_an_input_without_images_has_no_thumbnail(vae):
+    output = timeline(vae, empty(vae), [GOOD], image_1=picture(), image_2=picture(frames=0))
+    assert list(shown(output)["thumbnails"]) == ["image_1"]

@@ -1,0 +1,204 @@
+// The editor of Open-Sora Timeline: holds the node's JSON, the view and the gestures together.
+
+import { app } from '../../scripts/app.js'
+import { addDisplay } from './dom.js'
+import { clipBefore, outputOf, pictureOf, undoStep, widgetOf } from './graph.js'
+import * as gestures from './timeline_gestures.js'
+import * as model from './timeline_model.js'
+import { TimelineView } from './timeline_view.js'
+
+const IMAGES = [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `image_${number}`)
+const [WIDTH, HEIGHT, TOP] = [560, 498, 26] // graph units; the tray stands beside the sockets, below the output's row
+const LOOK_EVERY = 100 // milliseconds between two looks at the graph while the canvas draws
+
+// Playhead and selection by node: undo builds the nodes anew, and they are not part of the workflow.
+const memory = new Map()
+
+class TimelineEditor {
+  constructor(node, widget) {
+    this.node = node
+    this.widget = widget
+    this.view = new TimelineView()
+    this.draft = null // keyframes as a gesture in progress would have them
+    this.typing = false // the JSON itself is being looked at
+    this.timer = null
+    this.rewired = new Set()
+    this.stopGestures = gestures.listen(this)
+    const resized = new ResizeObserver(() => this.paint())
+    resized.observe(this.view.track)
+    this.stopObserving = () => resized.disconnect()
+  }
+
+  get key() {
+    return `${this.node.graph?.id}:${this.node.id}`
+  }
+
+  get ui() {
+    return memory.get(this.key) ?? { playhead: 0, selected: null }
+  }
+
+  setUi(changes) {
+    memory.set(this.key, { ...this.ui, ...changes })
+    this.paint()
+  }
+
+  // Everything that the view shows, from the widget, the graph and the last run.
+  look() {
+    const report = outputOf(this.node)?.opensora?.[0] ?? null
+    const clip = clipBefore(this.node, report)
+    const groups = clip.groups ?? model.groupsOf(clip.frames)
+    const parsed = model.parse(this.widget.value)
+    const keyframes = this.draft ?? parsed.keyframes ?? []
+    const connected = new Set(IMAGES.filter((name) => this.link(name)))
+    const counts = countsOf(report)
+    const thumbnails = Object.entries(report?.thumbnails ?? {}).filter(([name]) => !this.rewired.has(name))
+    const named = keyframes.map((keyframe) => `image_${keyframe?.image}`)
+    const shown = IMAGES.filter((name) => connected.has(name) || named.includes(name))
+    const fromRun = Object.fromEntries(thumbnails)
+    return {
+      ...clip, groups, keyframes, connected, counts, report,
+      error: parsed.error,
+      text: this.widget.value,
+      driven: this.link(this.widget.name),
+      typing: this.typing,
+      pictures: Object.fromEntries(shown.map((name) => [name, pictureOf(this.node, name, fromRun)])),
+      seen: model.review(keyframes, groups, clip.frames, { counts, connected }),
+      dragging: Boolean(this.draft),
+    }
+  }
+
+  link(name) {
+    const link = this.node.inputs?.find((input) => input.name === name)?.link
+    return link !== null && link !== undefined
+  }
+
+  refresh = () => {
+    this.state = this.look()
+    const { frames } = this.state
+    const { playhead, selected } = this.ui
+    const ui = { playhead: Math.min(playhead, frames - 1), selected: this.state.seen[selected] ? selected : null }
+    if (ui.playhead !== playhead || ui.selected !== selected) memory.set(this.key, ui)
+    const { report, ...plain } = this.state
+    const digest = JSON.stringify([plain, [...plain.connected], this.ui])
+    if (digest === this.digest && report === this.report) return
+    Object.assign(this, { digest, report })
+    this.paint()
+  }
+
+  // Called for every frame that the canvas draws: another extension may have changed the JSON.
+  drawn = () => {
+    // A wire into the hidden widget ends at the editor's corner.
+    this.widget.y = this.display.y
+    this.view.root.classList.toggle('os-beside-sockets', !window.LiteGraph?.vueNodesMode)
+    this.timer ??= setTimeout(() => {
+      this.timer = null
+      this.refresh()
+    }, LOOK_EVERY)
+  }
+
+  paint() {
+    if (this.state) this.view.paint(this.state, this.ui)
+  }
+
+  // Show keyframes without saving them, while a gesture goes on; null ends it.
+  preview(change) {
+    if (change) {
+      this.draft = structuredClone(model.parse(this.widget.value).keyframes)
+      change(this.draft)
+    } else this.draft = null
+    this.refresh()
+  }
+
+  // Change the keyframes for good: one step of the undo.
+  commit(change) {
+    this.draft = null
+    const { value, keyframes } = model.parse(this.widget.value)
+    if (!value) return
+    change(keyframes)
+    this.write(model.serialise(value))
+  }
+
+  write(text) {
+    if (text !== this.widget.value) {
+      this.widget.value = text
+      this.widget.callback?.(text, app.canvas, this.node)
+      this.node.graph?.setDirtyCanvas?.(true, true)
+      undoStep()
+    }
+    this.refresh()
+  }
+
+  // Put an image at the playhead, or where that is taken at the nearest free place.
+  addAtPlayhead(name) {
+    const { groups, seen, counts } = this.state
+    const at = model.snap(groups, this.ui.playhead)
+    const taken = new Set(seen.flatMap((one) => one.held))
+    const free = model.places(groups).filter((place) => {
+      const own = model.held(groups, place, counts[name])
+      return own.length && own.every((index) => !taken.has(index))
+    })
+    const nearest = free.reduce((best, place) => (Math.abs(place - at) < Math.abs(best - at) ? place : best), free[0])
+    this.add(name, nearest ?? at)
+  }
+
+  add(name, frame) {
+    const selected = this.state.keyframes.length
+    this.commit((keyframes) => keyframes.push({ image: Number(name.split('_')[1]), frame, strength: 1 }))
+    this.setUi({ selected })
+    this.view.focusKeyframe(selected)
+  }
+
+  remove(index) {
+    this.commit((keyframes) => keyframes.splice(index, 1))
+    const left = this.state.keyframes.length
+    this.setUi({ selected: left ? Math.min(index, left - 1) : null })
+    this.view.focusKeyframe(this.ui.selected)
+  }
+
+  destroy() {
+    clearTimeout(this.timer)
+    this.stopGestures()
+    this.stopObserving()
+  }
+}
+
+// How many images an input has, as far as the last run tells: {name: count}.
+function countsOf(report) {
+  const counts = {}
+  for (const { name, frame, landed, count } of report?.keyframes ?? []) {
+    const alone = report.groups.some(([first, last]) => first <= frame && landed[1] <= last)
+    counts[name] = count ?? (alone ? 1 : landed[1] - frame + 1)
+  }
+  return counts
+}
+
+function hide(widget) {
+  widget.hidden = true
+  widget.options = { ...widget.options, hidden: true, canvasOnly: true }
+  widget.computeSize = () => [0, -4]
+}
+
+// Add the editor to the node. Returns {refresh, remove}.
+export function addTimeline(node) {
+  const widget = widgetOf(node, 'timeline')
+  hide(widget)
+  node.widgets_start_y = TOP
+  const editor = new TimelineEditor(node, widget)
+  editor.display = addDisplay(node, 'opensora_timeline', editor.view.root, () => HEIGHT, {
+    onDraw: editor.drawn,
+    grows: true,
+  })
+  node.setSize([Math.max(WIDTH, node.size[0]), node.size[1]])
+  const connected = node.onConnectionsChange
+  node.onConnectionsChange = function (kind, slot, ...rest) {
+    editor.rewired.add(node.inputs?.[slot]?.name)
+    return connected?.call(this, kind, slot, ...rest)
+  }
+  const executed = node.onExecuted
+  node.onExecuted = function (output) {
+    editor.rewired.clear()
+    return executed?.call(this, output)
+  }
+  editor.refresh()
+  return { refresh: editor.refresh, remove: () => editor.destroy() }
+}

@@ -1,0 +1,148 @@
+// The timeline as data: its JSON, the VAE's groups of frames, snapping, and who holds what. No page, no graph.
+
+export const EMPTY = '{"version": 1, "keyframes": []}'
+
+const isWhole = (value) => Number.isInteger(value)
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+// What the JSON text says: {value, keyframes} to work on, or {error} in words. Nothing in `value` is dropped.
+export function parse(text) {
+  let value
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    return { error: String(text ?? '').trim() ? `it is no JSON: ${error.message}` : 'it is empty' }
+  }
+  if (!isObject(value)) return { error: 'it is no JSON object {"version": 1, "keyframes": […]}' }
+  if (!Array.isArray(value.keyframes)) return { error: 'it has no list "keyframes"' }
+  return { value, keyframes: value.keyframes }
+}
+
+// One line, as Python writes JSON.
+export function serialise(value) {
+  if (Array.isArray(value)) return `[${value.map(serialise).join(', ')}]`
+  if (!isObject(value)) return JSON.stringify(value)
+  return `{${Object.entries(value)
+    .map(([key, item]) => `${JSON.stringify(key)}: ${serialise(item)}`)
+    .join(', ')}}`
+}
+
+// [[first, last], …], one a latent, as the VAE of Open-Sora 1.2 groups frames: chunks of 17, the short group in front.
+export function groupsOf(frames, chunk = 17, factor = 4) {
+  const groups = []
+  for (let start = 0; start < frames; start += chunk) {
+    const length = Math.min(chunk, frames - start)
+    const padding = (factor - (length % factor)) % factor
+    for (let first = -padding; first < length; first += factor)
+      groups.push([start + Math.max(first, 0), start + first + factor - 1])
+  }
+  return groups
+}
+
+// 0 … frames - 1 for a frame that may count from the end; null outside of the clip.
+export function resolve(frame, frames) {
+  return isWhole(frame) && frame >= -frames && frame < frames ? (frame + frames) % frames : null
+}
+
+// Indices of the groups that `count` images from frame `at` on hold: an image all it falls into, a clip those it covers.
+export function held(groups, at, count = 1) {
+  const indices = groups.map((_, index) => index)
+  if (count <= 1) return indices.filter((index) => groups[index][0] <= at && at <= groups[index][1])
+  return indices.filter((index) => at <= groups[index][0] && groups[index][1] < at + count)
+}
+
+// The frames where something can be put: each group's first.
+export function places(groups) {
+  return [...new Set(groups.map(([first]) => first))].sort((a, b) => a - b)
+}
+
+// The place of the group around `position`, a frame number with fraction; positions outside go to the ends.
+export function snap(groups, position) {
+  return places(groups).reduce((found, place) => (place <= position ? place : found), groups[0][0])
+}
+
+// The place `by` groups further on, within the clip.
+export function step(groups, at, by) {
+  const all = places(groups)
+  const here = all.indexOf(snap(groups, at))
+  return all[Math.min(all.length - 1, Math.max(0, here + by))]
+}
+
+export const strengthOf = (keyframe) => (keyframe.strength === undefined ? 1 : keyframe.strength)
+
+// "9–12", "0", or "0, 16–20" for groups by index.
+export function spanWords(groups, indices) {
+  const runs = []
+  for (const [first, last] of indices.map((index) => groups[index])) {
+    const run = runs.at(-1)
+    if (run && first <= run[1] + 1) run[1] = Math.max(run[1], last)
+    else runs.push([first, last])
+  }
+  return runs.map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`)).join(', ')
+}
+
+export const seconds = (frame, fps) => `${(frame / fps).toFixed(2)} s`
+
+// "frame 12 · 0.50 s, holds 9–12"
+export function placeWords(groups, at, count, fps, frame = at) {
+  const own = held(groups, at, count)
+  const number = frame < 0 ? `frame ${frame} (${at})` : `frame ${at}`
+  return `${number} · ${seconds(at, fps)}, ${own.length ? `holds ${spanWords(groups, own)}` : 'holds no whole group'}`
+}
+
+// Every keyframe looked at: [{index, name, at, held, kept, strength, faults: [words], notes: [words]}, …].
+// `counts` tells how many images an input has where that is known; `connected` which inputs have a wire (null: unknown).
+// at is its frame, null outside of the clip, where shown is the end it is beyond (null: it cannot be drawn at all); held
+// are the groups it covers, kept those that no later keyframe takes.
+export function review(keyframes, groups, frames, { counts = {}, connected = null } = {}) {
+  const seen = keyframes.map((keyframe, index) => look(keyframe, index, groups, frames, counts, connected))
+  const owner = new Map()
+  for (const one of seen) for (const index of one.held) owner.set(index, one)
+  for (const one of seen) {
+    one.kept = one.held.filter((index) => owner.get(index) === one)
+    const lost = one.held.filter((index) => owner.get(index) !== one)
+    if (!lost.length) continue
+    const winners = [...new Set(lost.map((index) => owner.get(index).label))].join(', ')
+    const where = spanWords(groups, lost)
+    if (one.kept.length) one.notes.push(`${one.label}: ${winners} comes later in the list and takes ${where}`)
+    else one.faults.push(`${one.label} is hidden: ${winners} holds ${where} too and wins. ${freePlace(one, owner, groups)}`)
+  }
+  return seen
+}
+
+function look(keyframe, index, groups, frames, counts, connected) {
+  const one = { index, held: [], kept: [], faults: [], notes: [], at: null, shown: null, strength: 1, name: null }
+  one.label = `keyframe ${index + 1}`
+  if (!isObject(keyframe)) one.faults.push(`${one.label} is no object with image and frame`)
+  else if (!isWhole(keyframe.image)) one.faults.push(`${one.label} has no number of an image`)
+  else if (!isWhole(keyframe.frame)) one.faults.push(`${one.label} (image ${keyframe.image}) has no whole number as frame`)
+  if (one.faults.length) return one
+  one.name = `image_${keyframe.image}`
+  one.label = `image ${keyframe.image} at frame ${keyframe.frame}`
+  one.at = resolve(keyframe.frame, frames)
+  one.strength = strengthOf(keyframe)
+  if (connected && !connected.has(one.name)) one.faults.push(`${one.label}: ${one.name} is not connected`)
+  if (typeof one.strength !== 'number' || !(one.strength >= 0 && one.strength <= 1)) {
+    one.faults.push(`${one.label}: strength is ${JSON.stringify(one.strength)}; allowed are 0 to 1`)
+    one.strength = Math.min(1, Math.max(0, Number(one.strength) || 0))
+  }
+  one.shown = one.at ?? (keyframe.frame < 0 ? 0 : frames - 1)
+  if (one.at === null) one.faults.push(`${one.label} is outside of the clip, which has frames 0 to ${frames - 1}`)
+  else one.held = held(groups, one.at, counts[one.name])
+  if (one.at !== null && !one.held.length) one.faults.push(`${one.label}: the clip covers no whole group there`)
+  return one
+}
+
+function freePlace(one, owner, groups) {
+  const free = groups.map((_, index) => index).filter((index) => !owner.has(index))
+  if (!free.length) return 'No group is free.'
+  const distance = (index) => Math.abs(groups[index][0] - one.at)
+  const nearest = free.reduce((best, index) => (distance(index) < distance(best) ? index : best))
+  return `The nearest free place is ${spanWords(groups, [nearest])}.`
+}
+
+// Distance of ruler marks, at least `room` apart: the smallest of `nice` (which repeats times ten) that is long enough.
+export function tickStep(length, pixels, room, nice) {
+  for (let scale = 1; ; scale *= 10)
+    for (const each of nice) if (((each * scale) / length) * pixels >= room || each * scale >= length) return each * scale
+}

@@ -1,0 +1,265 @@
+// The drawn timeline: tray, ruler, keyframes, blocks of frames, playhead and words. It shows a state and changes none.
+
+import { h, keepInStep } from './dom.js'
+import { drawLines, makeStrip } from './strip.js'
+import { placeWords, places, seconds, spanWords, tickStep } from './timeline_model.js'
+
+const [NUMBER_ROOM, SECOND_ROOM] = [26, 46] // pixels between two marks of the ruler
+const HINTS = {
+  empty: 'Connect pictures or clips to image_1, image_2, …',
+  ready: 'Drag a picture onto the track, or double-click it to pin it at the playhead.',
+}
+const ORIGINS = { graph: '', run: 'as in the last run', guess: 'assumed: connect Empty Open-Sora Latent' }
+
+const percent = (value, whole) => `${(100 * value) / whole}%`
+const round = (value) => Number(value.toFixed(2))
+
+export class TimelineView {
+  constructor() {
+    this.tray = h('div', { class: 'os-tray', role: 'list', 'aria-label': 'Pictures wired in' })
+    this.trayHint = h('p', { class: 'os-tray-hint', text: HINTS.empty })
+    this.facts = h('div', { class: 'os-facts' })
+    this.code = h('button', { class: 'os-code', type: 'button', title: 'Show the JSON of this timeline', text: '{ }' })
+    const head = h('div', { class: 'os-head' }, h('div', { class: 'os-side' }, this.facts, this.code), this.tray, this.trayHint)
+
+    this.numbers = h('div', { class: 'os-numbers' })
+    this.times = h('div', { class: 'os-times' })
+    this.ruler = h('div', { class: 'os-ruler', title: 'Frames above, seconds below. Drag to move the playhead.' }, this.numbers, this.times)
+    this.blocks = h('div', { class: 'os-blocks' })
+    this.holds = h('div', { class: 'os-holds' })
+    this.keys = h('div', { class: 'os-keys' })
+    this.flag = h('span', { class: 'os-flag' })
+    this.playhead = h('div', { class: 'os-playhead', role: 'slider', tabindex: '0', 'aria-label': 'Playhead' }, this.flag)
+    this.drop = h('div', { class: 'os-drop' })
+    this.bubble = h('div', { class: 'os-bubble', role: 'status' })
+    this.track = h('div', { class: 'os-track', tabindex: '-1' }, this.ruler, this.blocks, this.holds, this.playhead, this.keys, this.drop, this.bubble)
+    this.stage = h('div', { class: 'os-stage' }, this.track)
+
+    this.info = h('div', { class: 'os-info' })
+    this.faults = h('ul', { class: 'os-faults', role: 'alert' })
+    this.strip = makeStrip()
+    this.lines = h('ul', { class: 'opensora-lines' })
+    this.run = h('div', { class: 'os-run' }, h('span', { class: 'os-run-title', text: 'Last run' }), this.strip.element, this.lines)
+    this.runHint = h('p', { class: 'opensora-hint', text: 'A run shows here where each keyframe landed.' })
+    const words = h('div', { class: 'os-words' }, this.faults, this.run, this.runHint)
+
+    this.problem = h('p', { class: 'os-problem' })
+    this.text = h('textarea', { class: 'os-text', spellcheck: 'false', 'aria-label': 'The timeline as JSON' })
+    this.use = h('button', { type: 'button', text: 'Use this text' })
+    this.anew = h('button', { type: 'button', text: 'Start anew' })
+    this.back = h('button', { type: 'button', text: 'Back to the track' })
+    this.panel = h('div', { class: 'os-panel' }, this.problem, this.text, h('div', { class: 'os-buttons' }, this.use, this.anew, this.back))
+
+    this.ghost = h('div', { class: 'os-ghost' })
+    this.root = h('div', { class: 'opensora opensora-timeline', tabindex: '-1' }, head, this.stage, this.info, words, this.panel, this.ghost)
+  }
+
+  paint(state, ui) {
+    this.state = state
+    const blocked = Boolean(state.error || state.driven || state.typing)
+    this.root.classList.toggle('os-blocked', blocked)
+    this.root.classList.toggle('os-dragging', state.dragging)
+    if (blocked) this.#paintPanel(state)
+    this.#paintTray(state)
+    this.#paintRuler(state)
+    this.#paintBlocks(state)
+    this.#paintKeyframes(state, ui)
+    this.#paintPlayhead(state, ui)
+    this.#paintWords(state, ui)
+  }
+
+  // The keyframe's element, or with null the track: the keyboard stays in the editor.
+  focusKeyframe(index) {
+    const target = (index !== null && this.keys.querySelectorAll('.os-thumb')[index]) || this.track
+    target.focus({ preventScroll: true })
+  }
+
+  // Say something beside frame `at`; without words, nothing.
+  say(words, at = 0, warning = false) {
+    this.bubble.textContent = words ?? ''
+    this.bubble.classList.toggle('os-warning', warning)
+    this.bubble.style.setProperty('--at', percent(at, this.state.frames))
+  }
+
+  // Show where a dragged picture would go: the group's [first, last + 1), or nothing.
+  showDrop(span) {
+    this.drop.style.display = span ? 'block' : 'none'
+    if (!span) return
+    this.drop.style.left = percent(span[0], this.state.frames)
+    this.drop.style.width = percent(span[1] - span[0], this.state.frames)
+  }
+
+  #paintPanel({ error, driven, typing, text }) {
+    this.problem.textContent = driven
+      ? 'The timeline comes in through a wire: its text is edited where the wire begins.'
+      : error
+        ? `This timeline cannot be drawn: ${error}.`
+        : 'The timeline as text. Unknown keys are kept.'
+    this.problem.classList.toggle('os-bad', Boolean(error) && !driven)
+    this.root.classList.toggle('os-driven', Boolean(driven))
+    this.back.style.display = typing && !error ? '' : 'none'
+    this.anew.style.display = error ? '' : 'none'
+    // What is being typed is not written over.
+    if (document.activeElement !== this.text) this.text.value = text
+  }
+
+  #paintTray({ pictures, connected }) {
+    const names = Object.keys(pictures)
+    this.trayHint.style.display = names.length ? 'none' : ''
+    const create = () =>
+      h('div', { class: 'os-card', role: 'listitem', tabindex: '0' },
+        h('span', { class: 'os-picture' }), h('span', { class: 'os-number' }),
+        h('button', { class: 'os-add', type: 'button', tabindex: '-1', text: '+' }))
+    keepInStep(this.tray, names, create, (card, name) => {
+      const number = name.split('_')[1]
+      card.dataset.name = name
+      card.classList.toggle('os-missing', !connected.has(name))
+      card.title = connected.has(name)
+        ? `${name}: drag it onto the track, or double-click to pin it at the playhead`
+        : `${name} is not connected`
+      card.setAttribute('aria-label', card.title)
+      card.children[1].textContent = number
+      card.children[2].title = `Pin ${name} at the playhead`
+      setPicture(card.firstChild, pictures[name], number)
+    })
+  }
+
+  #paintRuler({ frames, fps, groups }) {
+    const width = this.track.clientWidth || 500
+    const mark = () => h('span')
+    const chunkStarts = groups.filter(([first, last]) => first === last).map(([first]) => first)
+    const marks = thin([...chunkStarts, ...places(groups)], (frame) => (frame / frames) * width)
+    keepInStep(this.numbers, marks, mark, (part, frame) => {
+      part.textContent = frame
+      part.style.left = percent(frame, frames)
+    })
+    const duration = frames / fps
+    const step = tickStep(duration, width, SECOND_ROOM, [0.1, 0.2, 0.5])
+    const count = Math.floor(duration / step + 1e-6)
+    keepInStep(this.times, [...Array(count + 1).keys()], mark, (part, index) => {
+      part.textContent = `${(index * step).toFixed(step < 1 ? 1 : 0)} s`
+      part.style.left = percent(index * step * fps, frames)
+      part.classList.toggle('os-last', index * step * fps > frames - (34 * frames) / width)
+    })
+  }
+
+  #paintBlocks({ frames, fps, groups }) {
+    keepInStep(this.blocks, groups, () => h('i', { class: 'os-block' }), (block, [first, last]) => {
+      block.style.left = percent(first, frames)
+      block.style.width = percent(last + 1 - first, frames)
+      block.title = `${first === last ? `frame ${first}` : `frames ${first}–${last}`} · ${seconds(first, fps)}`
+    })
+  }
+
+  #paintKeyframes({ frames, groups, keyframes, seen, pictures }, { selected }) {
+    const drawn = seen.map((one) => ({ ...one, span: spanOf(one, groups) }))
+    const stacked = new Map()
+    for (const one of drawn) {
+      one.stack = stacked.get(one.span?.[0]) ?? 0
+      stacked.set(one.span?.[0], one.stack + 1)
+    }
+    const createThumb = () =>
+      h('div', { class: 'os-key' }, h('i', { class: 'os-pin' }),
+        h('div', { class: 'os-thumb', tabindex: '0', role: 'slider' },
+          h('span', { class: 'os-picture' }), h('span', { class: 'os-number' }),
+          h('button', { class: 'os-remove', type: 'button', tabindex: '-1', title: 'Remove this keyframe', text: '×' })))
+    keepInStep(this.keys, drawn, createThumb, (key, one, index) => {
+      const [, thumb] = key.children
+      key.style.display = one.span ? '' : 'none'
+      if (!one.span) return
+      key.style.setProperty('--at', percent((one.span[0] + one.span[1]) / 2, frames))
+      key.style.setProperty('--stack', one.stack)
+      key.classList.toggle('os-selected', index === selected)
+      key.classList.toggle('os-fault', one.faults.length > 0)
+      key.classList.toggle('os-partly-hidden', one.notes.length > 0)
+      thumb.dataset.index = index
+      thumb.setAttribute('aria-valuemin', 0)
+      thumb.setAttribute('aria-valuemax', frames - 1)
+      thumb.setAttribute('aria-valuenow', one.shown)
+      thumb.setAttribute('aria-label', `Keyframe of ${one.name}`)
+      thumb.setAttribute('aria-valuetext', `${this.place(one)}, strength ${round(one.strength)}`)
+      thumb.children[1].textContent = keyframes[index].image
+      setPicture(thumb.firstChild, pictures[one.name], keyframes[index].image)
+    })
+    const createHold = () =>
+      h('div', { class: 'os-hold' }, h('i', { class: 'os-fill' }),
+        h('span', { class: 'os-handle', title: 'Strength: drag up or down' }, h('b', { class: 'os-value' })))
+    keepInStep(this.holds, drawn, createHold, (hold, one, index) => {
+      hold.style.display = one.span ? '' : 'none'
+      if (!one.span) return
+      hold.style.left = percent(one.span[0], frames)
+      hold.style.width = percent(one.span[1] - one.span[0], frames)
+      hold.style.setProperty('--strength', one.strength)
+      hold.dataset.index = index
+      hold.dataset.kind = one.strength >= 1 ? 'kept' : one.strength > 0 ? 'partly' : 'generated'
+      hold.classList.toggle('os-selected', index === selected)
+      hold.classList.toggle('os-fault', one.faults.length > 0)
+      hold.lastChild.firstChild.textContent = one.strength.toFixed(2)
+    })
+  }
+
+  #paintPlayhead({ frames, fps }, { playhead }) {
+    this.playhead.style.setProperty('--at', percent(playhead + 0.5, frames))
+    this.flag.textContent = `${seconds(playhead, fps)} · ${playhead}`
+    this.playhead.classList.toggle('os-right', playhead > frames / 2)
+    this.playhead.setAttribute('aria-valuemin', 0)
+    this.playhead.setAttribute('aria-valuemax', frames - 1)
+    this.playhead.setAttribute('aria-valuenow', playhead)
+    this.playhead.setAttribute('aria-valuetext', `${seconds(playhead, fps)}, frame ${playhead}`)
+  }
+
+  #paintWords({ frames, fps, from, seen, pictures, report }, { selected }) {
+    this.facts.textContent = `${frames} ${frames === 1 ? 'frame' : 'frames'} · ${seconds(frames, fps)} at ${round(fps)} fps`
+    this.facts.title = ORIGINS[from] || 'As Empty Open-Sora Latent has it.'
+    this.facts.classList.toggle('os-unsure', from !== 'graph')
+    if (from !== 'graph') this.facts.append(h('small', { text: ORIGINS[from] }))
+    const one = seen[selected]
+    this.info.textContent = one?.name
+      ? `${one.name} · ${this.place(one)} · strength ${round(one.strength)}`
+      : Object.keys(pictures).length && !seen.length ? HINTS.ready : ''
+    const faults = seen.flatMap((each) => each.faults.map((text) => ({ text, bad: true })))
+    const notes = seen.flatMap((each) => each.notes.map((text) => ({ text, bad: false })))
+    keepInStep(this.faults, [...faults, ...notes], () => h('li'), (item, { text, bad }) => {
+      item.textContent = text
+      item.classList.toggle('os-bad', bad)
+    })
+    this.run.style.display = report ? '' : 'none'
+    this.runHint.style.display = report ? 'none' : ''
+    if (!report) return
+    this.strip.draw(report)
+    drawLines(this.lines, report.lines)
+  }
+
+  // "frame 12 · 0.50 s, holds 9–12" for a keyframe as `review` gives it.
+  place(one) {
+    const { groups, counts, fps, keyframes } = this.state
+    if (one.at === null) return 'outside of the clip'
+    const words = placeWords(groups, one.at, counts[one.name], fps, keyframes[one.index]?.frame)
+    const lost = one.held.length - one.kept.length
+    return lost && one.kept.length ? `${words}, of which ${spanWords(groups, one.kept)} stay` : words
+  }
+}
+
+// [first, last + 1) in frames of what a keyframe covers; of its own frame where it holds nothing; null if not drawable.
+function spanOf(one, groups) {
+  if (one.shown === null) return null
+  if (!one.held.length) return [one.shown, one.shown + 1]
+  return [Math.min(...one.held.map((i) => groups[i][0])), Math.max(...one.held.map((i) => groups[i][1])) + 1]
+}
+
+// Those of `frames`, the more important first, that have room between them.
+function thin(frames, pixels) {
+  const chosen = []
+  for (const frame of frames)
+    if (chosen.every((other) => Math.abs(pixels(other) - pixels(frame)) >= NUMBER_ROOM)) chosen.push(frame)
+  return chosen.sort((a, b) => a - b)
+}
+
+function setPicture(element, url, number) {
+  if (element.dataset.url === String(url)) return
+  element.dataset.url = String(url)
+  element.style.backgroundImage = url ? `url("${url}")` : ''
+  element.classList.toggle('os-no-picture', !url)
+  element.textContent = url ? '' : number
+}
+
