@@ -36,7 +36,7 @@ class Chunk:
         """The frame counts of whole chunks around `frames`, low to high; `frames` alone where it is one."""
         if self.whole(frames):
             return (frames,)
-        low = (frames - self.shared) // self.frames
+        low = max(0, (frames - self.shared) // self.frames)
         return tuple(self.frames * chunks + self.shared for chunks in (low, low + 1) if chunks > 0)
 
 

@@ -163,13 +163,17 @@ def schedule(text):
         raise ValueError(
             f"prompt is {text!r}; after |{starts[-1]} comes no prompt: write |number| prompt |number| prompt"
         )
-    try:
-        starts = [int(start) for start in starts]
-    except ValueError as error:
-        raise ValueError(f"prompt is {text!r}; between | and | stands the number of a run: {error}") from None
-    if any(later <= earlier for earlier, later in zip(starts, starts[1:])):
-        raise ValueError(f"prompt is {text!r}; its runs are {starts}, and they must rise from 0")
-    return list(zip(starts, prompts))
+    numbers = []
+    for start in starts:
+        try:
+            numbers.append(int(start))
+        except ValueError:
+            raise ValueError(
+                f"prompt is {text!r}; between | and | stands the number of a segment, and {start!r} is none"
+            ) from None
+    if any(later <= earlier for earlier, later in zip(numbers, numbers[1:])):
+        raise ValueError(f"prompt is {text!r}; its segments are {numbers}, and they must rise from 0")
+    return list(zip(numbers, prompts))
 
 
 def prompt_for_loop(text, loop):

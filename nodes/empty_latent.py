@@ -7,7 +7,7 @@ from .comfy.schema import io, schema
 
 AUTO, CUSTOM = "auto", "custom"
 FALLBACK_RESOLUTION, FALLBACK_ASPECT_RATIO = "240p", "16:9"
-MAX_SIDE, MAX_FRAMES = 4096, 4096
+MIN_SIDE, MAX_SIDE, MAX_FRAMES, MIN_FPS = 16, 4096, 4096, 1
 BY_FRAMES = "by frames"
 DURATIONS = {"2s": 51, "4s": 102, "8s": 204, "16s": 408, "32s": 816}  # frames, the original's words for them
 
@@ -15,10 +15,12 @@ DURATIONS = {"2s": 51, "4s": 102, "8s": 204, "16s": 408, "32s": 816}  # frames, 
 def choose_size(resolution, aspect_ratio, width, height, made_for=None):
     """(height, width) in pixels for the node's choices; `made_for` is what the VAE's file says it was made for."""
     if resolution == CUSTOM:
+        check_least("width", width, MIN_SIDE)
+        check_least("height", height, MIN_SIDE)
         return height, width
     if resolution == AUTO and made_for:
         own = made_for["height"], made_for["width"]
-        return own if aspect_ratio == AUTO else same_area(*own, aspect_ratio)
+        return own if aspect_ratio in (AUTO, nearest_aspect_ratio(*own)) else same_area(*own, aspect_ratio)
     if aspect_ratio == AUTO and resolution in SQUARES:
         aspect_ratio = "1:1"
     elif aspect_ratio == AUTO:
@@ -26,6 +28,12 @@ def choose_size(resolution, aspect_ratio, width, height, made_for=None):
             nearest_aspect_ratio(made_for["height"], made_for["width"]) if made_for else FALLBACK_ASPECT_RATIO
         )
     return frame_size(FALLBACK_RESOLUTION if resolution == AUTO else resolution, aspect_ratio)
+
+
+def check_least(name, value, least):
+    """ValueError for a number below a widget's range: a wire brings any."""
+    if not value >= least:
+        raise ValueError(f"{name} is {value:g}; it must be at least {least}")
 
 
 def check_frames(network, frames):
@@ -145,6 +153,7 @@ class OpenSoraEmptyLatent(io.ComfyNode):
     @classmethod
     def execute(cls, vae, resolution, aspect_ratio, frames, fps, width, height, batch_size, duration=BY_FRAMES):
         network = video_vae.network_of(vae)
+        check_least("fps", fps, MIN_FPS)
         frames = choose_frames(network, frames, duration)
         height, width = choose_size(resolution, aspect_ratio, width, height, network.opensora.get("made_for"))
         shape = (

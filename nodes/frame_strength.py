@@ -3,7 +3,7 @@
 from .comfy import vae as video_vae
 from .comfy.latent import latent_mask, with_sizes
 from .comfy.schema import io, schema
-from .pinning import clip_sizes, frames_words, resolve_frame
+from .pinning import check_strength, clip_sizes, frames_words, resolve_frame
 from .report import report
 
 
@@ -77,6 +77,7 @@ class OpenSoraFrameStrength(io.ComfyNode):
         sizes = clip_sizes(latent, network)
         first = resolve_frame(first_frame, sizes.frames, "first_frame")
         last = resolve_frame(last_frame, sizes.frames, "last_frame")
+        check_strength(strength)
         mask = latent_mask(latent)
         mask[:, :, latents_within(network.groups(sizes.frames), first, last)] = 1.0 - strength
         latent = with_sizes(latent, sizes, noise_mask=mask)

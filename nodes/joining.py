@@ -10,6 +10,8 @@ from .comfy import vae as video_vae
 from .comfy.latent import with_sizes
 from .pinning import KEYFRAMES, clip_sizes, encode_groups
 
+FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -42,7 +44,7 @@ def refuse_unlike(first, second):
             f"first is {a.width} x {a.height} and second {b.width} x {b.height}; both must have one size: Open-Sora Fit "
             "Image brings pictures to a size before Open-Sora VAE Encode"
         )
-    if a.fps != b.fps:
+    if abs(a.fps - b.fps) >= FPS_STEP:
         raise ValueError(
             f"first has {a.fps:g} frames per second and second {b.fps:g}; both must have one frame rate: it is set in "
             "Open-Sora VAE Encode and Empty Open-Sora Latent"
@@ -72,21 +74,33 @@ def check_forward(frames, clip):
     """ValueError where `frames` behind the Clip do not make a length that its VAE can represent."""
     total = clip.sizes.frames + frames
     what = f"the {total} frames of the whole are no length that this VAE can represent ({clip.network.valid_counts})"
-    _check(frames, clip.network.nearest_frames(total), clip.sizes.frames, what)
+    _check(frames, clip.network.nearest_frames, clip.sizes.frames, what)
 
 
 def check_backward(frames, clip):
-    """ValueError where `frames` in front of the Clip are no whole chunks."""
-    _check(
-        frames, _multiples(frames, clip.chunk), 0, f"in front of a clip only whole chunks of {clip.chunk.frames} fit"
-    )
+    """ValueError where `frames` in front of the Clip are no whole chunks, or it cannot be led to."""
+    check_target(clip, "latent")
+    _check(frames, _multiples_of(clip.chunk), 0, f"in front of a clip only whole chunks of {clip.chunk.frames} fit")
+
+
+def check_target(clip, name):
+    """ValueError where new frames cannot lead to the Clip, the node's input `name`.
+
+    Where chunks share a frame, a lone image is only that frame: what comes before would end in it.
+    """
+    least = clip.chunk.frames + clip.chunk.shared
+    if clip.sizes.frames <= clip.chunk.shared:
+        raise ValueError(
+            f"{name} has 1 frame; with this VAE a clip that new frames lead to needs at least {least}. For one picture "
+            "use Open-Sora Keyframe at frame -1 instead"
+        )
 
 
 def check_bridge(frames, first):
     """ValueError where the first Clip and `frames` are no whole chunks, for another clip to follow."""
     total = first.sizes.frames + frames
     what = f"with the {first.sizes.frames} frames of first that is {total}, and it must be a multiple of {first.chunk.frames}"
-    _check(frames, _multiples(total, first.chunk), first.sizes.frames, what)
+    _check(frames, _multiples_of(first.chunk), first.sizes.frames, what)
 
 
 def check_loop(frames, clip):
@@ -96,19 +110,29 @@ def check_loop(frames, clip):
     if own < least:
         raise ValueError(f"latent has {own} frames; a clip that is to return to its beginning needs at least {least}")
     what = f"with the clip's {own} frames that is {own + frames}, and it must be whole chunks of {least}"
-    _check(frames, chunk.nearest(own + frames), own, what)
+    _check(frames, chunk.nearest, own, what)
 
 
-def _multiples(frames, chunk):
-    low = frames // chunk.frames * chunk.frames
-    return (frames,) if low == frames else (low, low + chunk.frames)
+def _multiples_of(chunk):
+    """total -> the whole chunks around it, low to high; itself alone where it is one."""
+
+    def around(total):
+        low = total // chunk.frames * chunk.frames
+        return (total,) if low == total else (low, low + chunk.frames)
+
+    return around
 
 
-def _check(frames, totals, there, what):
-    """ValueError where `there` + `frames` is none of `totals`, the nearest that are possible; `what` says why."""
-    if there + frames not in totals:
+def _check(frames, around, there, what):
+    """ValueError where `frames` are none, or `there` + `frames` is not possible; `what` says why.
+
+    `around`(total) -> the nearest totals that are possible.
+    """
+    totals = around(there + max(1, frames))
+    if frames < 1 or there + frames not in totals:
         nearest = [total - there for total in totals if total > there]
-        raise ValueError(f"frames is {frames}; {what}: the nearest {_are(nearest)}")
+        why = "there must be something to make" if frames < 1 else what
+        raise ValueError(f"frames is {frames}; {why}: the nearest {_are(nearest)}")
 
 
 def _are(numbers):

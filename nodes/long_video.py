@@ -4,6 +4,7 @@ from ..model import segments as plans
 from . import joining
 from .comfy import sampling, segments
 from .comfy.schema import io, schema
+from .seams import pin_ends
 
 FORWARD, BACKWARD = "forward", "backward"
 MAX_FRAMES = 4096
@@ -173,9 +174,10 @@ class OpenSoraConnect(_LongVideo):
             joining.clip_of(latent, vae, model, name) for latent, name in ((first, "first"), (second, "second"))
         )
         joining.refuse_unlike(clip, target)
+        joining.check_target(target, "second")
         size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
         joining.check_bridge(frames, clip)
-        timeline = joining.begun_by(clip, clip.sizes.frames + frames + clip.chunk.shared)
+        timeline = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames + clip.chunk.shared), target)
         gap_ends = len(timeline.mask)
         timeline = joining.followed_by(timeline, target)
         after = range(gap_ends, min(gap_ends + seen * clip.chunk.latents, len(timeline.mask)))
@@ -210,7 +212,7 @@ class OpenSoraLoop(_LongVideo):
         clip = joining.clip_of(latent, vae, model)
         size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
         joining.check_loop(frames, clip)
-        timeline = joining.begun_by(clip, clip.sizes.frames + frames)
+        timeline = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames), clip)
         whole = timeline.known // clip.chunk.latents * clip.chunk.latents
         after = range(min(seen * clip.chunk.latents, whole))
         new = plans.forward(timeline.known, len(timeline.mask), clip.chunk, size, seen, after)

@@ -4,7 +4,7 @@ from ..model import masks
 from .comfy import vae as video_vae
 from .comfy.latent import latent_mask, with_sizes
 from .comfy.schema import io, schema
-from .pinning import KEYFRAMES, clip_sizes, lay_over, record_of, records, refuse_alpha
+from .pinning import KEYFRAMES, check_pixels, clip_sizes, lay_over, record_of, records
 from .report import report
 
 MAX_REFERENCES = 8
@@ -42,9 +42,9 @@ def read_strategy(strategy):
 
 
 def check_references(references, sizes):
-    """ValueError for [(input name, IMAGE), …] with alpha, or of another size than the clip's `sizes`."""
+    """ValueError for [(input name, IMAGE), …] without images, with alpha, or of another size than the clip's."""
     for name, pixels in references:
-        refuse_alpha(pixels, name)
+        check_pixels(pixels, name)
         height, width = pixels.shape[1:3]
         if (height, width) != (sizes.height, sizes.width):
             raise ValueError(

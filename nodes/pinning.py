@@ -13,7 +13,7 @@ RECORD = ("name", "frame", "count", "strength", "laid", "latents")
 def clip_sizes(latent, network, name="latent"):
     """`latent.Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
     samples, sizes = latent["samples"], sizes_of(latent, name, network)
-    if samples.ndim != 5 or samples.shape[1] != network.latent_channels:
+    if samples.ndim != 5 or samples.shape[1] != network.latent_channels or 0 in samples.shape:
         raise ValueError(
             f"{name} has shape {tuple(samples.shape)}; this VAE's video latents have {network.latent_channels} "
             "channels, [batch, channels, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
@@ -21,8 +21,10 @@ def clip_sizes(latent, network, name="latent"):
     return sizes
 
 
-def refuse_alpha(pixels, name):
-    """ValueError where IMAGE [T, H, W, C], the node's input `name`, has more or fewer channels than red, green, blue."""
+def check_pixels(pixels, name):
+    """ValueError where IMAGE [T, H, W, C], the node's input `name`, is no picture of red, green and blue."""
+    if 0 in pixels.shape:
+        raise ValueError(f"{name} has shape {tuple(pixels.shape)}, which holds no image; give at least one")
     channels = pixels.shape[-1]
     if channels == 4:
         raise ValueError(
@@ -42,6 +44,14 @@ def resolve_frame(frame, frames, name="frame"):
             f"the nearest is {nearest}"
         )
     return frame % frames
+
+
+def check_strength(strength):
+    """ValueError beyond 0…1: a wire brings any number."""
+    if not 0 <= strength <= 1:
+        raise ValueError(
+            f"strength is {strength:g}; allowed are 0 (generate) to 1 (keep exactly), the nearest is {int(strength > 1)}"
+        )
 
 
 def plan(groups, frame, count):
@@ -164,13 +174,18 @@ def frames_words(latents, groups):
 def place(image, name, frame, strength, frames, groups, frame_name="frame"):
     """The record of a keyframe that IMAGE [T, H, W, 3] makes in a clip of so many `frames`.
 
-    Raises ValueError, naming the input, for alpha, a frame outside the clip, and images that cover no group.
+    Raises ValueError, naming the input, for alpha, a strength beyond 0…1, a frame outside the clip, and images that
+    cover no group.
     """
-    refuse_alpha(image, name)
+    check_pixels(image, name)
+    check_strength(strength)
     frame = resolve_frame(frame, frames, frame_name)
     # At least two images of a clip stay: one alone would count as a lone image, which fills its group.
     count = min(len(image), max(2, frames - frame))
     latents = plan(groups, frame, count)
+    if not latents and count == 1:  # the VAE of Open-Sora 1.3 leaves out what is too short for a group
+        last = groups[-1][-1]
+        raise ValueError(f"{frame_name} is {frame}, but the VAE keeps frames 0 to {last} alone; the nearest is {last}")
     if not latents:
         raise ValueError(
             f"{name} is a clip of {len(image)} frames, which from frame {frame} on covers no group of frames "

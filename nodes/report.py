@@ -21,11 +21,12 @@ def report(latent, network):
     """
     sizes = sizes_of(latent, counting=network)
     groups, mask, known = network.groups(sizes.frames), latent_mask(latent), records(latent)
-    low, high, mean = (
+    space = (0, 1, 3, 4)
+    low, high, mean, changed = (
         [round(value, 4) for value in values.tolist()]
-        for values in (mask.amin((0, 1, 3, 4)), mask.amax((0, 1, 3, 4)), mask.mean((0, 1, 3, 4)))
+        for values in (mask.amin(space), mask.amax(space), mask.mean(space), (mask > 0).float().mean(space))
     )
-    words = Words([_state(*values) for values in zip(low, high, mean)], groups, sizes)
+    words = Words([_state(*values) for values in zip(low, high, changed)], groups, sizes)
     return {
         "frames": sizes.frames,
         "fps": sizes.fps,
@@ -46,10 +47,12 @@ def _landing(record, groups):
     }
 
 
-def _state(low, high, mean):
-    """What a latent's mask means: its smallest, largest and mean value."""
+def _state(low, high, changed):
+    """What a latent's mask means: its smallest and largest value, and the part of it that is not 0."""
+    if low != high and (low, high) != (0, 1):
+        return f"held with strengths from {1 - high:.3g} to {1 - low:.3g}, by place"
     if low != high:
-        return f"a region generated ({100 * mean:.0f} % of the picture), the rest kept"
+        return f"a region generated ({100 * changed:.0f} % of the picture), the rest kept"
     if 0 < high < 1:
         return f"partly kept (strength {1 - high:.3g}: wakes at noise {100 * high:.3g} %)"
     return GENERATED if high else "kept"

@@ -20,8 +20,11 @@ def save_thumbnail(pixels):
     The name comes from the picture, so the same one is written once.
 
     Returns:
-        {"filename", "subfolder", "type"} as ComfyUI's /view takes them; None where the folder cannot be written to.
+        {"filename", "subfolder", "type"} as ComfyUI's /view takes them; None without a picture, and where the folder cannot be
+        written to.
     """
+    if 0 in pixels.shape:
+        return None
     picture = _small(pixels[:1, ..., :3] if pixels.shape[-1] >= 3 else pixels[:1, ..., :1].expand(-1, -1, -1, 3))
     name = f"thumbnail_{hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).hexdigest()[:16]}.png"
     target = Path(folder_paths.get_temp_directory()) / FOLDER / name

@@ -86,6 +86,25 @@ def gap(samples, latents):
     return torch.cat([samples, samples.new_zeros(*samples.shape[:2], latents, *samples.shape[3:])], dim=2)
 
 
+def with_ends(setup, window, bridge, first, second, total):
+    """A window whose `bridge` (a range of its latents) begins with the last frame of one clip and ends with another's first.
+
+    By Open-Sora Keyframe, in an empty clip of `total` frames that ends with the bridge.
+    """
+    vae = setup[1]
+    groups = vae.first_stage_model.groups(total)
+    decode, keyframe = pack("nodes.codec").OpenSoraVAEDecode, pack("nodes.keyframe").OpenSoraKeyframe
+    window = window.clone()
+    for clip, shown, place, index in ((first, -1, bridge[0], -len(bridge)), (second, 0, bridge[-1], -1)):
+        images = run(decode, vae=vae, samples=clip)[0].unflatten(0, (len(window), -1))[:, shown]
+        frame = groups[index][0 if shown == -1 else -1]
+        for row, image in enumerate(images):
+            empty = {**clip_of(vae, total), "samples": torch.zeros(1, window.shape[1], len(groups), *LATENTS)}
+            pinned = run(keyframe, latent=empty, vae=vae, image=image[None], frame=frame, strength=1.0)[0]
+            window[row, :, place] = pinned["samples"][0, :, index]
+    return window
+
+
 @pytest.mark.parametrize("generation", COUNTS)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_one_segment_is_a_masked_run_of_the_sampler(setups, generation, batch):
@@ -207,6 +226,10 @@ def test_connect_sees_both_ends(setups, generation, bridge):
     seen = T if generation != "2d" else context
     start = torch.cat([gap(a["samples"][:, :, -seen:], new), b["samples"][:, :, :seen]], dim=2)
     kept = [*range(seen), *range(seen + new, 2 * seen + new)]
+    if generation != "2d":
+        total = setup[1].first_stage_model.video_frames(T + new)
+        start = with_ends(setup, start, range(seen, seen + new), a, b, total)
+        kept += [seen, seen + new - 1]
     window = by_hand(setup, start, kept, 2 * (frames if seen == T else context) + bridge)
     assert torch.equal(out["samples"][:, :, :T], a["samples"])
     assert torch.equal(out["samples"][:, :, -T:], b["samples"])
@@ -233,7 +256,11 @@ def test_loop_sees_the_end_and_then_the_beginning(setups, generation, bridge):
     new, seen = out["samples"].shape[2] - T, 4 if generation == "2d" else 5
     start = torch.cat([gap(clip["samples"][:, :, -seen:], new), clip["samples"][:, :, :seen]], dim=2)
     size = {"1.2": 51, "1.3": 49, "2d": 12}[generation]
-    window = by_hand(setup, start, [*range(seen), *range(seen + new, 2 * seen + new)], size)
+    kept = [*range(seen), *range(seen + new, 2 * seen + new)]
+    if generation != "2d":
+        start = with_ends(setup, start, range(seen, seen + new), clip, clip, frames + bridge)
+        kept += [seen, seen + new - 1]
+    window = by_hand(setup, start, kept, size)
     assert torch.equal(out["samples"][:, :, :T], clip["samples"]) and out["frames"] == frames + bridge
     assert torch.equal(out["samples"][:, :, T:], window[:, :, seen : seen + new])
 
@@ -491,5 +518,6 @@ def test_an_interrupted_bridge_leaves_the_second_clip_out(comfy, setups, caplog)
     first, second = clip_of(setup[1], 17), clip_of(setup[1], 17, seed=2)
     with caplog.at_level(logging.WARNING):
         part = call("OpenSoraConnect", interrupted_at(setup, 3), first=first, second=second, frames=34)
-    assert part["frames"] == 34 and torch.equal(part["samples"], extend(setup, first)["samples"])
+    whole = call("OpenSoraConnect", setup, first=first, second=second, frames=34)
+    assert part["frames"] == 34 and torch.equal(part["samples"], whole["samples"][:, :, :10])
     assert "34 of 68 frames are finished and kept; the second clip is left out" in caplog.text
