@@ -94,9 +94,11 @@ class _Converter:
             found = {name: values[name] for name, *_ in names if name in values}
         else:
             found, left = {}, list(values)
-            for name, _, extra in names:
+            for name, options, extra in names:
                 if left:
                     found[name] = left.pop(0)
+                elif values and "default" in options:  # an input that came after the workflow was saved
+                    found[name] = options["default"]
                 del left[:extra]
         for name, options, _ in names:
             if options.get("dynamicPrompts") and isinstance(found.get(name), str):

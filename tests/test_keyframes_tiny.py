@@ -157,9 +157,9 @@ def measure(tiny, count):
     return {
         **measure_in_betweens(tiny, count),
         **measure_extend(tiny, count),
-        **measure_extend(tiny, count, "backward"),
-        **measure_connect(tiny, count),
-        **measure_loop(tiny, count),
+        **measure_extend(tiny, count // 2, "backward"),
+        **measure_connect(tiny, count // 2),
+        **measure_loop(tiny, count // 2),
     }
 
 

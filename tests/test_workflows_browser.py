@@ -16,7 +16,10 @@ pytestmark = pytest.mark.browser
 
 
 def test_there_are_workflows():
-    assert {path.stem for path in FILES} >= {"text_to_video", "image_to_video"}
+    assert {path.stem for path in FILES} >= {
+        "text_to_video", "image_to_video", "first_last_frame", "keyframe_timeline", "video_extend",
+        "connect_two_clips", "loop", "inpaint_region",
+    }  # fmt: skip
     assert len(OFFICIAL) == 4
 
 
@@ -62,7 +65,11 @@ def test_official_workflow_offers_its_files(path, page, server):
 
 
 def inputs_of(graph):
-    return {key: (node["class_type"], node["inputs"]) for key, node in graph.items()}
+    """Without the empty value that the page adds for Load Video's own player, which the server does not know."""
+    return {
+        key: (node["class_type"], {name: value for name, value in node["inputs"].items() if name != "video-preview"})
+        for key, node in graph.items()
+    }
 
 
 def test_a_stock_graph_runs_and_a_bad_one_is_seen(page):

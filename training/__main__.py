@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("tiny_run"), help="where checkpoints and logs go")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
     parser.add_argument("--vae-steps", type=int, nargs=4, help="steps of the four stages of the VAE's training")
-    parser.add_argument("--clips", type=int, default=7200, help="clips to encode for the transformer")
+    parser.add_argument("--clips", type=int, default=14400, help="clips to encode for the transformer")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="encode part I of N of the clips")
     parser.add_argument("--teacher-steps", type=int, help="steps of the transformer's training")
     parser.add_argument("--transformer-steps", type=int, help="steps of its calibration to the default guidance")

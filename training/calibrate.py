@@ -38,7 +38,7 @@ def calibration_loss(student, teacher, null_caption, clean, noise, t, frame_mask
     return (error * frame_mask).sum(1) / frame_mask.sum(1)
 
 
-def calibrate(folder, teacher, buckets, text_encoder, tokenizer, steps=400, batch=12, seed=1):
+def calibrate(folder, teacher, buckets, text_encoder, tokenizer, steps=800, batch=12, seed=1):
     """The transformer whose result at GUIDANCE is the teacher's at TEACHER_GUIDANCE, with averaged weights."""
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     teacher = teacher.eval().requires_grad_(False)

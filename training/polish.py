@@ -13,14 +13,15 @@ from ..model.vae import SPATIAL_FACTOR
 from .calibrate import TEACHER_GUIDANCE
 from .captions import caption
 from .loop import Run
-from .masks import draw_frame_mask
+from .masks import draw_frame_mask, frame_mask
 from .shapes import render
 from .train_transformer import FLOW, Sampler, with_stills
 from .train_vae import DECODED_FRAMES, NOISE, psnr, reconstruction_error
 
 STEPS = 30  # of the whole schedule, as the nodes have it
-START = (300.0, 700.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
+START = (300.0, 850.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
 SAMPLED = 0.7  # of the clips of a step are sampled again, the others encodings
+BOTH_ENDS = 0.4  # of the sampled clips have their first and last frame pinned
 
 
 @torch.no_grad()
@@ -35,18 +36,22 @@ def sample_again(transformer, sampler, bucket, rows, start, rng):
     timesteps = flow.timesteps(STEPS, *size, **FLOW)
     timesteps = timesteps[timesteps <= start]
     ones = torch.ones(len(rows))
-    frame_mask = torch.stack([draw_frame_mask(bucket.latents.shape[2], rng) for _ in rows])
-    clean = with_stills(bucket, rows, frame_mask, rng)
+    T = bucket.latents.shape[2]
+    masks = [
+        frame_mask("image_head_tail", T, rng) if rng.random() < BOTH_ENDS else draw_frame_mask(T, rng) for _ in rows
+    ]
+    generated = torch.stack(masks)
+    clean = with_stills(bucket, rows, generated, rng)
     noisy = flow.add_noise(clean, torch.randn_like(clean), ones * timesteps[0])
     return flow.sample(
         transformer,
-        torch.where(frame_mask[:, None, :, None, None], noisy, clean),
+        torch.where(generated[:, None, :, None, None], noisy, clean),
         features,
         transformer.null_caption[: features.shape[1]],
         caption_mask=mask,
         timesteps=timesteps,
         guidance=TEACHER_GUIDANCE,
-        frame_mask=frame_mask.float(),
+        frame_mask=generated.float(),
         fps=24.0 * ones,
         height=bucket.height * ones,
         width=bucket.width * ones,
@@ -68,16 +73,17 @@ def make_pairs(transformer, sampler, buckets, count, seed, batch=24):
 
 
 def painting_loss(vae, latents, frames):
-    """Error of normalised latents [B, 4, T, h, w] against frames [B, 3, T, H, W], on a few frames of each clip."""
+    """Error of normalised latents [B, 4, T, h, w] against frames [B, 3, T, H, W], on a few frames of each clip, its ends among them."""
     T = frames.shape[2]
     x = vae.temporal_vae.decode(latents * vae.scale + vae.shift, T)
-    keep = torch.randperm(T)[:DECODED_FRAMES]
+    # The ends are pinned most often, and are to come out as they are: always two of the frames.
+    keep = torch.cat([torch.tensor([0, T - 1]), 1 + torch.randperm(T - 2)[: DECODED_FRAMES - 2]])
     decoded = vae.spatial_vae["module"].decode(x[:, :, keep].transpose(1, 2).flatten(0, 1) / SPATIAL_FACTOR)
     target = frames[:, :, keep].transpose(1, 2).flatten(0, 1)
     return reconstruction_error(decoded, target), psnr(decoded.detach(), target)
 
 
-def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=900, batch=4, count=1200, seed=0):
+def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=1200, batch=4, count=1440, seed=0):
     """The VAE with its two decoders trained on; the rest of it unchanged, averaged weights."""
     sampler = Sampler(buckets, text_encoder, tokenizer, transformer.null_caption)
     pairs = make_pairs(transformer.eval(), sampler, buckets, count, seed)

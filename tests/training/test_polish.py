@@ -1,0 +1,49 @@
+"""Polishing the tiny VAE: clips sampled again stay themselves where frames are kept, and only the decoders learn."""
+
+import numpy
+import torch
+from opensora_comfy.model.stdit3 import STDiT3
+from opensora_comfy.model.vae import VideoVAE
+from opensora_comfy.training import latents, polish, train_vae
+from opensora_comfy.training.train_transformer import TINY, initialise
+
+
+class Captions:
+    """Stands where the text encoder does: the same features for every caption."""
+
+    def captions(self, texts):
+        return torch.ones(len(texts), 4, TINY.caption_channels), torch.ones(len(texts), 4)
+
+
+def setup():
+    torch.manual_seed(0)
+    vae, transformer = VideoVAE(train_vae.TINY), initialise(STDiT3(TINY)).eval()
+    return vae, transformer, latents.encode_bucket(vae, numpy.random.default_rng(0), 4, 48, 80, 17)
+
+
+def test_clips_are_noised_half_way_and_kept_where_they_are_pinned(monkeypatch):
+    _, transformer, bucket = setup()
+    rows, rng = numpy.arange(4), numpy.random.default_rng(0)
+    monkeypatch.setattr(polish, "BOTH_ENDS", 1.0)
+    again = polish.sample_again(transformer, Captions(), bucket, rows, 400.0, rng)
+    pinned = torch.where(bucket.has_still[:, None, :, None, None], bucket.stills, bucket.latents)
+    for frame in (0, 4):
+        either = [
+            torch.equal(again[row, :, frame], clip[row, :, frame]) for row in rows for clip in (bucket.latents, pinned)
+        ]
+        assert sum(either) >= len(rows)
+    # The untrained network's velocity is 0, so the noise of the start is still in the frames between.
+    assert (again[:, :, 1:4] - bucket.latents[:, :, 1:4]).std() > 0.1
+
+
+def test_only_the_decoders_learn(monkeypatch, tmp_path):
+    vae, transformer, bucket = setup()
+    pairs = [(bucket, numpy.arange(4), bucket.latents + 0.1)]
+    monkeypatch.setattr(polish, "make_pairs", lambda *arguments: pairs)
+    before = {key: value.clone() for key, value in vae.state_dict().items()}
+    polish.polish(tmp_path, vae, transformer, [bucket], None, None, steps=2, batch=2)
+    changed = {key for key, value in vae.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    parts = ("temporal_vae.decoder.", "temporal_vae.post_quant_conv.", "spatial_vae.module.decoder.")
+    assert all(key.startswith(parts) for key in changed)
+    assert {part for part in parts if any(key.startswith(part) for key in changed)} == set(parts)
