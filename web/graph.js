@@ -147,6 +147,7 @@ export function growToContent(node) {
   const height = node.computeSize()[1]
   if (node.size[1] >= height) return
   node.setSize([node.size[0], height])
+  if (node.graph !== (app.rootGraph ?? app.graph)) return // a subgraph counts its nodes anew
   const known = tracker()?.activeState?.nodes?.find((each) => String(each.id) === String(node.id))
   if (known) known.size = Array.isArray(known.size) ? [...node.size] : { ...known.size, 1: height }
 }

@@ -39,9 +39,12 @@ app.registerExtension({
     if (!display) return
     const { refresh, remove } = display
     growToContent(node)
-    shown.set(node, refresh)
-    // Fires for every change that undo knows, so also for those of other nodes that this one looks at.
-    app.api.addEventListener('graphChanged', refresh)
+    // Not before: copying makes nodes that are never part of a graph.
+    after(node, 'onAdded', () => {
+      shown.set(node, refresh)
+      // Fires for every change that undo knows, so also for those of other nodes that this one looks at.
+      app.api.addEventListener('graphChanged', refresh)
+    })
     after(node, 'onConfigure', refresh)
     after(node, 'onConnectionsChange', refresh)
     after(node, 'onExecuted', (output) => {

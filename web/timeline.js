@@ -191,8 +191,14 @@ export function addTimeline(node) {
   node.setSize([Math.max(WIDTH, node.size[0]), node.size[1]])
   const connected = node.onConnectionsChange
   node.onConnectionsChange = function (kind, slot, ...rest) {
-    editor.rewired.add(node.inputs?.[slot]?.name)
+    if (kind === LiteGraph.INPUT) editor.rewired.add(node.inputs?.[slot]?.name)
     return connected?.call(this, kind, slot, ...rest)
+  }
+  // Loading, pasting and undo report every wire as new, though they are those of the last run.
+  const configured = node.onConfigure
+  node.onConfigure = function (...values) {
+    editor.rewired.clear()
+    return configured?.apply(this, values)
   }
   const executed = node.onExecuted
   node.onExecuted = function (output) {
