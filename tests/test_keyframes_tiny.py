@@ -1,6 +1,6 @@
 """Keyframes and long video with the bundled tiny model, on clips that it never saw, against the true motion.
 
-The quick tests look at a few clips with room for their small number; the long one holds the goals on 48 and prints the
+The quick test looks at a few clips with room for their small number; the long one holds the goals on 48 and prints the
 table of the README: `python run.py test tests/test_keyframes_tiny.py -m long -s`.
 """
 
@@ -162,6 +162,22 @@ def measure(tiny, count):
         **measure_connect(tiny, count // 2),
         **measure_loop(tiny, count // 2),
     }
+
+
+def test_a_few_clips(tiny):
+    found = {
+        **measure_in_betweens(tiny, 4),
+        **measure_extend(tiny, 4),
+        **measure_connect(tiny, 2),
+        **measure_loop(tiny, 2),
+    }
+    print(found)
+    assert found["in-betweens, over a cross-fade"] > 3
+    assert found["extended forward, direction right"] >= 0.75
+    assert found["extended forward, over a still"] > 3
+    assert found["extended forward, given frames below the VAE's own"] == 0
+    assert found["connected, over a cross-fade"] > 0
+    assert found["loop, seam no larger than its other steps"] == 1
 
 
 @pytest.mark.long
