@@ -1,13 +1,14 @@
 """The node that starts a clip: size, length and frame rate as an empty video latent."""
 
-from .aspect import ASPECT_RATIOS, RESOLUTIONS, SQUARES, frame_size, nearest_aspect_ratio, same_area
+from . import widgets
+from .aspect import SQUARES, frame_size, nearest_aspect_ratio, same_area
 from .comfy import vae as video_vae
 from .comfy.latent import empty
 from .comfy.schema import io, schema
+from .widgets import AUTO, CUSTOM, MIN_SIDE
 
-AUTO, CUSTOM = "auto", "custom"
 FALLBACK_RESOLUTION, FALLBACK_ASPECT_RATIO = "240p", "16:9"
-MIN_SIDE, MAX_SIDE, MAX_FRAMES, MIN_FPS = 16, 4096, 4096, 1
+MAX_FRAMES, MIN_FPS = 4096, 1
 BY_FRAMES = "by frames"
 DURATIONS = {"2s": 51, "4s": 102, "8s": 204, "16s": 408, "32s": 816}  # frames, the original's words for them
 
@@ -70,20 +71,14 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             search_aliases=["empty latent video", "resolution", "aspect ratio"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE: it decides which frame counts are possible."),
-                io.Combo.Input(
-                    "resolution",
-                    options=[AUTO, *RESOLUTIONS, CUSTOM, *SQUARES],
-                    default=AUTO,
-                    tooltip="How many pixels a frame has. auto takes the size the loaded file was made for, else 240p; "
+                widgets.resolution(
+                    "How many pixels a frame has. auto takes the size the loaded file was made for, else 240p; "
                     "custom takes width and height below; 256 and 512 are the squares of Open-Sora 1.0, 1024 is for "
-                    "PixArt. Higher shows more detail and takes much more time and memory.",
+                    "PixArt. Higher shows more detail and takes much more time and memory."
                 ),
-                io.Combo.Input(
-                    "aspect_ratio",
-                    options=[AUTO, *ASPECT_RATIOS],
-                    default=AUTO,
-                    tooltip="Width to height of a frame, from wide to tall. auto takes the shape the loaded file was "
-                    "made for, else 16:9 (1:1 with 256, 512 and 1024). Not used when resolution is custom.",
+                widgets.aspect_ratio(
+                    "Width to height of a frame, from wide to tall. auto takes the shape the loaded file was "
+                    "made for, else 16:9 (1:1 with 256, 512 and 1024). Not used when resolution is custom."
                 ),
                 io.Int.Input(
                     "frames",
@@ -104,23 +99,13 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                     tooltip="Frames per second the model is asked for. Higher makes neighbouring frames more alike, so "
                     "motion gets smoother and slower. Give Create Video the same value (the fps output).",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=424,
-                    min=16,
-                    max=MAX_SIDE,
-                    step=2,
-                    tooltip="Width in pixels, used only when resolution is custom. Larger takes more time and memory; "
-                    "what is left over of 8 is cut off.",
+                widgets.width(
+                    "Width in pixels, used only when resolution is custom. Larger takes more time and memory; "
+                    "what is left over of 8 is cut off."
                 ),
-                io.Int.Input(
-                    "height",
-                    default=240,
-                    min=16,
-                    max=MAX_SIDE,
-                    step=2,
-                    tooltip="Height in pixels, used only when resolution is custom. Larger takes more time and memory; "
-                    "what is left over of 8 is cut off.",
+                widgets.height(
+                    "Height in pixels, used only when resolution is custom. Larger takes more time and memory; "
+                    "what is left over of 8 is cut off."
                 ),
                 io.Int.Input(
                     "batch_size",

@@ -1,11 +1,13 @@
 """The node that brings an image or a clip to a size that the model knows."""
 
-from .aspect import ASPECT_RATIOS, RESOLUTIONS, SQUARES, nearest_aspect_ratio
+from . import widgets
+from .aspect import nearest_aspect_ratio
 from .comfy import vae as video_vae
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
-from .empty_latent import AUTO, CUSTOM, MAX_SIDE, choose_size
+from .empty_latent import choose_size
 from .fit import resize_to_fill
+from .widgets import AUTO
 
 
 def size_for(image, resolution, aspect_ratio, width, height, network=None, latent=None):
@@ -39,38 +41,22 @@ class OpenSoraFitImage(io.ComfyNode):
                     tooltip="One image, scaled bicubically, or the frames of a clip, scaled bilinearly. All channels are "
                     "fitted, an alpha channel too.",
                 ),
-                io.Combo.Input(
-                    "resolution",
-                    options=[AUTO, *RESOLUTIONS, CUSTOM, *SQUARES],
-                    default=AUTO,
-                    tooltip="How many pixels a frame has, as in Empty Open-Sora Latent. auto takes what the VAE's file "
+                widgets.resolution(
+                    "How many pixels a frame has, as in Empty Open-Sora Latent. auto takes what the VAE's file "
                     "was made for, without a VAE 240p; custom takes width and height below. Higher keeps more detail and "
-                    "makes sampling much slower.",
+                    "makes sampling much slower."
                 ),
-                io.Combo.Input(
-                    "aspect_ratio",
-                    options=[AUTO, *ASPECT_RATIOS],
-                    default=AUTO,
-                    tooltip="Width to height of a frame, from wide to tall. auto takes the one closest to the image, so "
-                    "that little is cropped. Not used when resolution is custom.",
+                widgets.aspect_ratio(
+                    "Width to height of a frame, from wide to tall. auto takes the one closest to the image, so "
+                    "that little is cropped. Not used when resolution is custom."
                 ),
-                io.Int.Input(
-                    "width",
-                    default=424,
-                    min=16,
-                    max=MAX_SIDE,
-                    step=2,
-                    tooltip="Width in pixels, used only when resolution is custom. Larger keeps more detail and takes "
-                    "more time and memory.",
+                widgets.width(
+                    "Width in pixels, used only when resolution is custom. Larger keeps more detail and takes "
+                    "more time and memory."
                 ),
-                io.Int.Input(
-                    "height",
-                    default=240,
-                    min=16,
-                    max=MAX_SIDE,
-                    step=2,
-                    tooltip="Height in pixels, used only when resolution is custom. Larger keeps more detail and takes "
-                    "more time and memory.",
+                widgets.height(
+                    "Height in pixels, used only when resolution is custom. Larger keeps more detail and takes "
+                    "more time and memory."
                 ),
                 io.Vae.Input(
                     "vae",

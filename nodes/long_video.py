@@ -1,8 +1,8 @@
 """Nodes for videos longer than one run: extend a clip, connect two, close one to a loop."""
 
 from ..model import segments as plans
-from . import joining
-from .comfy import sampling, segments
+from . import joining, widgets
+from .comfy import segments
 from .comfy.schema import io, schema
 from .seams import pin_ends
 
@@ -40,38 +40,18 @@ def _inputs(clips, frames_tooltip, direction=()):
             tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
             "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=True,
-            tooltip="Picks the noise of the first segment; each further one takes the next number.",
+        widgets.seed("Picks the noise of the first segment; each further one takes the next number."),
+        widgets.steps(
+            "How many times the model looks at each segment. More take proportionally longer and give cleaner "
+            "detail. 30 suit Open-Sora 1.2 and 1.3, 100 Open-Sora 1.0 and 1.1 with the original sampler."
         ),
-        io.Int.Input(
-            "steps",
-            default=30,
-            min=1,
-            max=1000,
-            tooltip="How many times the model looks at each segment. More take proportionally longer and give cleaner "
-            "detail. 30 suit Open-Sora 1.2 and 1.3, 100 Open-Sora 1.0 and 1.1 with the original sampler.",
+        widgets.cfg(
+            "How strongly the prompt is enforced. Higher follows it more literally with harder contrast; 1 "
+            "leaves guidance out and takes half the time."
         ),
-        io.Float.Input(
-            "cfg",
-            default=7.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            tooltip="How strongly the prompt is enforced. Higher follows it more literally with harder contrast; 1 "
-            "leaves guidance out and takes half the time.",
-        ),
-        io.Combo.Input(
-            "sampler_name",
-            options=sampling.sampler_names(),
-            default=sampling.ORIGINAL,
-            tooltip="The method that takes the steps, as in Open-Sora Sampler. original is the one the model was "
-            "published with.",
+        widgets.sampler_name(
+            "The method that takes the steps, as in Open-Sora Sampler. original is the one the model was "
+            "published with."
         ),
         io.Conditioning.Input(
             "negative",

@@ -1,5 +1,6 @@
 """Nodes that sample: the all-in-one sampler, and the two that let stock samplers do the same."""
 
+from . import widgets
 from .comfy import sampling
 from .comfy.conditioning import for_segment, null_conditioning
 from .comfy.latent import with_sizes
@@ -8,13 +9,9 @@ from .pinning import KEYFRAMES
 
 
 def _steps():
-    return io.Int.Input(
-        "steps",
-        default=30,
-        min=1,
-        max=1000,
-        tooltip="How many times the model looks at the video. More steps take proportionally longer and give cleaner "
-        "detail. 30 suit Open-Sora 1.2 and 1.3, 100 Open-Sora 1.0 and 1.1 with the original sampler.",
+    return widgets.steps(
+        "How many times the model looks at the video. More steps take proportionally longer and give cleaner "
+        "detail. 30 suit Open-Sora 1.2 and 1.3, 100 Open-Sora 1.0 and 1.1 with the original sampler."
     )
 
 
@@ -40,33 +37,19 @@ class OpenSoraSampler(io.ComfyNode):
                     tooltip="The clip to fill, from Empty Open-Sora Latent, with keyframes if you like. Larger and "
                     "longer clips take more time and memory.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Picks the noise. The same seed with the same settings gives the same video; another one "
-                    "gives another take.",
+                widgets.seed(
+                    "Picks the noise. The same seed with the same settings gives the same video; another one "
+                    "gives another take."
                 ),
                 _steps(),
-                io.Float.Input(
-                    "cfg",
-                    default=7.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="How strongly the prompt is enforced. Higher follows it more literally with harder contrast; "
-                    "1 leaves guidance out and takes half the time.",
+                widgets.cfg(
+                    "How strongly the prompt is enforced. Higher follows it more literally with harder contrast; "
+                    "1 leaves guidance out and takes half the time."
                 ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=sampling.sampler_names(),
-                    default=sampling.ORIGINAL,
-                    tooltip="The method that takes the steps. original is the one the model was published with: Euler for "
+                widgets.sampler_name(
+                    "The method that takes the steps. original is the one the model was published with: Euler for "
                     "Open-Sora 1.2 and 1.3, the ancestral sampler with learned variance for 1.0, 1.1 and PixArt. The others "
-                    "are ComfyUI's.",
+                    "are ComfyUI's."
                 ),
                 _denoise(
                     "How much of the incoming latent is replaced. 1 starts from pure noise; lower keeps more of what "

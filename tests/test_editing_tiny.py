@@ -5,7 +5,7 @@ import torch
 from opensora_comfy.training.evaluate import psnr
 from opensora_comfy.training.judge import judge
 from opensora_comfy.training.shapes import Scene, coverage, is_held_out, render
-from tiny import run
+from tiny import run, track
 
 SIZE, RADIUS, TRAVEL = 64, 13.0, 22.0
 SCENE = Scene("circle", "red", "white", "left", RADIUS, (43.0, 25.0), TRAVEL / 16, SIZE, SIZE, 17)
@@ -21,16 +21,9 @@ def clip(tiny):
     return truth, latent, tiny.decode(latent)
 
 
-def centres(video):
-    """x and y of the middle of what differs from the corner's colour: [T, 2]."""
-    far = (video - video[:, :1, :1]).norm(dim=-1) > 0.25
-    area, place = far.sum((1, 2)).clamp(min=1), torch.arange(SIZE) + 0.5
-    return torch.stack([(far.sum(1) * place).sum(1) / area, (far.sum(2) * place).sum(1) / area], 1)
-
-
 def astray(video, truth):
     """How far the shape is from where it was, in pixels, mean over the frames."""
-    return float((centres(video) - centres(truth)).norm(dim=1).mean())
+    return float((torch.stack(track(video)[:2]) - torch.stack(track(truth)[:2])).norm(dim=0).mean())
 
 
 def share_of_green(video, truth):

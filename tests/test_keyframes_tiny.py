@@ -4,6 +4,8 @@ The quick test looks at a few clips with room for their small number; the long o
 table of the README: `python run.py test tests/test_keyframes_tiny.py -m long -s`.
 """
 
+from dataclasses import replace
+
 import numpy
 import pytest
 import torch
@@ -12,6 +14,7 @@ from opensora_comfy.training.evaluate import in_between_scores, psnr
 from opensora_comfy.training.judge import judge
 from opensora_comfy.training.shapes import DIRECTIONS, render, sample_scene
 from opensora_comfy.training.train_transformer import OPPOSITE
+from tiny import track
 
 FRAMES, LONGER = 17, 34
 
@@ -39,7 +42,7 @@ def went_on(video, scene):
 
 def judge_half(video, scene):
     """Whether the shape moves or grows the scene's way in these frames: at least half of what the scene would."""
-    x, y, radius = track(video)
+    x, y, radius = (values.tolist() for values in track(video))
     if scene.motion in DIRECTIONS:
         step_x, step_y = DIRECTIONS[scene.motion]
         change = (x[-1] - x[0]) * step_x + (y[-1] - y[0]) * step_y
@@ -48,15 +51,6 @@ def judge_half(video, scene):
         change = (radius[-1] - radius[0]) * (1 if scene.motion == "grow" else -1)
         aside = max(abs(x[-1] - x[0]), abs(y[-1] - y[0])) / 2
     return change >= scene.speed * (len(video) - 1) / 2 and change > aside
-
-
-def track(video):
-    """Centre x, centre y and radius of a disc of the same area, of what differs from the corner's colour: three [T]."""
-    far = (video - video[:, :1, :1]).norm(dim=-1) > 0.25
-    area = far.sum((1, 2)).clamp(min=1).float()
-    rows, columns = torch.arange(video.shape[1]) + 0.5, torch.arange(video.shape[2]) + 0.5
-    x, y = (far.sum(1) * columns).sum(1) / area, (far.sum(2) * rows).sum(1) / area
-    return x.tolist(), y.tolist(), (area / torch.pi).sqrt().tolist()
 
 
 def measure_in_betweens(tiny, count):
@@ -111,8 +105,6 @@ def measure_extend(tiny, count, direction="forward"):
 
 def backward(scene):
     """The scene played backward, as far as `went_on` looks at it."""
-    from dataclasses import replace
-
     return replace(scene, motion=OPPOSITE[scene.motion])
 
 
