@@ -4,7 +4,7 @@ from ..model import segments as plans
 from . import joining, widgets
 from .comfy import segments
 from .comfy.schema import io, schema
-from .seams import pin_ends
+from .seams import meet, pin_ends
 
 FORWARD, BACKWARD = "forward", "backward"
 MAX_FRAMES = 4096
@@ -157,13 +157,14 @@ class OpenSoraConnect(_LongVideo):
         joining.check_target(target, "second")
         size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
         joining.check_bridge(frames, clip)
-        timeline = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames + clip.chunk.shared), target)
-        gap_ends = len(timeline.mask)
-        timeline = joining.followed_by(timeline, target)
+        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames + clip.chunk.shared), target)
+        gap_ends = len(bridge.mask)
+        timeline = joining.followed_by(bridge, target)
         after = range(gap_ends, min(gap_ends + seen * clip.chunk.latents, len(timeline.mask)))
         new = plans.forward(timeline.known, gap_ends, clip.chunk, size, seen, after)
         run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        return io.NodeOutput(joining.generate(timeline, new, run, "; the second clip is left out"))
+        made = joining.generate(timeline, new, run, "; the second clip is left out")
+        return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, target))
 
 
 class OpenSoraLoop(_LongVideo):
@@ -192,9 +193,10 @@ class OpenSoraLoop(_LongVideo):
         clip = joining.clip_of(latent, vae, model)
         size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
         joining.check_loop(frames, clip)
-        timeline = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames), clip)
-        whole = timeline.known // clip.chunk.latents * clip.chunk.latents
+        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames), clip)
+        whole = bridge.known // clip.chunk.latents * clip.chunk.latents
         after = range(min(seen * clip.chunk.latents, whole))
-        new = plans.forward(timeline.known, len(timeline.mask), clip.chunk, size, seen, after)
+        new = plans.forward(bridge.known, len(bridge.mask), clip.chunk, size, seen, after)
         run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        return io.NodeOutput(joining.generate(timeline, new, run, "; it does not close yet"))
+        made = joining.generate(bridge, new, run, "; it does not close yet")
+        return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, clip))

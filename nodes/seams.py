@@ -37,6 +37,29 @@ def pin_ends(timeline, target):
     return replace(timeline, samples=samples, mask=mask)
 
 
+def meet(latent, bridge, target):
+    """The LATENT with the last latent of its bridge encoded anew, so that it meets `target` where it is decoded.
+
+    The pin was encoded from a still, but a decoder reads a latent in the light of its chunk, which moves. So the last
+    frames of the bridge, as they came out, are led to `target`'s first frame and encoded with the rest of their chunk.
+
+    `bridge` is the Timeline of `pin_ends`. Where nothing was pinned, or the run was cut short, nothing changes.
+    """
+    stop, chunk, groups = len(bridge.mask), bridge.clip.chunk, bridge.groups
+    if bridge.mask[-1] != 0 or latent["samples"].shape[2] < stop:
+        return latent
+    samples = latent["samples"].clone()
+    start = (stop - 1) // chunk.latents * chunk.latents
+    frames = groups[stop - 1].stop - groups[start].start
+    made = video_vae.decode(bridge.clip.vae, samples[:, :, start:stop], frames).unflatten(0, (-1, frames))
+    last = len(groups[stop - 1])
+    share = torch.linspace(0, 1, last + 1)[1:].view(-1, 1, 1, 1).to(made)
+    for row, (images, goal) in enumerate(zip(made, first_frame(target))):
+        images = torch.cat([images[:-last], images[-last:].lerp(goal, share)])
+        samples[row, :, stop - 1] = video_vae.encode(bridge.clip.vae, images)[0, :, -1].to(samples)
+    return {**latent, "samples": samples}
+
+
 def first_frame(clip):
     """IMAGE [B, H, W, 3]: the first frame of a Clip, decoded with the rest of its chunk."""
     latents = clip.samples[:, :, : clip.chunk.latents]

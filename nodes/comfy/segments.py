@@ -104,6 +104,16 @@ def fill(run, latent, mask, segments, window_sizes):
     return len(segments)
 
 
+def unless_interrupted(improve, latent, *arguments):
+    """improve(latent, *arguments), or where that is interrupted the LATENT as it is, which counts as cut short."""
+    try:
+        return improve(latent, *arguments)
+    except management.InterruptProcessingException:
+        _times_cut_short[_node()] += 1
+        logging.warning("Open-Sora: interrupted at the last touch; the clip is whole, but may jump at a seam")
+        return latent
+
+
 def as_mask(length, kept):
     """fp32 [length]: 0 for the indices in `kept`, 1 elsewhere."""
     mask = torch.ones(length)
