@@ -18,10 +18,11 @@ from . import latents as latents_module
 from . import text_encoder as text
 from .calibrate import calibrate
 from .evaluate import Pipeline, evaluate, evaluate_in_betweens
-from .export import BUNDLED, export, latent_rgb_factors
+from .export import BUNDLED, PREVIEW_KEYS, export, preview_colors
 from .judge import contact_sheet
 from .loop import rank
 from .polish import polish
+from .refine import refine
 from .shapes import RESOLUTIONS
 from .train_transformer import FLOW, train_transformer
 from .train_vae import TINY as TINY_VAE
@@ -38,13 +39,12 @@ def make_text_encoder(folder, tokenizer):
     text.save_text_encoder(state_dict, config, folder / "text_encoder.safetensors")
 
 
-def make_vae(folder, steps):
+def make_vae(folder, steps, refine_steps):
     """Train the tiny VAE into folder/vae.safetensors, with a preview's colours fitted on its own decodes."""
-    vae = train_vae(folder / "vae", **steps)
+    vae = refine(folder / "refine", train_vae(folder / "vae", **steps), **refine_steps)
     rng = numpy.random.default_rng(1)
     samples = latents_module.encode_bucket(vae, rng, 96, *RESOLUTIONS[0], 17).latents
-    factors, bias = latent_rgb_factors(vae, samples)
-    export_vae(vae, folder, "vae", latent_rgb_factors=factors, latent_rgb_factors_bias=bias)
+    export_vae(vae, folder, "vae", **preview_colors(vae, samples))
 
 
 def export_vae(vae, folder, name, **about):
@@ -98,7 +98,7 @@ def make_polish(folder, tokenizer, steps):
     buckets = latents_module.load(folder / "latents")
     encoder = open_text_encoder(folder, tokenizer)
     vae = polish(folder / "polish", vae, open_transformer(folder, "teacher"), buckets, *encoder, **steps)
-    colors = {key: about[key] for key in ("latent_rgb_factors", "latent_rgb_factors_bias")}
+    colors = {key: about[key] for key in PREVIEW_KEYS}
     export_vae(vae, folder, "polish", **colors)
 
 
@@ -107,7 +107,7 @@ def export_transformer(transformer, folder, name):
     if rank() != 0:
         return
     about = open_vae(folder)[1]
-    colors = {key: about[key] for key in ("latent_rgb_factors", "latent_rgb_factors_bias")}
+    colors = {key: about[key] for key in PREVIEW_KEYS}
     title, path = "Tiny STDiT3 of the moving shapes", folder / f"{name}.safetensors"
     export(transformer, path, kind="transformer", family=transformer.family, title=title, flow=FLOW, **colors)
 
@@ -131,6 +131,7 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("tiny_run"), help="where checkpoints and logs go")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages to run")
     parser.add_argument("--vae-steps", type=int, nargs=4, help="steps of the four stages of the VAE's training")
+    parser.add_argument("--refine-steps", type=int, help="steps of the VAE on what it paints worst")
     parser.add_argument("--clips", type=int, default=14400, help="clips to encode for the transformer")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="encode part I of N of the clips")
     parser.add_argument("--teacher-steps", type=int, help="steps of the transformer's training")
@@ -156,7 +157,7 @@ def main():
     steps = {name: {"steps": n} if n else {} for name, n in vars(options).items() if name.endswith("_steps")}
     work = {
         "text_encoder": lambda: make_text_encoder(folder, options.tokenizer),
-        "vae": lambda: make_vae(folder, steps["vae_steps"]),
+        "vae": lambda: make_vae(folder, steps["vae_steps"], steps["refine_steps"]),
         "latents": lambda: latents_module.build(
             open_vae(folder)[0], folder / "latents", options.clips, parts=options.part
         ),

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .latents import last_frame_of
+from ..model.colors import fit_colors
 
 BUNDLED = Path(__file__).parent.parent / "model" / "bundled"
+PREVIEW_KEYS = ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_mixing")
 MADE_FOR = {"height": 64, "width": 64, "num_frames": 17, "fps": 24}
 
 
@@ -29,14 +30,9 @@ def export(module, path, *, kind, family, title, config=None, **more):
     return path
 
 
-def latent_rgb_factors(vae, latents):
-    """(4 rows of RGB factors, RGB bias): the linear map from latents [N, 4, T, h, w] to the colours in 0..1 they decode to."""
-    with torch.no_grad():
-        frames = vae.video_frames(latents.shape[2])
-        video = (vae.decode(latents, frames) + 1) / 2
-    last = [last_frame_of(latent) for latent in range(latents.shape[2])]
-    colors = torch.nn.functional.avg_pool3d(video[:, :, last], (1, 8, 8)).permute(0, 2, 3, 4, 1).reshape(-1, 3)
-    rows = latents.permute(0, 2, 3, 4, 1).reshape(-1, latents.shape[1])
-    rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
-    solution = torch.linalg.lstsq(rows, colors.clamp(0, 1)).solution
-    return solution[:-1].tolist(), solution[-1].tolist()
+@torch.no_grad()
+def preview_colors(vae, latents):
+    """What a preview needs to know, fitted on what latents [N, C, T, h, w] decode to: metadata for `export`."""
+    frames = vae.video_frames(latents.shape[2])
+    factors, bias, mixing = fit_colors(latents, vae.decode(latents, frames), vae.groups(frames))
+    return dict(zip(PREVIEW_KEYS, (factors, bias, mixing)))

@@ -12,6 +12,7 @@ from ..model import flow
 from ..model.vae import SPATIAL_FACTOR
 from .calibrate import TEACHER_GUIDANCE
 from .captions import caption
+from .hardest import Hardest
 from .loop import Run
 from .masks import draw_frame_mask, frame_mask
 from .shapes import render
@@ -85,32 +86,6 @@ def painting_loss(vae, latents, frames):
     target = frames[:, :, keep].transpose(1, 2).flatten(0, 1)
     squared = (decoded.detach().clamp(-1, 1) - target).square()
     return reconstruction_error(decoded, target), squared.unflatten(0, (len(latents), -1)).mean((1, 2, 3, 4))
-
-
-class Hardest:
-    """Draws clips in proportion to the error with which scenes of their kind were painted lately.
-
-    Kinds differ widely: purple on gray, of equal brightness, begins with five times the error of orange on white.
-    """
-
-    def __init__(self, memory=0.9):
-        self.errors, self.memory = {}, memory
-
-    @staticmethod
-    def _kind(scene):
-        return scene.color, scene.background, scene.shape
-
-    def choose(self, scenes, count, rng):
-        """`count` different indices into `scenes`. Kinds not met yet count as the worst ones do."""
-        worst = max(self.errors.values(), default=1.0)
-        weights = numpy.array([self.errors.get(self._kind(scene), worst) for scene in scenes])
-        return rng.choice(len(scenes), count, replace=False, p=weights / weights.sum())
-
-    def saw(self, scenes, errors):
-        """Remember the errors of these scenes."""
-        for scene, error in zip(scenes, errors.tolist()):
-            kind = self._kind(scene)
-            self.errors[kind] = self.memory * self.errors.get(kind, error) + (1 - self.memory) * error
 
 
 def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=1200, batch=4, count=1440, seed=0):

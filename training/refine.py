@@ -1,0 +1,52 @@
+"""Second phase of the tiny VAE: end to end on what it paints worst, its latents held near what they were.
+
+The first phase trains the 2D encoder on single frames of all kinds alike, and loses large shapes that are as bright as
+their background. Held near, a transformer that was trained on the old latents needs only little to follow.
+"""
+
+import copy
+
+import numpy
+import torch
+
+from .hardest import Hardest
+from .loop import Run
+from .polish import painting_loss
+from .shapes import RESOLUTIONS, render, sample_scene
+from .train_vae import NOISE, reconstruction_error
+
+SQUARE = (0.6, 0.2, 0.2)  # the share of each resolution: the square one is the default
+ANCHOR = 0.15  # weight of the squared distance from the old latents
+IMAGES = 0.12  # of the steps see single frames, eight at a time
+CANDIDATES = 16  # scenes from which those of a step are chosen
+
+
+def refine(folder, vae, steps=1200, batch=2, seed=77):
+    """The VAE, averaged weights; its shift and scale stay as they are."""
+    old = copy.deepcopy(vae).eval().requires_grad_(False)
+    vae.train().requires_grad_(True)
+    hardest = Hardest()
+    run = Run(folder, vae, steps=steps, learning_rate=4e-4, matrix_rate=0.002, ema=0.995, save_every=100)
+    for step in run:
+        rng = numpy.random.default_rng((seed, step))
+        torch.manual_seed(step)
+        height, width = RESOLUTIONS[rng.choice(len(RESOLUTIONS), p=SQUARE)]
+        image = rng.random() < IMAGES
+        candidates = [sample_scene(rng, height, width, 1 if image else 17) for _ in range(CANDIDATES)]
+        scenes = [candidates[index] for index in hardest.choose(candidates, 8 if image else batch, rng)]
+        frames = torch.stack([render(scene) for scene in scenes]).permute(0, 4, 1, 2, 3) * 2 - 1
+        with torch.no_grad():
+            before = old.encode(frames)
+        latents = vae.encode(frames)
+        noisy = latents + NOISE * torch.randn_like(latents)
+        if image:
+            decoded = vae.decode(noisy, 1)
+            loss, errors = reconstruction_error(decoded[:, :, 0], frames[:, :, 0]), (decoded.detach() - frames).square()
+            errors = errors.mean((1, 2, 3, 4))
+        else:
+            loss, errors = painting_loss(vae, noisy, frames)
+            hardest.saw(scenes, errors)
+        moved = (latents - before).square().mean()
+        run.update(loss + ANCHOR * moved, psnr=(10 * torch.log10(4 / errors)).mean(), moved=moved.detach())
+    vae.load_state_dict(run.average)
+    return vae.eval().requires_grad_(False)
