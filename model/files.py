@@ -26,6 +26,8 @@ WRAPPERS = ("ema", "state_dict_ema", "state_dict", "model", "module")
 MOST_WRAPPERS = 8  # in one another; a damaged or malicious pickle can hold itself
 # What training frameworks and ComfyUI's Save nodes put in front of every key.
 PREFIXES = ("module.", "model.diffusion_model.", "diffusion_model.", "model.", "ema.", "state_dict.")
+# Where a program that writes tensors alone, such as ComfyUI's Save nodes, leaves the file's own metadata: JSON as bytes.
+METADATA_KEY = "opensora_metadata"
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch before 1.6 began a file
 GGUF_MAGIC = b"GGUF"
@@ -41,7 +43,7 @@ def read_model(path):
 
     Returns:
         state_dict: key → memory-mapped tensor on the CPU, wrappers and prefixes of training frameworks taken off.
-        metadata: of a safetensors file, its `opensora` entry parsed from JSON; {} otherwise.
+        metadata: of a safetensors file, its `opensora` entry parsed from JSON, or what a tensor carries of it; {} otherwise.
         config: what the file's metadata or the folder's config.json says about the network; {} where neither does.
 
     Raises ValueError, one sentence, for a file that is damaged, is none, would run code, or misses a shard.
@@ -54,12 +56,32 @@ def read_model(path):
     else:
         state_dict, metadata = _read_one(weights)
     state_dict = strip_prefixes(state_dict)
+    carried = _metadata_in(state_dict, path)
+    if carried is not None and "opensora" not in metadata:
+        metadata["opensora"] = carried
     config = metadata.get("opensora", {}).get("config")
     beside = folder / CONFIG
     # A lone file with a name of its own has nothing to do with a config.json that happens to lie in its folder.
     if config is None and (path.is_dir() or weights.name.endswith(INDEX) or weights.name in STANDARD_NAMES):
         config = _read_json(beside) if beside.is_file() else {}
     return state_dict, metadata, config if isinstance(config, dict) else {}
+
+
+def metadata_tensor(metadata):
+    """Metadata, which JSON can hold, as {METADATA_KEY: uint8 tensor}; `read_model` reads it back."""
+    return {METADATA_KEY: torch.tensor(list(json.dumps(metadata).encode()), dtype=torch.uint8)}
+
+
+def _metadata_in(state_dict, path):
+    """The metadata that a tensor of `state_dict` carries, which is taken out of it; None without one."""
+    tensor = state_dict.pop(METADATA_KEY, None)
+    if tensor is None:
+        return None
+    try:
+        found = json.loads(bytes(tensor.tolist()))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds a damaged {METADATA_KEY} ({error}); save or download it again") from error
+    return found if isinstance(found, dict) else {}
 
 
 def read_file(path):

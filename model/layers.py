@@ -274,6 +274,13 @@ class VideoTransformer(nn.Module):
             caption_mask = repeat_rows(caption_mask, batch)[:, None, None].to(caption.device) != 0
         return caption, caption_mask
 
+    def run_block(self, index, block, x, caption, t):
+        """Tokens x [B, T, S, C] behind block `index`, which is `block(x, caption, t)`: all layers of one depth.
+
+        A host overrides this where something else may take a block's place.
+        """
+        return block(x, caption, t)
+
     def pad_to_patches(self, x):
         """Zeros on the right, at the bottom and behind, up to whole patches; these tokens attend like any other."""
         pad = [-length % patch for length, patch in zip(x.shape[2:], self.config.patch_size)]

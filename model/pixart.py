@@ -6,6 +6,7 @@ et al. 2023 (PixArt-α) and 2024 (PixArt-Σ); key names are those of https://git
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -196,8 +197,8 @@ class PixArt(VideoTransformer):
         x = self.pad_to_patches(x)
         grid_h, grid_w = x.shape[3] // self.config.patch_size[1], x.shape[4] // self.config.patch_size[2]
         x = self.x_embedder(x) + self.positions(grid_h, grid_w, (H + W) // 2, device).to(dtype)
-        for block in self.blocks:
-            x = block(x, caption, t_block, caption_mask)
+        for index, block in enumerate(self.blocks):
+            x = self.run_block(index, partial(block, caption_mask=caption_mask), x, caption, t_block)
         return self.unpatchify(self.final_layer(x, t), grid_h, grid_w)[..., :H, :W]
 
     def positions(self, grid_h, grid_w, side, device):

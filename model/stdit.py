@@ -6,6 +6,7 @@ Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.0; frame m
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -193,7 +194,13 @@ class STDiT(VideoTransformer):
         frame_positions = self.frame_positions(frames).to(x)
 
         for index, block in enumerate(self.blocks):
-            x = block(x, caption, t_block, t_generated, caption_mask, frame_positions if index == 0 else None)
+            block = partial(
+                block,
+                t_generated=t_generated,
+                caption_mask=caption_mask,
+                frame_positions=frame_positions if index == 0 else None,
+            )
+            x = self.run_block(index, block, x, caption, t_block)
 
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]

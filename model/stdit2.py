@@ -6,6 +6,7 @@ its own. Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.1
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -217,8 +218,9 @@ class STDiT2(VideoTransformer):
             device=device,
         ).to(dtype)
 
-        for block in self.blocks:
-            x = block(x, caption, t_spatial, t_temporal, self.rope.freqs, caption_mask)
+        for index, block in enumerate(self.blocks):
+            block = partial(block, t_temporal=t_temporal, rope=self.rope.freqs, caption_mask=caption_mask)
+            x = self.run_block(index, block, x, caption, t_spatial)
 
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]

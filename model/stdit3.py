@@ -6,6 +6,7 @@ https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2); PixArt-α: Chen e
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -175,11 +176,23 @@ class STDiT3(VideoTransformer):
         grid = self.grid(x)
         x = self.x_embedder(x)
         x = x + self.positions(grid, scale, x)
-        for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks):
-            x = spatial(x, caption, t_block, caption_mask)
-            x = temporal(x, caption, t_block, caption_mask, temporal_rope=self.rope.freqs)
+        spatial = {"caption_mask": caption_mask}
+        x = self.run_blocks(x, caption, t_block, spatial, {**spatial, "temporal_rope": self.rope.freqs})
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
+
+    def run_blocks(self, x, caption, t, spatial, temporal):
+        """Tokens x [B, T, S, C] behind all blocks; `spatial` and `temporal` are what each kind takes beside x, caption, t.
+
+        A depth is a spatial block and the temporal one behind it.
+        """
+        for index in range(self.config.depth):
+            x = self.run_block(index, partial(self._run_pair, index, spatial, temporal), x, caption, t)
+        return x
+
+    def _run_pair(self, index, spatial, temporal, x, caption, t):
+        x = self.spatial_blocks[index](x, caption, t, **spatial)
+        return self.temporal_blocks[index](x, caption, t, **temporal)
 
     def embed_time(self, x, timestep, fps=None, frame_mask=None):
         """Timestep and fps for the final layer, and for the blocks.

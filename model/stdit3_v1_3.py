@@ -274,10 +274,11 @@ class STDiT3v13(STDiT3):
                 x = x + embedder(self.pad_to_patches(repeat_rows(values, x.shape[0]).to(padded)))
         x = x + self.positions(grid, scale, x)
 
-        (window, rope), (temporal_window, temporal_rope) = self.windows(grid, scale, x.device)
-        for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks):
-            x = spatial(x, captions, t_block, caption_mask, grid, window, rope)
-            x = temporal(x, captions, t_block, caption_mask, grid, temporal_window, temporal_rope)
+        spatial, temporal = (
+            {"caption_mask": caption_mask, "grid": grid, "window": window, "rope": rope}
+            for window, rope in self.windows(grid, scale, x.device)
+        )
+        x = self.run_blocks(x, captions, t_block, spatial, temporal)
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 

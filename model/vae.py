@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from .slicing import placed
 from .vae_spatial import (
     IMAGES_AT_ONCE,
     MODE,
@@ -87,6 +88,7 @@ class VideoVAE(nn.Module):
     family = "vae_v1_2"
     OPTIONAL = ("shift", "scale")  # a file may lack them: `computed` has them
     own_keys = staticmethod(modern_keys)
+    images_at_once = IMAGES_AT_ONCE
 
     def __init__(self, config=VideoVAEConfig(), operations=None, dtype=None, device=None):
         super().__init__()
@@ -120,6 +122,11 @@ class VideoVAE(nn.Module):
     def groups(self, num_frames):
         """The video frames behind each latent of a clip of `num_frames` frames: a list of ranges, one a latent."""
         return groups(num_frames, self.chunk_frames, self.temporal_vae.factor)
+
+    def chunks(self, num_frames):
+        """The frames of each chunk of a video: a list of ranges."""
+        starts = range(0, num_frames, self.chunk_frames)
+        return [range(start, min(start + self.chunk_frames, num_frames)) for start in starts]
 
     def nearest_frames(self, num_frames):
         """The valid frame counts around `num_frames`: (num_frames,) where it is one, else the neighbours, low to high.
@@ -167,7 +174,7 @@ class VideoVAE(nn.Module):
                 f"num_frames is {num_frames}, which makes {self.latent_frames(num_frames)} latents, but there are "
                 f"{latents.shape[2]}; they decode to {self.video_frames(latents.shape[2])} frames"
             )
-        latents = self._in_own_dtype(latents)
+        latents = placed(self._in_own_dtype(latents))
         z = latents * self.scale.to(latents) + self.shift.to(latents)
         chunks = []
         for chunk in z.split(self.chunk_latents, dim=2):
@@ -182,11 +189,11 @@ class VideoVAE(nn.Module):
 
     def encode_frames(self, video, draw=MODE):
         """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8]."""
-        return encode_frames(self.spatial_vae["module"], video, draw)
+        return encode_frames(self.spatial_vae["module"], video, draw, self.images_at_once)
 
     def decode_frames(self, x):
         """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
-        return decode_frames(self.spatial_vae["module"], x)
+        return decode_frames(self.spatial_vae["module"], x, self.images_at_once)
 
 
 __all__ = [

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from .files import strip_prefixes
-from .vae_spatial import AutoencoderKL, SpatialConfig, decode_frames, draws, encode_frames, modern_keys
+from .vae_spatial import (
+    IMAGES_AT_ONCE,
+    AutoencoderKL,
+    SpatialConfig,
+    decode_frames,
+    draws,
+    encode_frames,
+    modern_keys,
+)
 
 PREFIX = "module."  # what Open-Sora's own files have in front of diffusers' key names
 
@@ -34,6 +42,7 @@ class ImageVAE(nn.Module):
     family = "vae_2d"
     OPTIONAL = ()
     chunk_frames = chunk_latents = 1
+    images_at_once = IMAGES_AT_ONCE
 
     def __init__(self, config=ImageVAEConfig(), operations=None, dtype=None, device=None):
         super().__init__()
@@ -62,6 +71,11 @@ class ImageVAE(nn.Module):
         """The video frames behind each latent of a clip of `num_frames` frames: a list of ranges, one frame each."""
         return [range(frame, frame + 1) for frame in range(num_frames)]
 
+    def chunks(self, num_frames):
+        """The frames that go through together: a list of ranges."""
+        starts = range(0, num_frames, self.chunk_frames)
+        return [range(start, min(start + self.chunk_frames, num_frames)) for start in starts]
+
     def nearest_frames(self, num_frames):
         """The valid frame counts around `num_frames`: every count from 1 on is one."""
         return (max(1, num_frames),)
@@ -73,7 +87,7 @@ class ImageVAE(nn.Module):
             noise: None for the posteriors' modes; a `torch.Generator` for samples; or a callable
                 (kind, index, shape) -> tensor that supplies each draw, kind "spatial", one every 4 frames.
         """
-        return encode_frames(self.module, self._in_own_dtype(video), draws(noise))
+        return encode_frames(self.module, self._in_own_dtype(video), draws(noise), self.images_at_once)
 
     def decode(self, latents, num_frames):
         """Video [B, 3, num_frames, 8 h, 8 w] in about -1…1. ValueError where `num_frames` is not the latents' count."""
@@ -82,7 +96,7 @@ class ImageVAE(nn.Module):
                 f"num_frames is {num_frames}, but there are {latents.shape[2]} latents, and this VAE makes one frame of "
                 f"each: {latents.shape[2]} frames"
             )
-        return decode_frames(self.module, self._in_own_dtype(latents))
+        return decode_frames(self.module, self._in_own_dtype(latents), self.images_at_once)
 
     def _in_own_dtype(self, x):
         """x in the dtype of the weights; hosts that load weights late or cast them on the way bring the right one."""

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import nn
 
 from .shapes_of import count_blocks, shape_of
+from .slicing import known, placed, row_wise, silu, whole
 
 SPATIAL_FACTOR = 0.18215  # the 2D VAE's own latent scale, Stable Diffusion's
 IMAGES_AT_ONCE = 4  # the 2D VAE runs on so many frames at a time, to bound memory
@@ -67,9 +68,13 @@ class Resnet(nn.Module):
         )
 
     def forward(self, x):
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        norm1 = known(self.norm1, x)
+        h = row_wise(lambda x: self.conv1(silu(norm1(x))), x)
+        norm2 = known(self.norm2, h)
+        return row_wise(lambda h, x: self.conv2(silu(norm2(h))).add_(self._shortcut(x)), h, x)
+
+    def _shortcut(self, x):
+        return x if self.conv_shortcut is None else self.conv_shortcut(x)
 
 
 class Attention(nn.Module):
@@ -84,6 +89,9 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([ops.Linear(channels, channels, **weights)])
 
     def forward(self, x):
+        return whole(self._attend, x)
+
+    def _attend(self, x):
         pixels = self.group_norm(x).flatten(2).transpose(1, 2)[:, None]
         h = F.scaled_dot_product_attention(self.to_q(pixels), self.to_k(pixels), self.to_v(pixels))
         return x + self.to_out[0](h[:, 0]).transpose(1, 2).unflatten(2, x.shape[2:])
@@ -109,7 +117,7 @@ class Downsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, 3, stride=2, **weights)
 
     def forward(self, x):
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return row_wise(lambda x: self.conv(F.pad(x, (0, 1, 0, 1))), x, rows=x.shape[-2] // 2)
 
 
 class Upsample(nn.Module):
@@ -120,7 +128,10 @@ class Upsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **weights)
 
     def forward(self, x):
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        def doubled(x):
+            return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+        return row_wise(doubled, x, rows=2 * x.shape[-2], growth=4)
 
 
 class Level(nn.Module):
@@ -136,12 +147,9 @@ class Level(nn.Module):
         elif resample is Upsample:
             self.upsamplers = nn.ModuleList([Upsample(channels_out, ops, **weights)])
 
-    def forward(self, x):
-        for resnet in self.resnets:
-            x = resnet(x)
-        for resample in [*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())]:
-            x = resample(x)
-        return x
+    def layers(self):
+        """Its layers in order; whoever runs them holds no feature map but the last."""
+        return [*self.resnets, *getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())]
 
 
 class Encoder(nn.Module):
@@ -168,10 +176,13 @@ class Encoder(nn.Module):
         self.conv_out = ops.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1, **weights)
 
     def forward(self, x):
-        x = self.conv_in(x)
+        x = row_wise(self.conv_in, x)
         for level in self.down_blocks:
-            x = level(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+            for layer in level.layers():
+                x = layer(x)
+        x = self.mid_block(x)
+        norm = known(self.conv_norm_out, x)
+        return row_wise(lambda x: self.conv_out(silu(norm(x))), x)
 
 
 class Decoder(nn.Module):
@@ -198,10 +209,12 @@ class Decoder(nn.Module):
         self.conv_out = ops.Conv2d(channels[-1], 3, 3, padding=1, **weights)
 
     def forward(self, z):
-        x = self.mid_block(self.conv_in(z))
+        x = self.mid_block(row_wise(self.conv_in, z))
         for level in self.up_blocks:
-            x = level(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+            for layer in level.layers():
+                x = layer(x)
+        norm = known(self.conv_norm_out, x)
+        return row_wise(lambda x: self.conv_out(silu(norm(x))), x)
 
 
 class AutoencoderKL(nn.Module):
@@ -218,11 +231,11 @@ class AutoencoderKL(nn.Module):
 
     def encode(self, images):
         """Posterior moments (mean, then log variance) of images [B, 3, H, W]."""
-        return self.quant_conv(self.encoder(images))
+        return self.quant_conv(placed(self.encoder(images)))
 
     def decode(self, latents):
         """Images [B, 3, 8 h, 8 w] from latents [B, C, h, w]."""
-        return self.decoder(self.post_quant_conv(latents))
+        return self.decoder(self.post_quant_conv(placed(latents)))
 
 
 def draw_posterior(moments, noise=None):
@@ -250,17 +263,17 @@ def draws(noise):
 MODE = draws(None)
 
 
-def encode_frames(autoencoder, video, draw=MODE):
+def encode_frames(autoencoder, video, draw=MODE, at_once=IMAGES_AT_ONCE):
     """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8], scaled to about unit variance."""
     latents = []
-    for index, images in enumerate(rearrange(video, "B C T H W -> (B T) C H W").split(IMAGES_AT_ONCE)):
+    for index, images in enumerate(rearrange(video, "B C T H W -> (B T) C H W").split(at_once)):
         moments = autoencoder.encode(images)
         latents.append(draw_posterior(moments, draw("spatial", index, moments)) * SPATIAL_FACTOR)
     return rearrange(torch.cat(latents), "(B T) C H W -> B C T H W", B=video.shape[0])
 
 
-def decode_frames(autoencoder, x):
+def decode_frames(autoencoder, x, at_once=IMAGES_AT_ONCE):
     """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
-    images = rearrange(x, "B C T H W -> (B T) C H W").split(IMAGES_AT_ONCE)
+    images = rearrange(x, "B C T H W -> (B T) C H W").split(at_once)
     frames = torch.cat([autoencoder.decode(image / SPATIAL_FACTOR) for image in images])
     return rearrange(frames, "(B T) C H W -> B C T H W", B=x.shape[0])

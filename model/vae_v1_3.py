@@ -204,13 +204,17 @@ class CausalVAE(OverlappingChunks, nn.Module):
         pieces = self._in_own_dtype(latents).split(self.chunk_latents, dim=2)
         shared = None
         for index, piece in enumerate(self.each_chunk(pieces)):
-            shift, scale = self._statistics(piece)
-            frames = self.decoder((piece * scale + shift).to(piece.dtype))
+            frames = self.decode_chunk(piece)
             if shared is not None:
-                frames = torch.cat([0.5 * (shared + frames[:, :, :1]), frames[:, :, 1:]], dim=2)
+                frames = torch.cat([0.5 * (shared.to(frames) + frames[:, :, :1]), frames[:, :, 1:]], dim=2)
             if self.overlap and index + 1 < len(pieces):
                 shared, frames = frames[:, :, -1:], frames[:, :, :-1]
             yield frames
+
+    def decode_chunk(self, latents):
+        """The frames [B, 3, 4 T - 3, 8 h, 8 w] of the latents [B, C, T, h, w] of one chunk, seen by themselves."""
+        shift, scale = self._statistics(latents)
+        return self.decoder((latents * scale + shift).to(latents.dtype))
 
     def _statistics(self, z):
         """(shift, scale) that fit z [B, C, T, h, w], in fp32."""

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from .slicing import known, row_wise, silu, whole
+
 FRAMES_AT_ONCE = 4  # the purely spatial convolutions run on so many frames at a time, to bound memory
 
 
@@ -38,9 +40,13 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x):
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        h = self.conv2(F.silu(self.norm2(h), inplace=True))
-        return h.add_(x if self.nin_shortcut is None else self.nin_shortcut(x))
+        norm1 = known(self.norm1, x)
+        h = row_wise(lambda x: self.conv1(silu(norm1(x))), x)
+        norm2 = known(self.norm2, h)
+        return row_wise(lambda h, x: self.conv2(silu(norm2(h))).add_(self._shortcut(x)), h, x)
+
+    def _shortcut(self, x):
+        return x if self.nin_shortcut is None else self.nin_shortcut(x)
 
 
 class Attention(nn.Module):
@@ -55,6 +61,9 @@ class Attention(nn.Module):
         self.proj_out = CausalConv3d(channels, channels, 1, ops, **weights)
 
     def forward(self, x):
+        return whole(self._attend, x)
+
+    def _attend(self, x):
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None].contiguous() for layer in (self.q, self.k, self.v))
         h = F.scaled_dot_product_attention(q, k, v, is_causal=True)[:, 0]
@@ -88,7 +97,10 @@ class Downsample2D(nn.Module):
         self.conv = ops.Conv2d(channels, channels, 3, stride=2, **weights)
 
     def forward(self, x):
-        return _by_frames(lambda images: self.conv(F.pad(images, (0, 1, 0, 1))), x)
+        def halved(x):
+            return _by_frames(lambda images: self.conv(F.pad(images, (0, 1, 0, 1))), x)
+
+        return row_wise(halved, x, rows=x.shape[-2] // 2)
 
 
 class Downsample3D(nn.Module):
@@ -99,7 +111,7 @@ class Downsample3D(nn.Module):
         self.conv = CausalConv3d(channels, channels, 3, ops, stride=2, **weights)
 
     def forward(self, x):
-        return self.conv(x)
+        return row_wise(self.conv, x, rows=-(-x.shape[-2] // 2))
 
 
 class Upsample2D(nn.Module):
@@ -110,11 +122,14 @@ class Upsample2D(nn.Module):
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **weights)
 
     def forward(self, x):
-        return _by_frames(lambda images: self.conv(F.interpolate(images, scale_factor=2.0, mode="nearest")), x)
+        def doubled(x):
+            return _by_frames(lambda images: self.conv(F.interpolate(images, scale_factor=2.0, mode="nearest")), x)
+
+        return row_wise(doubled, x, rows=2 * x.shape[-2], growth=4)
 
 
 class UpsampleBlock(nn.Module):
-    """convolution, norm, SiLU, convolution, norm, plus the input, SiLU."""
+    """Doubled input: convolution, norm, SiLU, convolution, norm, plus the doubled input, SiLU, plus it once more."""
 
     def __init__(self, channels, groups, ops, **weights):
         super().__init__()
@@ -124,9 +139,20 @@ class UpsampleBlock(nn.Module):
         self.norm2 = ops.GroupNorm(groups, channels, eps=1e-5, **weights)
 
     def forward(self, x):
-        h = self.conv1(x)
-        h = self.conv2(F.silu(self.norm1(h), inplace=True))
-        return F.silu(self.norm2(h).add_(x), inplace=True)
+        def joined(h, x):
+            x = _doubled(x)
+            return silu(norm2(h).add_(x)).add_(x)
+
+        h = row_wise(lambda x: self.conv1(_doubled(x)), x, rows=2 * x.shape[-2], growth=8)
+        norm1 = known(self.norm1, h)
+        h = row_wise(lambda h: self.conv2(silu(norm1(h))), h)
+        norm2 = known(self.norm2, h)
+        return row_wise(joined, h, x)
+
+
+def _doubled(x):
+    """Twice the frames, rows and columns of x [B, C, T, H, W], each value repeated."""
+    return F.interpolate(x, size=[2 * length for length in x.shape[2:]], mode="nearest")
 
 
 class Upsample3D(nn.Module):
@@ -137,8 +163,7 @@ class Upsample3D(nn.Module):
         self.conv3d = UpsampleBlock(channels, groups, ops, **weights)
 
     def forward(self, x):
-        x = F.interpolate(x, size=[2 * length for length in x.shape[2:]], mode="nearest")
-        return self.conv3d(x).add_(x)
+        return self.conv3d(x)
 
 
 class Level(nn.Module):
@@ -154,13 +179,9 @@ class Level(nn.Module):
             name, module = resample
             self.add_module(name, module)
 
-    def forward(self, x):
-        for block in self.block:
-            x = block(x)
-        for name in ("downsample", "upsample"):
-            if hasattr(self, name):
-                x = getattr(self, name)(x)
-        return x
+    def layers(self):
+        """Its layers in order; whoever runs them holds no feature map but the last."""
+        return [*self.block, *(getattr(self, name) for name in ("downsample", "upsample") if hasattr(self, name))]
 
 
 class Encoder(nn.Module):
@@ -186,10 +207,13 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, 3, ops, **weights)
 
     def forward(self, x):
-        x = self.conv_in(x)
+        x = row_wise(self.conv_in, x)
         for level in self.down:
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x)), inplace=True))
+            for layer in level.layers():
+                x = layer(x)
+        x = self.mid(x)
+        norm = known(self.norm_out, x)
+        return row_wise(lambda x: self.conv_out(silu(norm(x))), x)
 
 
 class Decoder(nn.Module):
@@ -217,8 +241,9 @@ class Decoder(nn.Module):
         self.conv_out = ops.Conv3d(widths[0], 3, 3, padding=(0, 1, 1), **weights)
 
     def forward(self, z):
-        x = self.mid(self.conv_in(z))
+        x = self.mid(row_wise(self.conv_in, z))
         for level in reversed(self.up):
-            x = level(x)
-        x = F.pad(F.silu(self.norm_out(x), inplace=True), (0, 0, 0, 0, 2, 0))
-        return self.conv_out(x)[:, :, self.excess :]
+            for layer in level.layers():
+                x = layer(x)
+        norm = known(self.norm_out, x)
+        return row_wise(lambda x: self.conv_out(F.pad(silu(norm(x)), (0, 0, 0, 0, 2, 0))), x)[:, :, self.excess :]

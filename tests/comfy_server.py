@@ -45,6 +45,11 @@ class ComfyServer:
         """Whether the server process runs and answers."""
         return self._server.process.poll() is None and "system" in self.client.get("/system_stats")
 
+    def anonymous_memory(self) -> int:
+        """Bytes of the server process that no file backs (Linux: RssAnon)."""
+        status = Path(f"/proc/{self._server.process.pid}/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
+
     def output_of_server(self) -> str:
         """Everything that the server has printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")

@@ -9,11 +9,19 @@ import comfy.model_sampling
 import comfy.supported_models_base
 import torch
 
+from ...model.files import metadata_tensor
 from ...model.flow import NUM_TIMESTEPS
 from . import latent as latent_keys
+from . import windows
+from .activations import transformer_bytes
 from .kept_frames import ConditionFrames, FlowFrames, StepFrames, strongest
 from .transformer import hosted
 
+# What may take the place of a model's own sampling, and the stock node that gives it.
+SAMPLING = {
+    "flow": (comfy.model_sampling.CONST, "ModelSamplingSD3"),
+    "epsilon": (comfy.model_sampling.EPS, "ModelSamplingDiscrete"),
+}
 FLOW_KEYS = ("base_resolution", "base_num_frames", "scale")
 
 
@@ -47,11 +55,20 @@ class VideoLatents(comfy.latent_formats.LatentFormat):
     latent_dimensions = 3
     spacial_downscale_ratio = 8
     temporal_downscale_ratio = 4
-    # No official file was at hand to fit these to: a neutral guess. Files of this pack carry their own.
+    # Until a VAE has been used (preview_colors.py): a neutral guess. Files of this pack carry their own.
     latent_rgb_factors = [[0.20, 0.15, 0.15], [0.10, 0.20, 0.10], [-0.05, 0.05, 0.15], [-0.20, -0.20, -0.25]]
 
+    latent_rgb_mixing = None  # [C, C]: what the clip's mean adds to each latent before its colour is read
+
     def __init__(self):
-        self.latent_rgb_factors_reshape = frames_side_by_side
+        self.latent_rgb_factors_reshape = self._lay_out
+
+    def _lay_out(self, x0):
+        """Latents [B, C, T, H, W] as the one picture that ComfyUI takes the colours of."""
+        if self.latent_rgb_mixing is not None and x0.ndim == 5:
+            mean, mixing = x0.mean(dim=(2, 3, 4)), torch.tensor(self.latent_rgb_mixing).to(x0)
+            x0 = x0 + (mean @ mixing)[:, :, None, None, None]
+        return frames_side_by_side(x0)
 
 
 class FrameLatents(VideoLatents):
@@ -59,6 +76,7 @@ class FrameLatents(VideoLatents):
 
     temporal_downscale_ratio = 1
     latent_rgb_factors = comfy.latent_formats.SD15().latent_rgb_factors
+    latent_rgb_factors_bias = comfy.latent_formats.SD15().latent_rgb_factors_bias
 
 
 class SigmaLatents(FrameLatents):
@@ -73,7 +91,7 @@ class CausalLatents(VideoLatents):
     """Latents of the causal VAE 1.3, 16 channels."""
 
     latent_channels = 16
-    # No official file was at hand: channels in turn, so that previews at least show shapes and motion.
+    # Until a VAE has been used (preview_colors.py): channels in turn, so that previews show shapes and motion.
     latent_rgb_factors = [[0.06 * (channel % 3 == color) for color in range(3)] for channel in range(16)]
 
 
@@ -84,8 +102,14 @@ class OpenSoraConfig(comfy.supported_models_base.BASE):
     unet_extra_config = {}
     sampling_settings = {"shift": 1.0, "multiplier": NUM_TIMESTEPS}
     latent_format = VideoLatents
-    memory_usage_factor = 0.6  # of XL/2; the loader scales it with the width of the network
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+    file_metadata = None  # of the file that the model was loaded from
+
+    def process_unet_state_dict_for_saving(self, state_dict):
+        """ComfyUI's keys for its Save nodes, which write no metadata of ours: that goes along as a tensor."""
+        if self.file_metadata is not None:
+            state_dict = {**state_dict, **metadata_tensor(self.file_metadata)}
+        return super().process_unet_state_dict_for_saving(state_dict)
 
 
 class EpsilonConfig(OpenSoraConfig):
@@ -109,10 +133,13 @@ class OpenSoraModel(comfy.model_base.BaseModel):
     kept_frames = FlowFrames()
     clip_sizes = None  # latent.Sizes, set through an object patch by OpenSoraModelSampling
     regions = None  # kept_frames.Regions of the run that is going on
+    retained = ()  # positions that its context windows keep for latents of the same index
 
     def __init__(self, model_config, family, metadata=None, device=None):
-        super().__init__(model_config, self.model_type_of_family, device=device, unet_model=hosted(family))
-        self.metadata = metadata or {}
+        comfy.model_base.BaseModel.__init__(
+            self, model_config, self.model_type_of_family, device=device, unet_model=hosted(family)
+        )
+        self.metadata = self.model_config.file_metadata = metadata or {}
 
     @property
     def version(self):
@@ -145,8 +172,30 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         """The conds that tell the network of kept frames, from a noise mask [B, 1 or C, T, h, w] or None."""
         return {} if mask is None else {"denoise_mask": comfy.conds.CONDRegular(mask[:, :1])}
 
+    def memory_required(self, input_shape, cond_shapes={}):  # noqa: B006 — as ComfyUI declares it
+        """Bytes for one call with latents of `input_shape` [B, C, T, H, W], beside the weights.
+
+        ComfyUI asks before it loads the model, with what `extra_conds_shapes` says of each prompt, and before each
+        call, with the shapes of all conds; captions it does not tell of count as long as the network's own.
+        """
+        network = self.diffusion_model
+        captions = cond_shapes.get("c_crossattn")
+        length = max(shape[1] for shape in captions) if captions else network.max_caption_length
+        return transformer_bytes(network, input_shape, length, compute_dtype(self))
+
+    def extra_conds_shapes(self, cross_attn=None, **kwargs):
+        """The shape of a prompt's caption, for `memory_required`."""
+        return {} if cross_attn is None else {"c_crossattn": list(cross_attn.shape)}
+
     def refuse_misfits(self, noise, cross_attn=None, attention_mask=None, prompt_type="positive", **kwargs):
         """ValueError for latents or captions that belong to another model."""
+        own, node = SAMPLING[self.diffusion_model.prediction]
+        if not isinstance(self.model_sampling, own):
+            bases = " and ".join(base.__name__ for base in type(self.model_sampling).__bases__)
+            raise ValueError(
+                f"model was given the sampling of another kind of model ({bases}); {self.version} takes that of {node}, "
+                "or its own: leave the other node out"
+            )
         channels = self.latent_format.latent_channels
         if noise.ndim != 5 or noise.shape[1] != channels:
             raise ValueError(
@@ -175,7 +224,21 @@ class OpenSoraModel(comfy.model_base.BaseModel):
             sigmas = transformer_options.get("sample_sigmas")
             told = self.kept_frames.told(strongest(denoise_mask.float()), t, sigmas, self.model_sampling)
             kwargs["frame_mask"] = told[:, 0, :, 0, 0].to(device=x.device, dtype=torch.int32)
+        shown = windows.indices(transformer_options, self.retained)
+        if shown is not None:
+            kwargs = windows.in_window(shown, self.version, kwargs)
         return super().apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
+        """Every cond as it is: `apply_model` cuts ours, and ComfyUI might take a caption's channels for frames."""
+        return cond_value
+
+    def process_timestep(self, timestep, **kwargs):
+        """The timestep as the network counts, to 1000, whatever a patch of the sampling (Flux, AuraFlow) counts to."""
+        if self.diffusion_model.prediction != "flow":
+            return timestep
+        most = self.model_sampling.timestep(torch.ones_like(timestep))
+        return timestep * (NUM_TIMESTEPS / most)
 
     def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
         """What takes the place of all that is kept, on its way into the network.
@@ -206,8 +269,13 @@ class EpsilonModel(OpenSoraModel):
         return latents * (sigma**2 + 1).sqrt().view(-1, *[1] * (latents.ndim - 1))
 
 
-class ImageModel(EpsilonModel):
-    """PixArt: an image is a video of one frame."""
+class ImageModel(EpsilonModel, comfy.model_base.PixArt):
+    """PixArt: an image is a video of one frame. LoRA loaders know diffusers' names for what is ComfyUI's PixArt too."""
+
+    def __init__(self, model_config, family, metadata=None, device=None):
+        super().__init__(model_config, family, metadata, device)
+        sizes = self.diffusion_model.config
+        self.model_config.unet_config.update(depth=sizes.depth, hidden_size=sizes.hidden_size)
 
     def refuse_misfits(self, noise, **kwargs):
         super().refuse_misfits(noise, **kwargs)

@@ -5,6 +5,7 @@ import uuid
 import comfy.conds
 import comfy.samplers
 import torch
+from comfy.patcher_extension import WrappersMP
 
 from ...model.flow_v1_3 import Options, fix_flaw
 from ...model.iddpm import GUIDANCE_CHANNELS
@@ -22,21 +23,21 @@ def install(patcher):
     """Give a MODEL its generation's guidance, so that every sampler has it."""
     version = patcher.model.version
     if version in ("1.0", "1.1"):
-        patcher.set_model_sampler_cfg_function(three_channels)
+        patcher.set_model_sampler_pre_cfg_function(three_channels)
     elif version == "1.3":
         patcher.set_model_sampler_calc_cond_batch_function(text_and_image)
         patcher.set_model_sampler_post_cfg_function(flaw_fix)
-        patcher.set_model_sampler_post_cfg_function(pin)
+        patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "opensora_pin", pin)
 
 
 def three_channels(args):
-    """ComfyUI's cfg function: guidance on the first three of four channels, as the released configurations have it."""
-    cond, uncond, scale = args["cond"], args["uncond"], args["cond_scale"]
-    if args.get("input_uncond") is None:  # at cfg 1 ComfyUI leaves the unconditional half out
-        return cond
-    first = slice(None, GUIDANCE_CHANNELS)
-    guided = uncond[:, first] + scale * (cond[:, first] - uncond[:, first])
-    return torch.cat([guided, cond[:, GUIDANCE_CHANNELS:]], dim=1)
+    """ComfyUI's pre-cfg function: guidance on the first three of four channels, as the released configurations have it.
+
+    On the fourth both halves are made equal, so that no formula of guidance, RescaleCFG's neither, finds a difference.
+    """
+    cond, *others = args["conds_out"]
+    rest = cond[:, GUIDANCE_CHANNELS:]
+    return [cond, *(torch.cat([other[:, :GUIDANCE_CHANNELS], rest], dim=1) for other in others)]
 
 
 def text_and_image(args):
@@ -75,13 +76,14 @@ def flaw_fix(args):
     return x - fix_flaw(x - denoised, x - args["cond_denoised"])
 
 
-def pin(args):
-    """ComfyUI's post-cfg function: kept frames head for the latents they came with, whatever the network says."""
-    found = condition_of(args["cond"])
-    if found is None or args["model_options"].get("transformer_options", {}).get(UNPINNED):
-        return args["denoised"]
-    condition, mask = (cond.cond.to(args["denoised"]) for cond in found)
-    return torch.where(mask > 0, condition, args["denoised"])
+def pin(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 — as ComfyUI declares it
+    """Predict-noise wrapper: kept frames head for the latents they came with, whatever network and patches say."""
+    denoised = executor(x, timestep, model_options, seed)
+    found = condition_of(executor.class_obj.conds.get("positive"))
+    if found is None or model_options.get("transformer_options", {}).get(UNPINNED):
+        return denoised
+    condition, mask = (cond.cond.to(denoised) for cond in found)
+    return torch.where(mask > 0, condition, denoised)
 
 
 def condition_of(conds):
@@ -99,7 +101,8 @@ def without_condition(conds):
     for cond in conds:
         condition = cond["model_conds"]["condition"].cond
         own = {**cond["model_conds"], "condition": comfy.conds.CONDRegular(torch.zeros_like(condition))}
-        zeroed.append({**cond, "model_conds": own, "uuid": uuid.uuid4()})
+        # The same in every step: caches (EasyCache) know a prompt by it.
+        zeroed.append({**cond, "model_conds": own, "uuid": uuid.uuid5(cond["uuid"], "without condition")})
     return zeroed
 
 

@@ -10,7 +10,7 @@ class FlowFrames:
 
     def awake(self, mask, sigma, sigmas, sampling):
         """True where `mask`, [B, …] in 0…1, is denoised at `sigma` [B] of a run over `sigmas`."""
-        return mask * NUM_TIMESTEPS >= _beside(sampling.timestep(sigma), mask)
+        return mask * NUM_TIMESTEPS >= _beside(sigma * NUM_TIMESTEPS, mask)  # patches may count timesteps otherwise
 
     def told(self, mask, sigma, sigmas, sampling):
         """True where a frame is told the timestep, False where it is told 0; arguments as `awake`."""
@@ -101,17 +101,18 @@ def wake_frames(sigma, denoise_mask, extra_options):
 def keep_frames(
     executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False
 ):
-    """Sampler wrapper: tells the model of the run's regions; what never woke leaves a run bit for bit as it entered it.
+    """Sampler wrapper: tells the model what it must know of the run; what never woke leaves it bit for bit as it entered.
 
     Samplers carry it along on its own line from noise to data, which ends a rounding error away.
     """
     base = guider.inner_model
-    outer = base.regions  # of a run in whose callback this one is made
+    outer = base.regions, base.retained  # of a run in whose callback this one is made
     base.regions = None if denoise_mask is None else Regions(base, denoise_mask, sigmas)
+    base.retained = getattr(extra_args["model_options"].get("context_handler"), "latent_retain_index_list", ())
     try:
         samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
     finally:
-        base.regions = outer
+        base.regions, base.retained = outer
     if denoise_mask is None or len(sigmas) < 2:
         return samples
     asleep = denoise_mask == 0

@@ -19,40 +19,58 @@ WEIGHT_DTYPES = {
     "fp16": torch.float16,
     "fp8_e4m3fn": torch.float8_e4m3fn,
 }
-XL_HIDDEN_SIZE = 1152
 SIGMA_CAPTION_LENGTH = 300  # PixArt-Sigma's; PixArt-alpha reads 120 tokens
 
 
-def load_model(path, weight_dtype="auto", disable_dynamic=False):
+def load_model(path, weight_dtype="auto", custom_operations=None, *, disable_dynamic=False):
     """A ModelPatcher around the transformer in `path`.
 
     Args:
         weight_dtype: a key of WEIGHT_DTYPES; "auto" leaves the choice to ComfyUI.
-        disable_dynamic: ComfyUI asks for a plain ModelPatcher when it clones a model itself.
+        custom_operations, disable_dynamic: as in `model_of`.
 
     Raises ValueError for a damaged file, another family's, or keys that do not fit.
     """
     state_dict, metadata = files.read(path, "model_name")
     try:
-        plan = plan_transformer(state_dict, metadata["config"])
+        patcher = model_of(state_dict, metadata, weight_dtype, custom_operations, disable_dynamic=disable_dynamic)
     except ValueError as error:
         raise ValueError(f"model_name: {path}: {error}") from error
+    patcher.cached_patcher_init = (load_model, (path, weight_dtype, custom_operations))
+    return patcher
 
+
+def model_of(state_dict, metadata, weight_dtype="auto", custom_operations=None, *, disable_dynamic=False):
+    """A ModelPatcher around a transformer's weights, for packs with file formats of their own too.
+
+    Args:
+        state_dict: key → tensor by the checkpoint's names. Quantised tensors tell the shape that they stand for.
+        metadata: what a file of this pack says of itself, at least {"config": {}}.
+        weight_dtype: a key of WEIGHT_DTYPES; "auto" leaves the choice to ComfyUI.
+        custom_operations: a namespace of layers as comfy.ops.manual_cast, whose `_load_from_state_dict` may take
+            quantised tensors and whose `forward` brings them back; None for ComfyUI's own.
+        disable_dynamic: ComfyUI asks for a plain ModelPatcher when it clones a model itself.
+
+    Raises ValueError for another family's weights, or keys that do not fit.
+    """
+    plan = plan_transformer(state_dict, metadata["config"])
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     model_class = MODELS[plan.family.family]
     config = _config(model_class.config_class, plan, metadata, WEIGHT_DTYPES[weight_dtype], load_device)
+    config.custom_operations = custom_operations
     model = model_class(config, plan.family, metadata, device=offload_device)
     plain = comfy.model_patcher.ModelPatcher
     patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
-    if getattr(patcher, "is_dynamic", lambda: False)():
+    if custom_operations is not None:
+        _hand_over(model, plan, offload_device)
+    elif getattr(patcher, "is_dynamic", lambda: False)():
         model.load_model_weights(dict(plan.weights), "", assign=True)
     else:
         _assign(model, plan, offload_device)
     patcher.set_model_denoise_mask_function(wake_frames)
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "opensora", keep_frames)
     guidance.install(patcher)
-    patcher.cached_patcher_init = (load_model, (path, weight_dtype))
     return patcher
 
 
@@ -67,13 +85,13 @@ def _config(config_class, plan, metadata, dtype, load_device):
         )
     manual_cast = management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, manual_cast)
-    config.memory_usage_factor = config.memory_usage_factor * sizes.hidden_size / XL_HIDDEN_SIZE
     if plan.family.family == "pixart" and sizes.model_max_length == SIGMA_CAPTION_LENGTH:
         config.latent_format = SigmaLatents()
     config.latent_format.latent_channels = sizes.in_channels
     if metadata.get("latent_rgb_factors"):
         config.latent_format.latent_rgb_factors = metadata["latent_rgb_factors"]
         config.latent_format.latent_rgb_factors_bias = metadata.get("latent_rgb_factors_bias")
+        config.latent_format.latent_rgb_mixing = metadata.get("latent_rgb_mixing")
     made_for = metadata.get("made_for")
     if made_for and plan.family.prediction == "flow":
         # A graph without OpenSoraModelSampling then samples as for the size the file was made for.
@@ -84,7 +102,8 @@ def _config(config_class, plan, metadata, dtype, load_device):
     return config
 
 
-def _assign(model, plan, device):
+def _dtype_of(model, plan):
+    """(key, submodule) -> the dtype that a tensor is kept in."""
     stored, computed = model.get_dtype(), compute_dtype(model)
     small = stored if stored.itemsize > 1 else computed  # fp8 is for matrices; tables and norms would lose too much
 
@@ -93,5 +112,22 @@ def _assign(model, plan, device):
             return torch.float32
         return stored if isinstance(part, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)) else small
 
-    assign_weights(model.diffusion_model, plan.weights, device, dtype_of)
+    return dtype_of
+
+
+def _assign(model, plan, device):
+    assign_weights(model.diffusion_model, plan.weights, device, _dtype_of(model, plan))
     model.diffusion_model.eval().requires_grad_(False)
+
+
+def _hand_over(model, plan, device):
+    """Let layers that know quantised tensors take theirs from the state dict; the rest is cast as ever."""
+    network, dtype_of = model.diffusion_model, _dtype_of(model, plan)
+    parts = dict(network.named_modules())
+    weights = {}
+    for key, tensor in plan.weights.items():
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_floating_point()
+        dtype = dtype_of(key, parts[key.rpartition(".")[0]]) if plain else None
+        weights[key] = tensor.to(device=device, dtype=dtype, copy=True) if plain else tensor
+    network.eval().requires_grad_(False)
+    network.load_state_dict(weights, strict=False, assign=True)

@@ -54,19 +54,26 @@ class ClipSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_s
         self.sigmas[-1] = 1.0
 
 
-def for_clip(model, sizes):
+def for_clip(model, sizes, keep_patched=False):
     """A clone of MODEL that samples with the shift of a clip of `sizes`, and tells the network those sizes.
 
-    Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes.
+    Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes. With `keep_patched` a shift that the artist set by
+    another node stays.
     """
     base = base_model_of(model)
     model = model.clone()
-    if _is_flow(base):
+    if _is_flow(base) and not (keep_patched and _patched_sampling(model)):
         sampling = ClipSampling(base.model_config)
         sampling.set_parameters(shift=shift_of(base, sizes))
         model.add_object_patch("model_sampling", sampling)
     model.add_object_patch("clip_sizes", sizes)
     return model
+
+
+def _patched_sampling(model):
+    """The sampling that a stock node (ModelSamplingSD3, …) gave this MODEL, or None."""
+    sampling = model.object_patches.get("model_sampling")
+    return None if isinstance(sampling, ClipSampling) else sampling
 
 
 def _is_flow(base):
@@ -96,6 +103,8 @@ def total_steps(steps, denoise):
 def sigmas_for(model, sizes, steps, denoise=1.0):
     """The sigmas of a run, falling to 0: fp32 [steps + 1]. Flow begins at 1, epsilon at the noisiest timestep's.
 
+    The shift is that of a clip of `sizes`, or the artist's own, from a node such as ModelSamplingSD3.
+
     `denoise` below 1 works as in ComfyUI's KSampler: of the longer schedule with steps / denoise steps, the last
     `steps` are run. At 0 nothing is left to do and the result is empty.
     """
@@ -112,8 +121,11 @@ def sigmas_for(model, sizes, steps, denoise=1.0):
             f"{iddpm.NUM_TIMESTEPS}, so denoise must be at least {least:g}, or steps lower"
         )
     if _is_flow(base):
-        timesteps = flow.timesteps(total, sizes.height, sizes.width, sizes.frames, **base.flow)
+        patched = _patched_sampling(model)
+        timesteps = flow.timesteps(total, sizes.height, sizes.width, sizes.frames, shift=patched is None, **base.flow)
         sigmas = timesteps / flow.NUM_TIMESTEPS
+        if patched is not None:  # it counts timesteps to 1000, or like those of Flux and AuraFlow to 1
+            sigmas = patched.sigma(sigmas * patched.timestep(torch.ones(1)))
     else:
         sigmas = model.get_model_object("model_sampling").sigmas.cpu()[iddpm.respaced_timesteps(total)]
     return torch.cat([sigmas, torch.zeros(1)])[-(steps + 1) :]
@@ -144,7 +156,7 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
         sampler = original.sampler_for(base, total_steps(steps, denoise) if len(sigmas) else steps)
     else:
         sampler = comfy.samplers.sampler_object(sampler_name)
-    model = for_clip(model, sizes)
+    model = for_clip(model, sizes, keep_patched=True)
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(start, seed, latent.get("batch_index"))
 

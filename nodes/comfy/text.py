@@ -13,7 +13,7 @@ import comfy.utils
 import torch
 from comfy import sd1_clip
 
-from ...model.files import read_model
+from ...model.files import metadata_tensor, read_model
 from ...model.identify import identify, refusal
 from ...model.text import add_scores, clean_caption
 from .prompt import split_weights
@@ -22,11 +22,13 @@ from .sampling import base_model_of
 MAX_LENGTH = 300  # tokens of Open-Sora 1.2 and 1.3; a MODEL says its own (120 in 1.0, 200 in 1.1)
 DEFAULT_VERSION, SCORE_VERSIONS = "1.2", ("1.2", "1.3")
 VOCABULARY = 32128  # entries of the embedding table that belongs to ComfyUI's T5 tokenizer
+METADATA = "opensora_metadata"  # of the file, among what ComfyUI hands a tokenizer
 DEVICES = ("default", "cpu")
 SPECIAL_TOKENS = {"end": 1, "pad": 0}
 # What quantised files keep beside a layer's weight.
 QUANTISATION = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2", "input_scale", "comfy_quant")
-UNUSED = ("decoder.", "lm_head.")  # the other half of a whole T5; encoding needs none of it
+# The other half of a whole T5, and what ComfyUI's text encoders have beside every model; encoding needs none of it.
+UNUSED = ("decoder.", "lm_head.", "logit_scale", "text_projection")
 PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
@@ -97,6 +99,13 @@ class OpenSoraTokenizer(sd1_clip.SD1Tokenizer):
             clip_name="t5xxl",
             name="t5xxl",
             tokenizer=OpenSoraPieceTokenizer,
+        )
+        self.metadata = tokenizer_data.get(METADATA) or {}
+
+    def state_dict(self):
+        """What ComfyUI's Save nodes write beside the weights: the file's metadata."""
+        return (
+            {f"t5xxl.{key}": tensor for key, tensor in metadata_tensor(self.metadata).items()} if self.metadata else {}
         )
 
 
@@ -226,6 +235,7 @@ def load_text_encoder(path, device="default", disable_dynamic=False):
     if device == "cpu":
         model_options["load_device"] = model_options["offload_device"] = torch.device("cpu")
     own = metadata.get("opensora") or {}
+    tokenizer_data = {"t5xxl_max_length": (own.get("config") or {}).get("max_length", MAX_LENGTH), METADATA: own}
     # Newer versions place the model on its device while they construct it, so it must have its weights by then.
     newer = {"state_dict": [state_dict], "disable_dynamic": disable_dynamic}
     known = inspect.signature(comfy.sd.CLIP.__init__).parameters
@@ -234,7 +244,7 @@ def load_text_encoder(path, device="default", disable_dynamic=False):
         SimpleNamespace(
             clip=OpenSoraTextModel, tokenizer=OpenSoraTokenizer, params={"config": config, "file_dtype": file_dtype}
         ),
-        tokenizer_data={"t5xxl_max_length": (own.get("config") or {}).get("max_length", MAX_LENGTH)},
+        tokenizer_data=tokenizer_data,
         parameters=parameters,
         model_options=model_options,
         **keywords,

@@ -1,32 +1,17 @@
-"""The transformer as ComfyUI calls it: its arguments, its attention, its wrappers, its direction of the prediction."""
+"""The transformer as ComfyUI calls it: its arguments, its wrappers, its blocks, its direction of the prediction."""
 
 import functools
 
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
+from ...model.layers import CrossAttention
+from .attention import Call, HostAttention
+from .pieces import Pieces
+from .windows import TIME, has_anchor
+
 VARIANCE = "opensora_variance"  # the transformer option under which a sampler asks for the variance half
-
-
-class HostAttention:
-    """Attention by whichever backend the user chose for ComfyUI; knows the options of the call that is running."""
-
-    def __init__(self):
-        self.transformer_options = {}
-
-    def __call__(self, q, k, v, mask=None):
-        """q, k, v [B, heads, N, head_dim]; mask bool, broadcasts to [B, heads, N, M], True where a query may attend."""
-        heads = q.shape[1]
-        if mask is not None:  # every backend adds its mask to the scores, some cannot take a bool one
-            mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, torch.finfo(q.dtype).min)
-        out = optimized_attention(
-            q, k, v, heads, mask=mask, skip_reshape=True, skip_output_reshape=True,
-            transformer_options=self.transformer_options,
-        )  # fmt: skip
-        if out.ndim == 3:  # the path for very large batches ignores skip_output_reshape
-            out = out.unflatten(-1, (heads, -1)).transpose(1, 2)
-        return out
+LOOK_AT_BLOCKS = ("patches_replace", "patches", "optimized_attention_override")  # options whose users ask for the block
 
 
 class Hosted:
@@ -37,10 +22,14 @@ class Hosted:
     """
 
     def __init__(self, sizes, dtype=None, device=None, operations=None):
-        host_attention = HostAttention()
+        call = Call()
         with torch.device("meta"):
-            super().__init__(sizes, operations=operations, attention=host_attention, dtype=dtype)
-        self.host_attention = host_attention
+            super().__init__(sizes, operations=operations, attention=HostAttention("attn1", call), dtype=dtype)
+        for module in self.modules():
+            if isinstance(module, CrossAttention):
+                module.attention = HostAttention("attn2", call)
+        self.call = call
+        self.pieces = Pieces()
         self.dtype = dtype
 
     def forward(
@@ -70,6 +59,8 @@ class Hosted:
         given = {"condition": condition, "condition_mask": condition_mask, "condition_frames": condition_frames}
         given = {} if condition is None else given  # the other families take none
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
+        if wrappers:
+            x = x.clone()  # EasyCache writes into it, and where nothing had to be cast it is the sampler's own
         return WrapperExecutor.new_class_executor(self._forward, self, wrappers).execute(
             x, timestep, context, attention_mask, frame_mask, fps, height, width, num_frames, given, transformer_options
         )
@@ -78,17 +69,15 @@ class Hosted:
         self, x, timestep, context, attention_mask, frame_mask, fps, height, width, num_frames, given,
         transformer_options, **kwargs,
     ):  # fmt: skip
-        B, C, T = x.shape[:3]
-        window = transformer_options.get("context_window")
-        if window is not None:  # masks and conditions may still cover the whole clip
-            frame_mask, given = _in_window(frame_mask, given, T, window.index_list)
+        B, C = x.shape[:2]
 
         def row(value):
             return None if value is None else torch.full((B,), value, dtype=torch.float32, device=x.device)
 
-        self.host_attention.transformer_options = transformer_options
+        self.call.options = transformer_options
         try:
-            out = self.run(
+            out = self.pieces.run(
+                self,
                 x,
                 timestep.float(),
                 context,
@@ -101,29 +90,35 @@ class Hosted:
                 **given,
             )
         finally:
-            self.host_attention.transformer_options = {}
+            self.call.options = {}
         variance = transformer_options.get(VARIANCE)
         if variance is not None and out.shape[1] > C:
             variance.take(out[:, C:], transformer_options)
         out = out[:, :C].float()
         return -out if self.prediction == "flow" else out
 
+    def run_block(self, index, block, x, caption, t):
+        """The block, or what users' patches put in its place: those of "double_block" `index` for DiTs.
 
-def _in_window(frame_mask, given, length, frames):
-    """The part of a frame mask and of a condition that belongs to the latent `frames` of a context window."""
-    if frame_mask is not None and frame_mask.shape[1] != length:
-        frame_mask = frame_mask[:, frames]
-    if given:
-        kept = given["condition_frames"]
-        given = {
-            **{
-                name: value if value.shape[2] == length else value[:, :, frames]
-                for name, value in given.items()
-                if name != "condition_frames"
-            },
-            "condition_frames": [index for index, frame in enumerate(frames) if frame in kept],
-        }
-    return frame_mask, given
+        They see tokens [B, N, C] as `img`, the projected caption as `txt` (in 1.3 a list, by groups of frames) and the
+        modulation [B, T or 1, 6, C] as `vec`.
+        """
+        options = self.call.options
+        if not any(options.get(name) for name in LOOK_AT_BLOCKS):
+            return block(x, caption, t)
+        options.update(
+            block=("double_block", index), block_index=index, block_type="double", total_blocks=self.config.depth
+        )
+        grid = x.shape[1:3]
+
+        def original(args):
+            return {"img": block(args["img"].unflatten(1, grid), args["txt"], args["vec"]).flatten(1, 2)}
+
+        replacement = (options.get("patches_replace") or {}).get("dit", {}).get(("double_block", index))
+        if replacement is None:
+            return block(x, caption, t)
+        args = {"img": x.flatten(1, 2), "txt": caption, "vec": t, "transformer_options": options}
+        return replacement(args, {"original_block": original})["img"].unflatten(1, grid)
 
 
 class Variance:
@@ -143,8 +138,10 @@ class Variance:
     def take(self, variance, transformer_options):
         """variance [n · B, C, T, h, w] of one call, whose n parts belong to the prompts `cond_or_uncond` (0: positive)."""
         window = transformer_options.get("context_window")
-        frames = slice(None) if window is None else list(window.index_list)
+        frames = slice(None) if window is None or window.dim != TIME else list(window.index_list)
         parts = transformer_options.get("cond_or_uncond") or [0]
+        if window is not None and has_anchor(window):
+            variance = variance[:, :, 1:]
         for part, which in zip(variance.float().chunk(len(parts)), parts):
             if which != 0 or part.shape[3:] != self.value.shape[3:]:  # an area of the picture says nothing of the rest
                 continue

@@ -2,130 +2,24 @@
 
 import comfy.model_management as management
 import comfy.model_patcher
-import comfy.ops
 import comfy.sd
-import comfy.utils
 import torch
-import torch.nn.functional as F
 
-from ...model.files import read_model
+from ...model.files import metadata_tensor, read_model
 from ...model.loading import plan_vae
-from ...model.vae import VideoVAE
-from ...model.vae_2d import ImageVAE
-from ...model.vae_spatial import IMAGES_AT_ONCE
-from ...model.vae_v1_3 import CausalVAE
-from .latent import COUNTING, PIXELS
+from . import preview_colors
+from .latent import PIXELS
+from .memory import free_memory, on_device
+from .vae_network import HOSTED, MARGIN, HostedVAE
 from .weights import assign_weights
 
 
-class HostedVAE:
-    """A VAE of model/ as ComfyUI runs it: it shows progress, stops on interrupt, and knows what it costs.
-
-    Mixed in before the network's class. Chunks of frames that do not see each other are walked through here.
-    """
-
-    chunks_stand_alone = True
-    # Values that are alive at once for a pixel of a frame; both are ComfyUI's own figures for this 2D VAE.
-    encode_values, decode_values = 1767, 2178
-    valid_counts = ""  # in words, for messages
-
-    def __init__(self, sizes, dtype=None):
-        with torch.device("meta"):
-            super().__init__(sizes, operations=comfy.ops.disable_weight_init, dtype=dtype)
-        self.opensora = {}
-
-    def latent_side(self, pixels):
-        """Latents along a side of so many pixels."""
-        return COUNTING[self.family].latent_side(pixels)
-
-    def frames_of(self, num_latents, asked=None):
-        """Frames to decode so many latents to: those asked for, else the valid count."""
-        return self.video_frames(num_latents) if asked is None else asked
-
-    def frames_at_once(self, batch, frames):
-        """How many frames the network works on together."""
-        return min(IMAGES_AT_ONCE, batch * frames)
-
-    def encode(self, video, noise=None):
-        """Latents [B, C, T', h, w] of a video [B, 3, T, H, W] in -1…1."""
-        if noise is not None or not self.chunks_stand_alone:
-            return super().encode(video, noise)
-        return torch.cat([super(HostedVAE, self).encode(piece) for piece in walk(video.split(self.chunk_frames, 2))], 2)
-
-    def decode(self, latents, num_frames=None):
-        """Video [B, 3, T, H, W]; `num_frames` left out: the valid count for these latents."""
-        if latents.ndim == 4:  # an image latent without a time axis
-            latents = latents[:, :, None]
-        if latents.shape[1] != self.latent_channels:
-            raise ValueError(
-                f"samples has {latents.shape[1]} channels; this VAE decodes latents with {self.latent_channels}"
-            )
-        return self.decode_pieces(latents, self.frames_of(latents.shape[2], num_frames))
-
-    def decode_pieces(self, latents, num_frames):
-        """`decode`, chunk by chunk."""
-        if self.latent_frames(num_frames) != latents.shape[2]:
-            return super().decode(latents, num_frames)  # refuses, and says what fits
-        pieces = latents.split(self.chunk_latents, dim=2)
-        lengths = (min(self.chunk_frames, num_frames - i * self.chunk_frames) for i in range(len(pieces)))
-        return torch.cat([super(HostedVAE, self).decode(*piece) for piece in walk(list(zip(pieces, lengths)))], 2)
-
-
-def walk(pieces):
-    """The pieces one by one, with ComfyUI's progress bar where there are several; stops on interrupt."""
-    progress = comfy.utils.ProgressBar(len(pieces)) if len(pieces) > 1 else None
-    for piece in pieces:
-        management.throw_exception_if_processing_interrupted()
-        yield piece
-        if progress is not None:
-            progress.update(1)
-
-
-class HostedVideoVAE(HostedVAE, VideoVAE):
-    """The video VAE of Open-Sora 1.2."""
-
-    valid_counts = "1, and from 17 on 17 k + 4 j with j from 0 to 4: 17, 21, 25, 29, 33, 34, 38, …"
-
-
-class HostedImageVAE(HostedVAE, ImageVAE):
-    """The 2D VAE of Open-Sora 1.0 and 1.1."""
-
-    chunk_frames = chunk_latents = IMAGES_AT_ONCE
-    valid_counts = "all from 1 on"
-
-
-class HostedCausalVAE(HostedVAE, CausalVAE):
-    """The 3D VAE of Open-Sora 1.3; its chunks share frames, so it walks through them itself."""
-
-    chunks_stand_alone = False
-    # Values that are alive at once; ComfyUI's own figures for a causal 3D VAE of these widths.
-    encode_values, decode_values = 900, 1500
-    valid_counts = "1 and 16 k + 1: 17, 33, 49, 65, 81, 97, 113, …"
-
-    def frames_of(self, num_latents, asked=None):
-        """What the chunks decode to, whatever was asked for: frames behind the last group are in no latent."""
-        return self.video_frames(num_latents)
-
-    def frames_at_once(self, batch, frames):
-        """How many frames the network works on together: a chunk of every clip."""
-        return batch * min(self.chunk_frames, frames)
-
-    def decode_pieces(self, latents, num_frames):
-        """`decode`, chunk by chunk."""
-        return torch.cat(list(self.decode_chunks(latents)), dim=2)
-
-    def each_chunk(self, pieces):
-        """`walk`."""
-        return walk(pieces)
-
-
-HOSTED = {network.family: network for network in (HostedVideoVAE, HostedImageVAE, HostedCausalVAE)}
-
-
 class OpenSoraVAE(comfy.sd.VAE):
-    """comfy.sd.VAE around a HostedVAE; only what depends on the time axis differs from core's class."""
+    """comfy.sd.VAE around a HostedVAE.
 
-    num_frames = None  # how many frames the `decode` that is running was asked for
+    Core's class moves a whole clip to the device and back and copies it on the way. Here each chunk of frames goes
+    there when its turn has come, and what it becomes goes straight to its place in the result.
+    """
 
     def __init__(self, plan, metadata, disable_dynamic=False):
         # The smallest VAE that core knows: it fills in every attribute of whichever ComfyUI version this is.
@@ -164,79 +58,123 @@ class OpenSoraVAE(comfy.sd.VAE):
         self.model_size()
 
     def _memory_encode(self, shape, dtype):
-        """Bytes for a video [B, 3, T, H, W]: the network on the frames it takes at once, and the video itself."""
-        network, pixels = self.first_stage_model, shape[-2] * shape[-1]
-        values = network.encode_values * network.frames_at_once(shape[0], shape[2]) + 3 * shape[2]
-        return pixels * values * management.dtype_size(dtype)
+        """Bytes on the device to encode a video [B, 3, T, H, W]."""
+        return self._encode_bytes(shape, dtype, self.first_stage_model.plans[0])
 
     def _memory_decode(self, shape, dtype):
-        """Bytes for latents [B, C, T, h, w]."""
-        network, pixels = self.first_stage_model, shape[-2] * shape[-1] * PIXELS**2
-        frames = network.video_frames(shape[2]) if len(shape) == 5 else 1
-        values = network.decode_values * network.frames_at_once(shape[0], frames) + 3 * frames
-        return pixels * values * management.dtype_size(dtype)
+        """Bytes on the device to decode latents [B, C, T, h, w]."""
+        return self._decode_bytes(shape, dtype, self.first_stage_model.plans[0])
+
+    def _encode_bytes(self, shape, dtype, plan):
+        """`_memory_encode` by a Plan; 0 where all but a slice waits in main memory."""
+        if plan.maps == "memory":
+            return 0
+        frames = shape[2] if len(shape) == 5 else 1
+        values = MARGIN * self.first_stage_model.encode_values(frames, plan)
+        return int(values * shape[-2] * shape[-1] * management.dtype_size(dtype))
+
+    def _decode_bytes(self, shape, dtype, plan):
+        """`_memory_decode` by a Plan; 0 where all but a slice waits in main memory."""
+        if plan.maps == "memory":
+            return 0
+        latents = shape[2] if len(shape) == 5 else 1
+        values = MARGIN * self.first_stage_model.decode_values(latents, plan)
+        pixels = shape[-2] * shape[-1] * PIXELS**2
+        size = int(values * pixels * management.dtype_size(dtype))
+        if self.output_device == self.device:  # then the whole video stays there, in fp32
+            size += 12 * pixels * shape[0] * self.first_stage_model.video_frames(latents)
+        return size
+
+    def get_sd(self):
+        """What ComfyUI's Save nodes write: the weights, and the file's metadata as a tensor."""
+        return {**super().get_sd(), **metadata_tensor(self.first_stage_model.opensora)}
 
     def decode(self, samples_in, vae_options=None):
-        """Core's; kept for its out-of-memory fallback to `decode_tiled_3d`, which does not hand `vae_options` on."""
-        vae_options = vae_options or {}
-        self.num_frames = vae_options.get("num_frames")
-        try:
-            return super().decode(samples_in, vae_options)
-        finally:
-            self.num_frames = None
+        """Images [B, T, H, W, 3] in 0…1 of latents [B, C, T', h, w] or [B, C, h, w].
+
+        `num_frames` of vae_options says T; left out, it is the valid count.
+        """
+        images = self._decode(samples_in, (vae_options or {}).get("num_frames"))
+        preview_colors.learn(self)
+        return images
+
+    def encode(self, pixel_samples):
+        """Latents [B, C, T', h, w] of images [T, H, W, C] in 0…1, one clip, or [B, T, H, W, C]."""
+        latents = self._encode(pixel_samples)
+        preview_colors.learn(self)
+        return latents
 
     def decode_tiled_3d(self, samples, tile_t=999, tile_x=32, tile_y=32, overlap=(1, 8, 8)):
-        """Tiles in space only. Chunks that do not see each other are decoded one after the other; others together."""
-        network = self.first_stage_model
-        T = samples.shape[2]
-        wanted = network.frames_of(T, self.num_frames)
-        video = []
-        for piece in samples.split(network.chunk_latents if network.chunks_stand_alone else T, dim=2):
-            # One latent is an image only when it is the whole clip; at the end of a video it is a group of 4 frames.
-            left = wanted - sum(part.shape[2] for part in video)
-            frames = min(network.chunk_frames, left) if network.chunks_stand_alone else left
-            video.append(
-                comfy.utils.tiled_scale_multidim(
-                    piece,
-                    lambda tile, frames=frames: network.decode(
-                        tile.to(self.vae_dtype).to(self.device), num_frames=frames
-                    ).float(),
-                    tile=(piece.shape[2], tile_x, tile_y),
-                    overlap=(0, *overlap[1:]),
-                    upscale_amount=(lambda latents, frames=frames: frames if latents else 0, PIXELS, PIXELS),
-                    out_channels=self.output_channels,
-                    index_formulas=self.upscale_index_formula,
-                    output_device=self.output_device,
-                )
-            )
-        return self.process_output(torch.cat(video, dim=2))
+        """Core's, for its tiled decoding: video [B, 3, T, H, W] in 0…1, working on the area of a tile at a time.
+
+        Tiles would show, as each would be normalised by itself. Layers work by slices of as many pixels instead.
+        """
+        return self._decode(samples, tile=tile_x * tile_y * PIXELS**2).movedim(-1, 1)
 
     def encode_tiled_3d(self, samples, tile_t=9999, tile_x=512, tile_y=512, overlap=(1, 64, 64)):
-        """Tiles in space only, as `decode_tiled_3d`.
+        """Core's, as `decode_tiled_3d`: latents of a video [B, C, T, H, W] in 0…1."""
+        return self._encode(samples.movedim(1, -1), tile=tile_x * tile_y)
 
-        Tiles need whole latents: what is left over of 8 pixels goes, or where the network makes a latent of it, its
-        last pixels are repeated.
-        """
+    def _decode(self, samples, num_frames=None, tile=None):
+        """`decode`, with the memory that a tile of so many pixels would take where `tile` is given."""
         network = self.first_stage_model
-        height, width = (network.latent_side(size) * PIXELS for size in samples.shape[-2:])
-        samples = samples[..., :height, :width]
-        missing = (0, width - samples.shape[-1], 0, height - samples.shape[-2], 0, 0)
-        samples = F.pad(samples, missing, mode="replicate") if any(missing) else samples
-        latents = [
-            comfy.utils.tiled_scale_multidim(
-                piece,
-                lambda tile: network.encode(self.process_input(tile).to(self.vae_dtype).to(self.device)).float(),
-                tile=(piece.shape[2], tile_x, tile_y),
-                overlap=(0, *overlap[1:]),
-                upscale_amount=self.downscale_ratio,
-                out_channels=self.latent_channels,
-                downscale=True,
-                index_formulas=self.downscale_index_formula,
-                output_device=self.output_device,
-            )
-            for piece in samples.split(network.chunk_frames if network.chunks_stand_alone else samples.shape[2], dim=2)
-        ]
-        return torch.cat(latents, dim=2)
+        samples = samples if samples.ndim == 5 else samples[:, :, None]  # an image latent without a time axis
+        frames = network.frames_of(samples.shape[2], num_frames)
+        values = network.decode_values(samples.shape[2], network.plans[-1])
+        images = None
+        with on_device(self.device):
+            self._start(self._decode_bytes, samples.shape, tile, values)
+            for clip, latents in enumerate(samples):
+                done = 0
+                for piece in network.decode_chunks(latents[None], frames):
+                    if images is None:
+                        images = self._empty(len(samples), frames, *piece.shape[3:], self.output_channels)
+                    place = images[clip, done : done + piece.shape[2]]
+                    place.copy_(piece[0].permute(1, 2, 3, 0))
+                    self.process_output(place)
+                    done += piece.shape[2]
+                    del piece  # before the next one is made
+        return images
+
+    def _encode(self, pixels, tile=None):
+        """`encode`, with the memory that a tile of so many pixels would take where `tile` is given."""
+        network = self.first_stage_model
+        clips = (pixels if pixels.ndim == 5 else pixels[None])[..., : self.output_channels]
+        B, T, H, W, C = clips.shape
+        values = network.encode_values(T, network.plans[-1])
+        latents = None
+        with on_device(self.device):
+            self._start(self._encode_bytes, (B, C, T, H, W), tile, values)
+            for clip, images in enumerate(clips):
+
+                def video(frames, images=images):
+                    return self.process_input(images[frames]).permute(3, 0, 1, 2)[None]
+
+                done = 0
+                for piece in network.encode_chunks(video, T):
+                    if latents is None:
+                        latents = self._empty(B, self.latent_channels, network.latent_frames(T), *piece.shape[3:])
+                    latents[clip, :, done : done + piece.shape[2]] = piece[0]
+                    done += piece.shape[2]
+                    del piece
+        return latents
+
+    def _empty(self, *shape):
+        """A result that is yet to be filled."""
+        dtype = getattr(self, "vae_output_dtype", lambda: torch.float32)()
+        return torch.empty(shape, device=self.output_device, dtype=dtype)
+
+    def _start(self, bytes_of, shape, tile, values):
+        """Load the network, and let it set out by the first plan that fits, or for a tile's area by the last."""
+        self.throw_exception_if_invalid()
+        network = self.first_stage_model
+        plan, slice_values = network.plans[-1], None if tile is None else int(tile * values)
+        needed = bytes_of(shape, self.vae_dtype, network.plans[0]) if tile is None else 0
+        management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
+        if tile is None:
+            free = free_memory(self.patcher, self.device)
+            plan = next(plan for plan in network.plans if bytes_of(shape, self.vae_dtype, plan) <= free)
+        network.start(plan, self.device, self.vae_dtype, slice_values)
 
 
 def load_vae(path, disable_dynamic=False):
@@ -254,7 +192,7 @@ def load_vae(path, disable_dynamic=False):
         plan = plan_vae(state_dict, config)
     except ValueError as error:
         raise ValueError(f"vae_name: {path}: {error}") from error
-    vae = OpenSoraVAE(plan, metadata.get("opensora") or {}, disable_dynamic)
+    vae = OpenSoraVAE(plan, {**(metadata.get("opensora") or {}), "config": config}, disable_dynamic)
     vae.patcher.cached_patcher_init = (load_vae_patcher, (path,))
     return vae
 

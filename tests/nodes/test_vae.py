@@ -48,42 +48,6 @@ def test_decode_falls_back_to_the_valid_count(vae):
     assert len(decode(vae, {"samples": samples, "frames": 17})) == 21  # does not fit 6 latents
 
 
-def run_out_of_memory_once(comfy, network, monkeypatch):
-    """Let the network's next decode fail as on a full GPU; returns the list that notes what it was asked for."""
-    refused = []
-
-    def once(latents, num_frames=None):
-        if not refused:
-            refused.append(num_frames)
-            raise comfy.model_management.OOM_EXCEPTION("no memory left")
-        return type(network).decode(network, latents, num_frames)
-
-    monkeypatch.setattr(network, "decode", once)
-    return refused
-
-
-@pytest.mark.parametrize("frames", [1, 3, 17, 20, 34, 39])
-def test_out_of_memory_tiles_give_the_same_frames(comfy, vae, monkeypatch, frames):
-    """Core then decodes in tiles without saying how many frames are wanted; here a single tile."""
-    latent, network = encode(vae, video(frames)), vae.first_stage_model
-    expected = decode(vae, latent)
-    refused = run_out_of_memory_once(comfy, network, monkeypatch)
-    images = decode(vae, latent)
-    assert refused == [frames]
-    assert images.shape == expected.shape and torch.allclose(images, expected, atol=1e-5)
-    # Nothing of that run stays behind: tiled decoding by itself gives the valid count.
-    assert vae.decode_tiled_3d(latent["samples"]).shape[2] == network.video_frames(latent["samples"].shape[2])
-
-
-def test_an_image_latent_without_time_survives_out_of_memory(comfy, vae, monkeypatch):
-    samples = encode(vae, video(1))["samples"][:, :, 0]
-    expected = decode(vae, {"samples": samples})
-    refused = run_out_of_memory_once(comfy, vae.first_stage_model, monkeypatch)
-    images = decode(vae, {"samples": samples})
-    assert refused == [1]
-    assert images.shape == expected.shape == (1, 64, 48, 3) and torch.allclose(images, expected, atol=1e-5)
-
-
 def test_latents_of_another_rank_are_refused(vae):
     with pytest.raises(ValueError, match=r"samples has shape \(4, 8, 8\); a video latent is"):
         decode(vae, {"samples": torch.zeros(4, 8, 8)})
@@ -115,13 +79,13 @@ def test_stock_nodes(vae):
 
 @pytest.mark.parametrize("frames", [1, 17, 34, 38, 21])
 def test_stock_tiled_decode(vae, frames):
-    """As stock VAE Decode (Tiled): chunks are whole whatever temporal size it asks for, so one tile is exact."""
+    """As stock VAE Decode (Tiled): layers work by slices as large as a tile, so nothing of it shows."""
     samples = encode(vae, video(frames))["samples"]
     whole = vae.decode(samples)
     tiled = vae.decode_tiled(samples, tile_x=64, tile_y=64, overlap=8, tile_t=2, overlap_t=1)
     assert tiled.shape == whole.shape and torch.allclose(tiled, whole, atol=1e-5)
     small = vae.decode_tiled(samples, tile_x=4, tile_y=4, overlap=2, tile_t=2, overlap_t=1)
-    assert small.shape == whole.shape and (small - whole).abs().mean() < (whole - whole.mean()).abs().mean()
+    assert small.shape == whole.shape and torch.allclose(small, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 17, 34, 20])
@@ -129,10 +93,9 @@ def test_stock_tiled_encode(vae, frames):
     pixels = video(frames, 64, 51)
     whole = vae.encode(pixels)
     tiled = vae.encode_tiled(pixels, tile_x=512, tile_y=512, overlap=64, tile_t=8, overlap_t=4)
-    assert tiled.shape == whole.shape
-    cropped = vae.encode(pixels[:, :, :48])
-    assert torch.allclose(tiled, cropped, atol=1e-5)
-    assert vae.encode_tiled(pixels, tile_x=32, tile_y=32, overlap=8).shape == whole.shape
+    assert tiled.shape == whole.shape and torch.allclose(tiled, whole, atol=1e-5)
+    small = vae.encode_tiled(pixels, tile_x=32, tile_y=32, overlap=8)
+    assert small.shape == whole.shape and torch.allclose(small, whole, atol=1e-5)
 
 
 def test_other_vaes_are_refused(comfy):
@@ -151,12 +114,3 @@ def test_saved_weights_load_again(vae, checkpoints):
     state_dict, _ = pack("model.loading").read_file(checkpoints["vae"])
     saved = vae.get_sd()
     assert saved.keys() == state_dict.keys() and all(torch.equal(saved[key], state_dict[key]) for key in saved)
-
-
-def test_memory_estimates_grow_with_the_frame(vae):
-    small, large = (
-        vae.memory_used_decode((1, 4, 5, 8, 8), torch.float32),
-        vae.memory_used_decode((1, 4, 5, 16, 16), torch.float32),
-    )
-    assert 3.9 < large / small < 4.1
-    assert vae.memory_used_encode((1, 3, 17, 64, 64), torch.float32) > 0

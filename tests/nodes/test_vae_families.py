@@ -94,31 +94,16 @@ def test_stock_encode_and_decode(vae, family):
 
 
 def test_stock_tiling(vae, family):
-    """One tile is exact; smaller ones come close."""
+    """Layers work by slices as large as a tile: the result is the whole's."""
     for frames in LATENTS[family]:
         pixels = video(frames)
         samples = vae.encode(pixels)
         assert torch.allclose(vae.encode_tiled(pixels, tile_x=512, tile_y=512, overlap=64), samples, atol=1e-5)
-        assert vae.encode_tiled(pixels, tile_x=32, tile_y=32, overlap=8).shape == samples.shape
+        assert torch.allclose(vae.encode_tiled(pixels, tile_x=32, tile_y=32, overlap=8), samples, atol=1e-5)
         whole = vae.decode(samples)
         assert torch.allclose(vae.decode_tiled(samples, tile_x=64, tile_y=64, overlap=8), whole, atol=1e-5)
         small = vae.decode_tiled(samples, tile_x=4, tile_y=4, overlap=2, tile_t=2, overlap_t=1)
-        assert small.shape == whole.shape and (small - whole).abs().mean() < (whole - whole.mean()).abs().mean()
-
-
-def test_a_full_gpu_decodes_in_tiles(comfy, vae, family, monkeypatch):
-    network, latent = vae.first_stage_model, encode(vae, video(17))
-    expected, failed = decode(vae, latent), []
-
-    def once(latents, num_frames=None):
-        if not failed:
-            failed.append(num_frames)
-            raise comfy.model_management.OOM_EXCEPTION("no memory left")
-        return type(network).decode(network, latents, num_frames)
-
-    monkeypatch.setattr(network, "decode", once)
-    images = decode(vae, latent)
-    assert failed == [17] and torch.allclose(images, expected, atol=1e-5)
+        assert small.shape == whole.shape and torch.allclose(small, whole, atol=1e-5)
 
 
 def test_a_batch_and_an_image_without_time(vae):
@@ -166,7 +151,7 @@ def test_other_channels_are_refused(vae, family):
         decode(vae, {"samples": torch.zeros(1, other, 5, 4, 4)})
 
 
-# --- progress, interrupt, memory
+# --- progress, interrupt
 
 
 @pytest.mark.parametrize(("family", "frames", "pieces"), [("vae_v1_2", 40, 3), ("vae_2d", 9, 3), ("vae_v1_3", 49, 3)])
@@ -190,18 +175,6 @@ def test_progress_and_interrupt(comfy, loaded, family, frames, pieces, monkeypat
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         decode(loaded[family], latent)
     comfy.model_management.interrupt_current_processing(False)
-
-
-def test_memory_grows_with_the_frame_and_hardly_with_time(vae, family):
-    def decoding(latents, side):
-        return vae.memory_used_decode((1, CHANNELS[family], latents, side, side), torch.float32)
-
-    def encoding(frames, side):
-        return vae.memory_used_encode((1, 3, frames, side, side), torch.float32)
-
-    assert decoding(10, 16) == 4 * decoding(10, 8) and encoding(33, 64) == 4 * encoding(33, 32)
-    assert decoding(5, 8) < decoding(50, 8) < 2 * decoding(5, 8)
-    assert encoding(17, 64) < encoding(102, 64) < 2 * encoding(17, 64)
 
 
 # --- the timeline

@@ -1,0 +1,61 @@
+"""Attention by ComfyUI's backends, and what users' patches of attention are given and give back."""
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+
+
+class Call:
+    """The transformer options of the call that is running, which all attentions of a network look up."""
+
+    def __init__(self):
+        self.options = {}
+
+
+class HostAttention:
+    """Attention by whichever backend the user chose for ComfyUI, between the patches that sit on it.
+
+    `name` is ComfyUI's: attn1 for self-attention, attn2 for cross-attention.
+    """
+
+    def __init__(self, name, call):
+        self.name, self.call = name, call
+
+    def __call__(self, q, k, v, mask=None):
+        """q, k, v [B, heads, N, head_dim]; mask bool, broadcasts to [B, heads, N, M], True where a query may attend."""
+        heads, options = q.shape[1], self.call.options
+        patches = options.get("patches") or {}
+        if mask is not None:  # every backend adds its mask to the scores, some cannot take a bool one
+            mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, torch.finfo(q.dtype).min)
+        extra = {**options, "n_heads": heads, "dim_head": q.shape[-1]} if patches else None
+        for patch in patches.get(f"{self.name}_patch", ()):
+            changed = _inputs(patch, q, k, v, mask, extra)
+            q, k, v = (changed.get(name, own) for name, own in (("q", q), ("k", k), ("v", v)))
+            mask = changed.get("attn_mask", mask)
+        out = optimized_attention(
+            q, k, v, heads, mask=mask, skip_reshape=True, skip_output_reshape=True, transformer_options=options
+        )
+        if out.ndim == 3:  # the path for very large batches ignores skip_output_reshape
+            out = _split(out, heads)
+        output_patches = patches.get(f"{self.name}_output_patch", ())
+        if output_patches:
+            out = out.transpose(1, 2).flatten(2)
+            for patch in output_patches:
+                out = patch(out, extra)
+            out = _split(out, heads)
+        return out
+
+
+def _inputs(patch, q, k, v, mask, extra):
+    """What a patch makes of an attention's inputs, called as ComfyUI's own DiTs call it: some of q, k, v, attn_mask."""
+    try:
+        return patch(q, k, v, pe=None, attn_mask=mask, extra_options=extra)
+    except TypeError as error:
+        raise ValueError(
+            f"model carries the attention patch {getattr(patch, '__qualname__', patch)}, which does not run on Open-Sora "
+            f"({error}); it may be made for UNets such as SDXL: leave its node out"
+        ) from error
+
+
+def _split(out, heads):
+    """[B, N, heads · head_dim] to [B, heads, N, head_dim]."""
+    return out.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,50 @@
+"""Preview colours for VAEs whose files do not tell them: learned from a test card at a VAE's first use."""
+
+import logging
+import math
+
+import comfy.model_management as management
+import torch
+
+from ...model.colors import fit_colors
+from .base_model import CausalLatents, VideoLatents
+
+# The latents of the 2D VAE are Stable Diffusion's, whose colours ComfyUI knows.
+FORMATS = {"vae_v1_2": VideoLatents, "vae_v1_3": CausalLatents}
+CARD_SIDE = 96
+_learned = set()
+
+
+def learn(vae):
+    """Teach the latent format of this VAE's generation its colours, once, and only where its file says none.
+
+    ComfyUI loads MODEL and VAE apart, so the format's class carries what the VAE knows; files with colours of their own
+    set them on their instance and stay as they are.
+    """
+    network = vae.first_stage_model
+    latent_format = FORMATS.get(network.family)
+    if latent_format is None or network.family in _learned or network.opensora.get("latent_rgb_factors"):
+        return
+    _learned.add(network.family)
+    card = test_card(network.chunk_frames, CARD_SIDE)
+    try:
+        with torch.inference_mode():
+            latents = network.encode(card.to(device=vae.device, dtype=vae.vae_dtype))
+    except management.OOM_EXCEPTION:
+        logging.info("Open-Sora: no memory left to learn the colours of previews; they stay a guess")
+        return
+    factors, bias, _ = fit_colors(latents, card, network.groups(card.shape[2]))
+    latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = factors, bias
+
+
+def test_card(frames, side):
+    """A video [1, 3, frames, side, side] in -1…1 of soft waves in all colours that drift slowly."""
+    t = torch.linspace(0, 1, frames).view(-1, 1, 1)
+    y, x = (torch.linspace(0, 1, side).view(shape) for shape in ((1, -1, 1), (1, 1, -1)))
+    # One fast and one slow wave for each colour, in directions of their own, so that every mixture occurs.
+    waves = [
+        0.6 * torch.sin(2 * math.pi * (across * x + down * y + 0.25 * t) + color)
+        + 0.6 * torch.sin(2 * math.pi * (0.4 * down * x - 0.5 * across * y) + 2 * color)
+        for color, (across, down) in enumerate(((1.0, 0.4), (-0.6, 1.2), (1.5, -0.8)))
+    ]
+    return torch.stack(waves)[None].clamp(-1, 1)

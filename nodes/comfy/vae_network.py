@@ -1,0 +1,224 @@
+"""The VAEs of model/ as ComfyUI runs them: chunk by chunk, with progress and interrupt, within the memory there is."""
+
+import logging
+from dataclasses import dataclass
+
+import comfy.model_management as management
+import comfy.ops
+import comfy.utils
+import torch
+
+from ...model.slicing import Slices, in_slices
+from ...model.vae import VideoVAE
+from ...model.vae_2d import ImageVAE
+from ...model.vae_spatial import IMAGES_AT_ONCE
+from ...model.vae_v1_3 import CausalVAE
+from .latent import COUNTING
+from .memory import with_less
+
+WORDS = {None: "whole", "device": "in slices", "memory": "in slices, with all that waits in main memory"}
+# Beside the tensors that a measurement sees, a GPU's convolutions have workspaces, and its allocator rounds up.
+MARGIN = 1.2
+# What is alive for a value of a slice: pieces of two maps, one of them normalised in fp32, and the layer's result.
+SLICE_COPIES = 8
+LEAST_SLICE, SHRINK = 2**20, 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of a chunk is worked on at once.
+
+    `images`: how many frames the 2D VAE takes together. `maps`: None, pictures go through whole; "device" and
+    "memory", layers work by slices, and whole feature maps lie on the device or in main memory.
+    """
+
+    images: int = IMAGES_AT_ONCE
+    maps: str | None = None
+
+
+class HostedVAE:
+    """What the VAEs share inside ComfyUI. Mixed in before the network's class.
+
+    `bring` and `attempt` are what makes the difference: a chunk comes to the device when its turn has come, and where
+    memory runs out on it, it is tried again by the next of `plans`. All plans give the same result but for rounding.
+    """
+
+    plans = (Plan(), Plan(1), Plan(1, "memory"))
+    valid_counts = ""  # in words, for messages
+
+    def __init__(self, sizes, dtype=None):
+        with torch.device("meta"):
+            super().__init__(sizes, operations=comfy.ops.disable_weight_init, dtype=dtype)
+        self.opensora = {}
+        self.plan, self.slice_values, self.home = self.plans[0], None, {}
+
+    def latent_side(self, pixels):
+        """Latents along a side of so many pixels."""
+        return COUNTING[self.family].latent_side(pixels)
+
+    def frames_of(self, num_latents, asked=None):
+        """Frames to decode so many latents to: those asked for, else the valid count."""
+        return self.video_frames(num_latents) if asked is None else asked
+
+    # --- what it costs
+
+    def encode_values(self, frames, plan):
+        """Values that are alive at once, for each pixel of a frame, while a chunk of `frames` is encoded by `plan`."""
+        first = self.config.spatial.block_out_channels[0]
+        images = min(plan.images, frames)
+        return (4 if plan.maps is None else 3) * first * images + 3 * min(frames, self.chunk_frames)
+
+    def decode_values(self, latents, plan):
+        """Values that are alive at once, for each pixel of a frame, while a chunk of `latents` is decoded by `plan`."""
+        first, second = self.config.spatial.block_out_channels[:2]
+        frames = self.video_frames(min(latents, self.chunk_latents))
+        if plan.maps is None:
+            values = max(2 * second + first, second + 3 * first)
+        else:
+            values = max(second + 2 * first, 1.25 * second)
+        return values * min(plan.images, frames) + 3 * frames
+
+    # --- running within what there is
+
+    def start(self, plan, device, dtype, values=None):
+        """Set out by `plan`, on `device` and in `dtype`, with slices of so many values (None: as memory allows)."""
+        self.plan, self.slice_values, self.home = plan, values, dict(device=device, dtype=dtype)
+
+    def bring(self, x):
+        """x where and as it is worked on."""
+        return x.to(**self.home) if self.home else x
+
+    def attempt(self, work, *arguments):
+        """work(*arguments) by the plan; out of memory, again by the next."""
+
+        def by_plan():
+            self.images_at_once = self.plan.images
+            with in_slices(self._slices()):
+                return work(*arguments)
+
+        return with_less(by_plan, self._less)
+
+    def _slices(self):
+        if self.plan.maps is None:
+            return None
+        device = self.home["device"]
+        if self.slice_values is None:
+            free = management.get_free_memory(device) // 2
+            self.slice_values = max(LEAST_SLICE, int(free // (SLICE_COPIES * self.home["dtype"].itemsize)))
+        store = device if self.plan.maps == "device" else torch.device("cpu")
+        return Slices(self.slice_values, device, store)
+
+    def _less(self):
+        """Go over to the next plan, or to smaller slices; False where there is nothing smaller."""
+        later = self.plans[self.plans.index(self.plan) + 1 :] if self.plan in self.plans else ()
+        if later:
+            self.plan = later[0]
+        elif self.slice_values > LEAST_SLICE:
+            self.slice_values = max(LEAST_SLICE, self.slice_values // SHRINK)
+        else:
+            return False
+        logging.warning(
+            "Open-Sora: the VAE ran out of memory and goes on with less at once (images: %d, %s); the result is the same",
+            self.plan.images, WORDS[self.plan.maps],
+        )  # fmt: skip
+        return True
+
+    # --- chunk by chunk
+
+    def encode(self, video, noise=None):
+        """Latents [B, C, T', h, w] of a video [B, 3, T, H, W] in -1…1."""
+        if noise is not None:
+            return super().encode(video, noise)
+        return torch.cat(list(self.encode_chunks(lambda frames: video[:, :, frames], video.shape[2])), 2)
+
+    def encode_chunks(self, frames_of, num_frames):
+        """`encode` piece by piece; frames_of(slice) gives frames of the video, [B, 3, t, H, W]."""
+        for chunk in walk(self.chunks(num_frames)):
+            frames = self.bring(frames_of(slice(chunk.start, chunk.stop)))
+            yield self.attempt(super().encode, frames)
+
+    def decode(self, latents, num_frames=None):
+        """Video [B, 3, T, H, W]; `num_frames` left out: the valid count for these latents."""
+        if latents.ndim == 4:  # an image latent without a time axis
+            latents = latents[:, :, None]
+        return torch.cat(list(self.decode_chunks(latents, self.frames_of(latents.shape[2], num_frames))), 2)
+
+    def decode_chunks(self, latents, num_frames):
+        """`decode` of latents [B, C, T', h, w] piece by piece. ValueError for channels or counts that do not fit."""
+        self.refuse_misfits(latents)
+        if self.latent_frames(num_frames) != latents.shape[2]:
+            super().decode(latents, num_frames)  # refuses, and says what fits
+        pieces = latents.split(self.chunk_latents, dim=2)
+        lengths = (min(self.chunk_frames, num_frames - i * self.chunk_frames) for i in range(len(pieces)))
+        for piece, length in walk(list(zip(pieces, lengths))):
+            yield self.attempt(super().decode, self.bring(piece), length)
+
+    def refuse_misfits(self, latents):
+        """ValueError for another VAE's latents."""
+        if latents.shape[1] != self.latent_channels:
+            raise ValueError(
+                f"samples has {latents.shape[1]} channels; this VAE decodes latents with {self.latent_channels}"
+            )
+
+
+def walk(pieces):
+    """The pieces one by one, with ComfyUI's progress bar where there are several; stops on interrupt."""
+    progress = comfy.utils.ProgressBar(len(pieces)) if len(pieces) > 1 else None
+    for piece in pieces:
+        management.throw_exception_if_processing_interrupted()
+        yield piece
+        if progress is not None:
+            progress.update(1)
+
+
+class HostedVideoVAE(HostedVAE, VideoVAE):
+    """The video VAE of Open-Sora 1.2."""
+
+    valid_counts = "1, and from 17 on 17 k + 4 j with j from 0 to 4: 17, 21, 25, 29, 33, 34, 38, …"
+
+
+class HostedImageVAE(HostedVAE, ImageVAE):
+    """The 2D VAE of Open-Sora 1.0 and 1.1."""
+
+    chunk_frames = chunk_latents = IMAGES_AT_ONCE
+    valid_counts = "all from 1 on"
+
+
+class HostedCausalVAE(HostedVAE, CausalVAE):
+    """The 3D VAE of Open-Sora 1.3, whose chunks share a frame: it joins what they decode to itself."""
+
+    plans = (Plan(1), Plan(1, "device"), Plan(1, "memory"))
+    valid_counts = "1 and 16 k + 1: 17, 33, 49, 65, 81, 97, 113, …"
+
+    def frames_of(self, num_latents, asked=None):
+        """What the chunks decode to, whatever was asked for: frames behind the last group are in no latent."""
+        return self.video_frames(num_latents)
+
+    def encode_values(self, frames, plan):
+        """As HostedVAE's: a chunk goes through as one, and its convolutions see two frames in front."""
+        frames = min(frames, self.chunk_frames)
+        return (5 * frames + 2 if plan.maps is None else 3 * frames) * max(self.config.stem, self.config.widths[0])
+
+    def decode_values(self, latents, plan):
+        """As HostedVAE's: a latent is four frames until the last layer."""
+        first, second = self.config.widths[:2]
+        frames = 4 * min(latents, self.chunk_latents)
+        if plan.maps is not None:
+            return max(second + 2 * first, 1.25 * second) * frames
+        return max(3 * second + first, second + 4 * first) * frames + 2 * second
+
+    def decode_chunks(self, latents, num_frames):
+        """As HostedVAE's, for what `frames_of` says."""
+        self.refuse_misfits(latents)
+        yield from CausalVAE.decode_chunks(self, latents)
+
+    def decode_chunk(self, latents):
+        """As the network's."""
+        return self.attempt(super().decode_chunk, self.bring(latents))
+
+    def each_chunk(self, pieces):
+        """`walk`."""
+        return walk(pieces)
+
+
+HOSTED = {network.family: network for network in (HostedVideoVAE, HostedImageVAE, HostedCausalVAE)}

@@ -1,0 +1,73 @@
+"""TorchCompileModel's way to compile: compiled code runs, in one piece, and gives the same clip."""
+
+import pytest
+import torch
+from families import clip, ours
+from golden import difference
+from small import pack
+from stock import stock
+
+MASK = [0.0, 1.0, 1.0, 0.0, 1.0]
+
+
+@pytest.fixture(autouse=True)
+def one_piece(comfy, monkeypatch):
+    """The attention that ComfyUI has on a GPU; that of a CPU looks up the free memory, which no compiler follows."""
+    import comfy.ldm.modules.attention as backends
+
+    monkeypatch.setattr(pack("nodes.comfy.attention"), "optimized_attention", backends.attention_pytorch)
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(model, backend, **options):
+    """A clone of MODEL compiled as TorchCompileModel does it, which offers its backends by name only."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    model = model.clone()
+    set_torch_compile_wrapper(model=model, backend=backend, **options)
+    return model
+
+
+@pytest.mark.parametrize("name", ["stdit2", "stdit3", "stdit3_v1_3"])
+def test_compiled_code_runs_in_one_piece(comfy, models, positive, name):
+    """Every step goes through one graph without a break, and the results agree."""
+    graphs, runs = [], []
+
+    def backend(graph, inputs):
+        graphs.append(len(graph.graph.nodes))
+
+        def run(*given):
+            runs.append(1)
+            return graph.forward(*given)
+
+        return run
+
+    latent = clip(name, MASK)
+    plain = ours(models[name], positive, latent, steps=2)
+    fast = ours(compiled(models[name], backend, fullgraph=True), positive, latent, steps=2)
+    assert len(runs) == 2 and len(graphs) <= 2 and max(graphs) > 100
+    assert difference(fast, plain) <= 1e-5
+    assert torch.equal(fast[:, :, [0, 3]], latent["samples"][:, :, [0, 3]])
+
+
+def test_the_node(comfy, models, positive):
+    """TorchCompileModel itself; inductor, its first choice, takes a minute on a CPU to compile even this network."""
+    model, latent = models["stdit3"], clip("stdit3", MASK)
+    fast = stock("comfy_extras.nodes_torch_compile", "TorchCompileModel", model=model, backend="aot_eager")[0]
+    plain = ours(model, positive, latent, steps=2)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    result = ours(fast, positive, latent, steps=2)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    assert difference(result, plain) <= 1e-5
+
+
+def test_patches_work_on_compiled_models(comfy, models, positive):
+    """A block that is left out is left out of the compiled network as well."""
+    model = models["stdit3"].clone()
+    model.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 1)
+    latent = clip("stdit3", MASK)
+    expected = ours(model, positive, latent, steps=2)
+    assert difference(ours(compiled(model, "eager"), positive, latent, steps=2), expected) <= 1e-5
+    assert difference(ours(models["stdit3"], positive, latent, steps=2), expected) > 1e-3
