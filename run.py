@@ -1,9 +1,10 @@
-"""Everything with one command: python run.py demo | test | ui | train | bench. Needs Python 3.10 to 3.13, nothing else."""
+"""Everything with one command: python run.py demo | test | ui | train | bench | symbols. Needs Python 3.10 to 3.13."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import statistics
 import subprocess
@@ -12,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from runner import browser, comfyui, environment, process, workflow
+from runner import browser, comfyui, environment, process, symbols, workflow
 from runner.client import Client, Refused, Result, Unreachable
+from runner.source_tree import SourceTree
 
 ROOT = Path(__file__).resolve().parent
 WORKFLOW = ROOT / "workflows" / "text_to_video.json"
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
-    commands = top.add_subparsers(required=True, metavar="demo | test | ui | train | bench")
+    commands = top.add_subparsers(required=True, metavar="demo | test | ui | train | bench | symbols")
 
     def command(name, function, text, passes_on=False):
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -63,8 +65,10 @@ def parser() -> argparse.ArgumentParser:
     test_.add_argument("--no-browser", action="store_true", help="leave the browser tests out")
     command("ui", ui, "start ComfyUI with the pack and print its address")
     command("train", train, "retrain the bundled model; other arguments go to the trainer", passes_on=True)
-    bench_ = command("bench", bench, "time the demo's generation")
+    bench_ = command("bench", bench, "time the demo's generation, or list what the official models need of memory")
+    bench_.add_argument("what", nargs="?", choices=("time", "memory"), default="time", help="time or memory")
     add_workflow(bench_)
+    command("symbols", judge_symbols, "list the names of ComfyUI that the pack uses, and how this ComfyUI has them")
     bench_.add_argument("--runs", metavar="N", type=int, default=3, help="how often, besides a first one to warm up")
     return top
 
@@ -81,7 +85,9 @@ def demo(options, rest) -> int:
 
 
 def bench(options, rest) -> int:
-    """Print the median time of several generations, model loading left out."""
+    """Print the median time of several generations, model loading left out; or the tables of docs/memory.md."""
+    if options.what == "memory":
+        return run_module(environment.prepare(options.comfyui), "runner.memory_table")
     with prepared_server(options) as (_, client, graph):
         generate(client, graph)
         seconds = []
@@ -214,10 +220,25 @@ def ui(options, rest) -> int:
 def train(options, rest) -> int:
     """Run the trainer in the environment with the pack importable; ComfyUI is needed for its tokenizer only."""
     env = environment.prepare(options.comfyui)
-    base = comfyui.make_base(own_folder(env), models_of(env))
     tokenizer = env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
-    command = [env.python, "-m", "opensora_comfy.training", "--tokenizer", tokenizer, *rest]
+    return run_module(env, "training", "--tokenizer", tokenizer, *rest)
+
+
+def run_module(env, module, *arguments) -> int:
+    """Run a module of the pack in the environment, without ComfyUI."""
+    base = comfyui.make_base(own_folder(env), models_of(env))
+    command = [env.python, "-m", f"opensora_comfy.{module}", *arguments]
     return process.wait(process.start(command, env=env.variables(base / "custom_nodes")))
+
+
+def judge_symbols(options, rest) -> int:
+    """Print what a ComfyUI says of every name that the pack uses; 1 where one is gone. Needs its sources only."""
+    folder = Path(options.comfyui).expanduser() if options.comfyui else environment.prepare().comfyui
+    if not (folder / "comfy").is_dir():
+        raise Failed(f"--comfyui {folder}: there is no ComfyUI there (a folder that holds comfy/).")
+    words, good = symbols.report(json.loads(symbols.LIST.read_text(encoding="utf-8")), SourceTree(folder))
+    print(words)
+    return 0 if good else 1
 
 
 def own_folder(env) -> Path:

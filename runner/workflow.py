@@ -11,7 +11,8 @@ from pathlib import Path
 NOTES = {"Note", "MarkdownNote"}
 PLUMBING = {"Reroute", "PrimitiveNode"}
 MUTED, BYPASSED = 2, 4
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"  # a choice that brings further inputs, called "choice.input"
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO}
 # These options of an input make the page add a button to the node, and the button's label is saved as a value.
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload")
 
@@ -89,18 +90,17 @@ class _Converter:
     def widget_values(self, node) -> dict:
         values = node.get("widgets_values") or []
         definition = self.info[node["type"]]
-        names = [(name, *spec) for name, *spec in _widgets(definition)]
-        if isinstance(values, dict):
-            found = {name: values[name] for name, *_ in names if name in values}
-        else:
-            found, left = {}, list(values)
-            for name, options, extra in names:
-                if left:
-                    found[name] = left.pop(0)
-                elif values and "default" in options:  # an input that came after the workflow was saved
-                    found[name] = options["default"]
-                del left[:extra]
-        for name, options, _ in names:
+        named = isinstance(values, dict)
+        found, left = {}, [] if named else list(values)
+        widgets = list(_widgets(definition["input"], definition.get("input_order")))
+        while widgets:
+            name, options, extra = widgets.pop(0)
+            if left or (named and name in values):
+                found[name] = values[name] if named else left.pop(0)
+            elif values and not named and "default" in options:  # an input that came after the workflow was saved
+                found[name] = options["default"]
+            del left[:extra]
+            widgets[:0] = _brought_by(name, options, found.get(name))
             if options.get("dynamicPrompts") and isinstance(found.get(name), str):
                 found[name] = choose(found[name], self.pick)
             # A bare list would read as a link.
@@ -128,18 +128,28 @@ class _Converter:
         return None
 
 
-def _widgets(definition):
+def _widgets(inputs, order=None, prefix=""):
     """(name, options, number of extra saved values after it) for every input that the page shows as a widget."""
-    order = definition.get("input_order") or {key: list(value) for key, value in definition["input"].items()}
+    order = order or {key: list(value) for key, value in inputs.items()}
     for section in ("required", "optional"):
         for name in order.get(section, []):
-            spec = definition["input"][section][name]
+            spec = inputs[section][name]
             kind, options = spec[0], spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+            if kind == DYNAMIC_COMBO and options.get("options"):
+                options = {"default": options["options"][0]["key"], **options}
             widget = isinstance(kind, list) or kind in WIDGET_TYPES or options.get("widgetType") in WIDGET_TYPES
             if not widget or options.get("forceInput") or options.get("rawLink"):
                 continue
             control = options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed"))
-            yield name, options, bool(control) + any(options.get(upload) for upload in UPLOADS)
+            yield prefix + name, options, bool(control) + any(options.get(upload) for upload in UPLOADS)
+
+
+def _brought_by(name, options, value):
+    """The widgets, as of `_widgets`, that the choice `value` of a dynamic combo brings; they come right after it."""
+    for option in options.get("options") or ():
+        if isinstance(option, dict) and option.get("key") == value:
+            return list(_widgets(option["inputs"], prefix=f"{name}."))
+    return []
 
 
 def _passed_through(node, slot):

@@ -72,6 +72,17 @@ class ComfyPage:
         """The words of every dialog that is open (the page reports missing nodes and models in one)."""
         return self.page.locator("[role=dialog]").all_inner_texts()
 
+    def complaints(self) -> list[str]:
+        """The words in which the page says what a workflow lacks: its dialogs, in newer front ends a panel beside it."""
+        said = self.dialogs()
+        details = self.page.locator("[data-testid=error-overlay-see-errors]")
+        if details.count():
+            details.dispatch_event("click")  # passing messages may lie over it
+            panel = self.page.locator("[data-testid=properties-panel]")
+            panel.wait_for()
+            said.append(panel.inner_text())
+        return said
+
     def load(self, workflow: dict, name: str) -> None:
         """Open a workflow as a user does who drops its file onto the canvas."""
         script = "async ([workflow, name]) => { await app.loadGraphData(workflow, true, true, name) }"
@@ -93,6 +104,10 @@ class ComfyPage:
                 bad.push(`${error.class_type}: ${error.errors.map((e) => e.message + ' ' + e.details).join('; ')}`);
             return bad;
         }""")
+
+    def saved(self) -> dict:
+        """The open graph as the page would save it."""
+        return self.page.evaluate("() => app.graph.serialize()")
 
     def api_graph(self) -> dict:
         """The open graph in API format, as the page would send it."""

@@ -9,16 +9,14 @@ import pytest
 from conftest import COMFYUI
 from small import pack
 
+from runner.touched import MODULES as COMFYUI_MODULES
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("model", "nodes", "training", "runner", "tests")
 FILES = sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
 SHIPPED = [file for file in FILES if file.relative_to(ROOT).parts[0] != "tests"]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
-COMFYUI_MODULES = {
-    "comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_extras", "execution", "folder_paths",
-    "latent_preview", "node_helpers", "nodes", "server",
-}  # fmt: skip
 # Node types that live in ComfyUI's front end alone.
 PAGE_NODES = {"MarkdownNote", "Note", "PrimitiveNode", "Reroute"}
 
@@ -76,6 +74,29 @@ def test_only_nodes_comfy_touches_comfyui():
     folder = ROOT / "nodes" / "comfy"
     files = [path for path in SHIPPED if folder not in path.parents]
     assert not offenders(files, set(FOLDERS), COMFYUI_MODULES)
+    assert not {name(path): by_name(path) for path in files if by_name(path)}
+
+
+def by_name(path):
+    """Modules of ComfyUI that a file asks for in words: import_module("comfy.utils"), sys.modules["server"]."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        asks = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("import_module", "__import__", "find_spec")
+        )
+        words = node.args[:1] if asks else []
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "sys.modules":
+            words = [node.slice]
+        found += [
+            word.value for word in words if isinstance(word, ast.Constant) and tops([word.value]) & COMFYUI_MODULES
+        ]
+    return found
+
+
+def test_modules_asked_for_in_words_are_seen(tmp_path):
+    path = tmp_path / "file.py"
+    path.write_text("import importlib, sys\nimportlib.import_module('comfy.utils')\nsys.modules['server'].PromptServer")
+    assert by_name(path) == ["comfy.utils", "server"]
 
 
 def test_every_file_says_what_it_is():

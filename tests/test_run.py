@@ -249,6 +249,30 @@ def test_links_as_objects_mean_the_same(golden):
     assert workflow.page_to_api(page, golden["object_info"]) == golden["api"]
 
 
+def test_a_choice_brings_its_own_inputs():
+    """Newer versions of ComfyUI have combos whose choice decides which inputs follow, and save those in between."""
+    dynamic = "COMFY_DYNAMICCOMBO_V3"
+    quality = {"required": {"crf": ["FLOAT", {"default": 23.0}]}}
+    modes = [dynamic, {"options": [{"key": "auto", "inputs": {"required": {}}}, {"key": "own", "inputs": quality}]}]
+    codecs = [{"key": "h264", "inputs": {"required": {}, "optional": {"mode": modes}}}]
+    formats = [{"key": "auto", "inputs": {"required": {}}}]
+    formats += [{"key": "mp4", "inputs": {"required": {"codec": [dynamic, {"options": codecs}]}}}]
+    inputs = {"required": {"name": ["STRING", {}], "format": [dynamic, {"options": formats}], "loop": ["BOOLEAN", {}]}}
+    info = {"Save": {"input": inputs}}
+
+    def sent(*values):
+        page = {"nodes": [{"id": 1, "type": "Save", "widgets_values": list(values)}]}
+        return workflow.page_to_api(page, info)["1"]["inputs"]
+
+    mp4 = {"name": "a", "format": "mp4", "format.codec": "h264"}
+    assert sent("a", "mp4", "h264", "own", 18.0, True) == {
+        **mp4, "format.codec.mode": "own", "format.codec.mode.crf": 18.0, "loop": True,
+    }  # fmt: skip
+    assert sent("a", "mp4", "h264") == {**mp4, "format.codec.mode": "auto"}  # saved before the choice had more to say
+    assert sent("a", "auto", True) == {"name": "a", "format": "auto", "loop": True}
+    assert sent("a") == {"name": "a", "format": "auto"}
+
+
 def test_an_unknown_node_and_a_subgraph_are_named(golden):
     info = dict(golden["object_info"])
     del info["KSampler"]
