@@ -3,9 +3,11 @@
 import torch
 import torch.nn.functional as F
 
+RIDGE = 0.01  # against latents of unit scale: sampled ones lie a little off those of every clip, and colours must bear it
+
 
 def fit_colors(latents, video, groups):
-    """Least squares from latents to the mean colour of the frames and pixels behind each.
+    """Ridge regression from latents to the mean colour of the frames and pixels behind each.
 
     A decoder's group norms see the whole clip, so a small VAE's colours hang on the clip's mean too. With several clips
     to fit, `mixing` says how: colour = (latent + mean · mixing) · factors + bias.
@@ -26,7 +28,9 @@ def fit_colors(latents, video, groups):
     one = torch.ones_like(latents[:, :1])
     known = torch.cat([latents, means, one] if several else [latents, one], dim=1)
     rows, wanted = (values.float().cpu().movedim(1, -1).flatten(0, -2) for values in (known, colors))
-    solution = torch.linalg.lstsq(rows, wanted).solution
+    penalty = RIDGE * torch.eye(rows.shape[1])
+    penalty[-1, -1] = 0  # the bias is free
+    solution = torch.linalg.solve(rows.T @ rows / len(rows) + penalty, rows.T @ wanted / len(rows))
     factors, bias = solution[:C], solution[-1]
     mixing = (solution[C : 2 * C] @ torch.linalg.pinv(factors)).tolist() if several else None
     return factors.tolist(), bias.tolist(), mixing

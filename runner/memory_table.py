@@ -28,7 +28,7 @@ MODELS = {
     "1.2": (STDiT3, STDiT3Config, VideoVAE),
     "1.3": (STDiT3v13, STDiT3v13Config, CausalVAE),
 }
-LEAST_SLICE = 2**20
+SLICE = 2**26  # values; 0.13 GB
 T5_WEIGHTS = 4_762_310_656  # of the T5 v1.1 XXL encoder
 CPU = torch.device("cpu")
 
@@ -79,7 +79,7 @@ def vae_peak(kind, work, width, height, images=None, sliced=False):
         arguments = (x,) if work == "encode" else (x, 17)
 
         def run():
-            with in_slices(Slices(LEAST_SLICE, CPU, CPU) if sliced else None):
+            with in_slices(Slices(SLICE, CPU, CPU) if sliced else None):
                 getattr(network, work)(*arguments)
 
         return run

@@ -8,6 +8,8 @@ import torch
 
 def stock(module, name, *positional, **inputs):
     """The outputs of node class `name` in ComfyUI's `module` (nodes, comfy_extras.nodes_…), old schema or new."""
+    # In newer versions this one and nodes_latent import each other, which goes well from this side only.
+    importlib.import_module("comfy_extras.nodes_post_processing")
     node = getattr(importlib.import_module(module), name)
     if hasattr(node, "define_schema"):
         declared = node.define_schema().inputs

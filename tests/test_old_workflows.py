@@ -89,10 +89,12 @@ def test_single_nodes_over_the_api(server):
         "1": {"class_type": "OpenSoraLoadVAE", "inputs": {"vae_name": TINY}},
         "2": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 17, "color": 255}},
         "3": {"class_type": "OpenSoraEncoder", "inputs": {"vae": ["1", 0], "image": ["2", 0], "dtype": "fp16"}},
-        "4": {"class_type": "OpenSoraDecoder", "inputs": {"vae": ["1", 0], "latents": ["3", 0], "dtype": "fp16"}},
-        "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "a"}},
-        "6": {"class_type": "OpenSoraRun", "inputs": {"vae": ["1", 0], "samples": ["3", 0], "dtype": "fp16"}},
-        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "b"}},
+        # Not theirs: ComfyUI 0.33 fails where it replaces both ends of a wire whose input changes its name.
+        "4": {"class_type": "LatentBatchSeedBehavior", "inputs": {"samples": ["3", 0], "seed_behavior": "fixed"}},
+        "5": {"class_type": "OpenSoraDecoder", "inputs": {"vae": ["1", 0], "latents": ["4", 0], "dtype": "fp16"}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "a"}},
+        "7": {"class_type": "OpenSoraRun", "inputs": {"vae": ["1", 0], "samples": ["3", 0], "dtype": "fp16"}},
+        "8": {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "b"}},
     }
     for node in graph.values():
         node["_meta"] = {"title": node["class_type"]}

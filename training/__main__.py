@@ -43,7 +43,7 @@ def make_vae(folder, steps, refine_steps):
     """Train the tiny VAE into folder/vae.safetensors, with a preview's colours fitted on its own decodes."""
     vae = refine(folder / "refine", train_vae(folder / "vae", **steps), **refine_steps)
     rng = numpy.random.default_rng(1)
-    samples = latents_module.encode_bucket(vae, rng, 96, *RESOLUTIONS[0], 17).latents
+    samples = latents_module.encode_bucket(vae, rng, 192, *RESOLUTIONS[0], 17).latents
     export_vae(vae, folder, "vae", **preview_colors(vae, samples))
 
 

@@ -8,8 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from runner.live_bytes import LiveBytes
 
 SMALL = {"vae_v1_2": small_vae, "vae_2d": small_image_vae, "vae_v1_3": small_causal_vae}
-FRAMES = {"vae_v1_2": 34, "vae_2d": 9, "vae_v1_3": 33}  # several chunks
-HEIGHT, WIDTH = 64, 48
+FRAMES = {"vae_v1_2": 20, "vae_2d": 9, "vae_v1_3": 33}  # two chunks or more
+HEIGHT, WIDTH = 48, 32
 
 
 @pytest.fixture(params=SMALL)
@@ -72,7 +72,7 @@ def test_memory_does_not_grow_with_length(any_vae, family):
     """Beyond what goes in and comes out."""
     any_vae.encode(video(1))  # the first time, it also learns the colours of previews
     peaks = {"encode": [], "decode": []}
-    for chunks in (1, 3, 8):
+    for chunks in (1, 3, 6):
         frames = 16 * chunks + 1 if family == "vae_v1_3" else chunks * any_vae.first_stage_model.chunk_frames
         pixels = video(frames, 32, 48)
         with LiveBytes() as encoding:
@@ -120,7 +120,7 @@ def test_estimates_are_what_is_measured(comfy, vaes, family, name, monkeypatch):
     hosted = pack("nodes.comfy.vae_network").HOSTED[family](build().config)
     vae.first_stage_model, vae.device, vae.output_device = hosted, "cuda", "cpu"
     channels, height, width = hosted.latent_channels, 96, 128
-    for frames in (1, 17):
+    for frames in (1, 17) if name == "small" else (17,):
         latents = hosted.latent_frames(frames)
 
         def encoding(network, frames=frames):
@@ -186,7 +186,7 @@ def test_encoding_goes_on_when_memory_runs_out(any_vae, family, limit, small_sli
     assert latents.shape == expected.shape and torch.allclose(latents, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("frames", [1, 3, 17, 20, 39])
+@pytest.mark.parametrize("frames", [3, 20])
 def test_any_length_survives(vaes, limit, small_slices, frames):
     """The fall-back knows how many frames were asked for."""
     vae = vaes["vae_v1_2"]
@@ -243,16 +243,15 @@ def test_the_plan_follows_free_memory(comfy, any_vae, family, monkeypatch):
 
 def test_slices_leave_no_seam(vaes, tiny):
     """On a textured clip: slices of a few rows give the picture that the whole network gives."""
-    ys, xs = torch.meshgrid(torch.arange(96.0), torch.arange(80.0), indexing="ij")
+    ys, xs = torch.meshgrid(torch.arange(64.0), torch.arange(80.0), indexing="ij")
     texture = 0.5 + 0.25 * torch.sin(xs / 3)[..., None] * torch.tensor([1.0, 0.5, -1.0])
     texture = texture + 0.25 * torch.cos(ys / 5 + xs / 11)[..., None] * torch.tensor([-0.5, 1.0, 0.7])
-    clip = texture.clamp(0, 1)[None].repeat(5, 1, 1, 1)
+    clip = texture.clamp(0, 1)[None]
     for vae in (tiny.vae, *vaes.values()):
         samples = vae.encode(clip)
         whole = vae.decode(samples)
-        for side in (2, 6):
-            sliced = vae.decode_tiled(samples, tile_x=side, tile_y=side, overlap=0)
-            assert (sliced - whole).abs().max() < 1e-4
+        sliced = vae.decode_tiled(samples, tile_x=4, tile_y=4, overlap=0)
+        assert (sliced - whole).abs().max() < 1e-4
 
 
 def test_a_slice_is_as_small_as_it_says(vaes):
@@ -289,3 +288,21 @@ def test_group_norms_of_slices_are_those_of_the_whole(comfy):
         sliced = slicing.row_wise(slicing.known(norm, x), x)
     assert torch.allclose(sliced, norm(x), atol=1e-5)
     assert not torch.allclose(torch.cat([norm(part) for part in x.split(5, 3)], 3), norm(x), atol=1e-2)
+
+
+def test_weights_may_stay_in_main_memory(comfy, any_vae):
+    """As under --lowvram: layers fetch their weights when they are used, in slices too."""
+    factory, arguments = any_vae.patcher.cached_patcher_init
+    patcher = factory(*arguments, disable_dynamic=True)
+    network, cpu = patcher.model, torch.device("cpu")
+    samples = any_vae.encode(video(1))
+    with torch.inference_mode():
+        expected = network.decode(samples)
+        patcher.patch_model(cpu, lowvram_model_memory=patcher.model_size() // 3)
+        assert any(getattr(part, "comfy_cast_weights", False) for part in network.modules())
+        assert torch.allclose(network.decode(samples), expected, atol=1e-5)
+        network.start(network.plans[-1], cpu, torch.float32, values=1000)
+        assert torch.allclose(network.decode(samples), expected, atol=1e-5)
+        assert patcher.partially_unload(cpu, patcher.model_size()) > 0
+        assert torch.allclose(network.decode(samples), expected, atol=1e-5)
+    patcher.detach()

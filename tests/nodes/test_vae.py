@@ -1,8 +1,10 @@
 """The video VAE behind comfy.sd.VAE: our nodes, stock encode, decode and tiling."""
 
+import json
+
 import pytest
 import torch
-from small import pack, run
+from small import MADE_FOR, pack, run
 
 
 def video(frames, height=64, width=48):
@@ -110,7 +112,9 @@ def test_wrong_channels_are_refused(vae):
 
 
 def test_saved_weights_load_again(vae, checkpoints):
-    """Stock VAE Save writes get_sd(): the original's key names."""
+    """Stock VAE Save writes get_sd(): the original's key names, and the file's metadata as one more."""
     state_dict, _ = pack("model.loading").read_file(checkpoints["vae"])
     saved = vae.get_sd()
+    said = json.loads(bytes(saved.pop("opensora_metadata").tolist()))
+    assert (said["version"], said["made_for"]) == ("1.2", MADE_FOR)
     assert saved.keys() == state_dict.keys() and all(torch.equal(saved[key], state_dict[key]) for key in saved)

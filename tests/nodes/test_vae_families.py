@@ -344,8 +344,9 @@ def test_pytorch_files_load(loaded, weights, tmp_path, family, monkeypatch):
 
 
 def test_saved_weights_load_again(vae, weights, family):
-    """Stock VAE Save writes get_sd(): the original's key names."""
+    """Stock VAE Save writes get_sd(): the original's key names, and the file's metadata as one more."""
     saved = vae.get_sd()
+    assert saved.pop("opensora_metadata").dtype == torch.uint8
     assert saved.keys() == weights[family].keys()
     assert all(torch.equal(saved[key], weights[family][key]) for key in saved)
 
