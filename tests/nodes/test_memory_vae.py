@@ -148,8 +148,8 @@ def test_estimates_know_the_frame_and_not_the_length(any_vae, family):
     def encoding(frames, side):
         return any_vae.memory_used_encode((1, 3, frames, side, side), torch.bfloat16)
 
-    assert decoding(10, 16) == pytest.approx(4 * decoding(10, 8)) and encoding(33, 64) == pytest.approx(
-        4 * encoding(33, 32)
+    assert decoding(10, 16) == pytest.approx(4 * decoding(10, 8), rel=1e-4) and encoding(33, 64) == pytest.approx(
+        4 * encoding(33, 32), rel=1e-4
     )
     assert encoding(34, 64) == encoding(340, 64)
     # On this machine the result stays on the device that works, so the whole video counts, in fp32.
