@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-RIDGE = 0.01  # against latents of unit scale: sampled ones lie a little off those of every clip, and colours must bear it
+# Against latents of unit scale: sampled ones lie a little off those of every clip, and colours must bear it.
+RIDGE = 0.01
 
 
 def fit_colors(latents, video, groups):

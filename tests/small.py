@@ -10,6 +10,7 @@ CAPTION_CHANNELS, CAPTION_LENGTH = 32, 24
 FLOW = {"base_resolution": 1024, "base_num_frames": 1, "scale": 1.0}
 MADE_FOR = {"height": 64, "width": 64, "num_frames": 17, "fps": 24}
 NORM_GROUPS = 4
+VAE_CONFIG = {"spatial_norm_groups": NORM_GROUPS, "temporal_norm_groups": NORM_GROUPS}  # 1.2 alone has the second
 
 
 def pack(name):

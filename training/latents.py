@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from .shapes import RESOLUTIONS, Scene, render, sample_scene
+from .shapes import RESOLUTIONS, Scene, render_all, sample_scene
 
 
 @dataclass
@@ -39,7 +39,7 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
     scenes = []
     for start in range(0, count, batch):
         group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
-        video = torch.stack([render(scene) for scene in group]).permute(0, 4, 1, 2, 3).float() * 2 - 1
+        video = render_all(group)
         flat = vae.encode_frames(video)
         z = vae.encode_latents(flat)
         stills, has_still = torch.zeros_like(z), torch.zeros(z.shape[0], z.shape[2], dtype=torch.bool)

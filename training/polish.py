@@ -15,14 +15,15 @@ from .captions import caption
 from .hardest import Hardest
 from .loop import Run
 from .masks import draw_frame_mask, frame_mask
-from .shapes import render
+from .shapes import render_all
 from .train_transformer import FLOW, Sampler, with_stills
 from .train_vae import DECODED_FRAMES, NOISE, reconstruction_error
 
 STEPS = 30  # of the whole schedule, as the nodes have it
 START = (300.0, 850.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
 SAMPLED = 0.7  # of the clips of a step are sampled again, the others encodings
-BOTH_ENDS = 0.4  # of the sampled clips have their first and last frame pinned
+BOTH_ENDS = 0.5  # of the sampled clips have their first and last frame pinned
+CANDIDATES = 4  # clips for each that is sampled again: those of the kinds that are painted worst
 
 
 @torch.no_grad()
@@ -59,16 +60,31 @@ def sample_again(transformer, sampler, bucket, rows, start, rng):
     )
 
 
-def make_pairs(transformer, sampler, buckets, count, seed, batch=24):
-    """A list of (bucket, rows, latents): `count` clips of the moving buckets, sampled again."""
+def draw_rows(buckets, count, rng):
+    """A bucket of moving clips, and `count` of its rows."""
     moving = [bucket for bucket in buckets if bucket.num_frames == 17]
     shares = numpy.array([len(bucket.scenes) for bucket in moving], float)
-    rng = numpy.random.default_rng((seed, 5))
-    torch.manual_seed(seed)
+    bucket = moving[rng.choice(len(moving), p=shares / shares.sum())]
+    return bucket, rng.integers(len(bucket.scenes), size=count)
+
+
+@torch.no_grad()
+def look_around(vae, buckets, rng, count=320, batch=8):
+    """A Hardest that has seen how `vae` paints so many encodings."""
+    hardest = Hardest()
+    for _ in range(count // batch):
+        bucket, rows = draw_rows(buckets, batch, rng)
+        scenes = [bucket.scenes[row] for row in rows]
+        hardest.saw(scenes, painting_loss(vae, bucket.latents[rows], render_all(scenes))[1])
+    return hardest
+
+
+def make_pairs(transformer, sampler, buckets, count, hardest, rng, batch=24):
+    """A list of (bucket, rows, latents): `count` clips, mostly of the hardest kinds, sampled again."""
     pairs = []
     for _ in range(count // batch):
-        bucket = moving[rng.choice(len(moving), p=shares / shares.sum())]
-        rows = rng.integers(len(bucket.scenes), size=batch)
+        bucket, rows = draw_rows(buckets, CANDIDATES * batch, rng)
+        rows = rows[hardest.choose([bucket.scenes[row] for row in rows], batch, rng)]
         pairs.append((bucket, rows, sample_again(transformer, sampler, bucket, rows, rng.uniform(*START), rng)))
     return pairs
 
@@ -91,11 +107,14 @@ def painting_loss(vae, latents, frames):
 def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=1200, batch=4, count=1440, seed=0):
     """The VAE with its two decoders trained on; the rest of it unchanged, averaged weights."""
     sampler = Sampler(buckets, text_encoder, tokenizer, transformer.null_caption)
-    pairs = make_pairs(transformer.eval(), sampler, buckets, count, seed)
+    torch.manual_seed(seed)
+    rng = numpy.random.default_rng((seed, 5))
+    hardest = look_around(vae, buckets, rng)
+    pairs = make_pairs(transformer.eval(), sampler, buckets, count, hardest, rng)
     vae.requires_grad_(False)
     for part in (vae.temporal_vae.decoder, vae.temporal_vae.post_quant_conv, vae.spatial_vae["module"].decoder):
         part.requires_grad_(True)
-    run, hardest = Run(folder, vae, steps=steps, learning_rate=5e-4, matrix_rate=0.002), Hardest()
+    run = Run(folder, vae, steps=steps, learning_rate=5e-4, matrix_rate=0.002)
     for step in run:
         rng = numpy.random.default_rng((seed, 6, step))
         bucket, rows, sampled = pairs[rng.integers(len(pairs))]
@@ -104,8 +123,7 @@ def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=120
         encoded = bucket.latents[rows[chosen]]
         encoded = encoded + NOISE * torch.randn_like(encoded)
         again = torch.from_numpy(rng.random(batch) < SAMPLED).view(-1, 1, 1, 1, 1)
-        frames = torch.stack([render(scene) for scene in scenes]).permute(0, 4, 1, 2, 3) * 2 - 1
-        loss, errors = painting_loss(vae, torch.where(again, sampled[chosen], encoded), frames)
+        loss, errors = painting_loss(vae, torch.where(again, sampled[chosen], encoded), render_all(scenes))
         hardest.saw(scenes, errors)
         run.update(loss, psnr=(10 * torch.log10(4 / errors)).mean())
     vae.load_state_dict(run.average)

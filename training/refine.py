@@ -12,7 +12,7 @@ import torch
 from .hardest import Hardest
 from .loop import Run
 from .polish import painting_loss
-from .shapes import RESOLUTIONS, render, sample_scene
+from .shapes import RESOLUTIONS, render_all, sample_scene
 from .train_vae import NOISE, reconstruction_error
 
 SQUARE = (0.6, 0.2, 0.2)  # the share of each resolution: the square one is the default
@@ -34,7 +34,7 @@ def refine(folder, vae, steps=1200, batch=2, seed=77):
         image = rng.random() < IMAGES
         candidates = [sample_scene(rng, height, width, 1 if image else 17) for _ in range(CANDIDATES)]
         scenes = [candidates[index] for index in hardest.choose(candidates, 8 if image else batch, rng)]
-        frames = torch.stack([render(scene) for scene in scenes]).permute(0, 4, 1, 2, 3) * 2 - 1
+        frames = render_all(scenes)
         with torch.no_grad():
             before = old.encode(frames)
         latents = vae.encode(frames)

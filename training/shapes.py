@@ -144,3 +144,8 @@ def render(scene: Scene) -> torch.Tensor:
     for channel in range(3):  # twice as fast as broadcasting over an axis of 3
         frames[..., channel] = mask * (color[channel] - background[channel]) + background[channel]
     return torch.from_numpy(frames)
+
+
+def render_all(scenes) -> torch.Tensor:
+    """The frames of scenes of one size and length as the networks take them, [B, 3, T, H, W] in -1..1."""
+    return torch.stack([render(scene) for scene in scenes]).permute(0, 4, 1, 2, 3) * 2 - 1

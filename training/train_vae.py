@@ -11,7 +11,7 @@ from ..model.vae import SPATIAL_FACTOR, VideoVAE, VideoVAEConfig
 from ..model.vae_spatial import SpatialConfig
 from ..model.vae_temporal import TemporalConfig
 from .loop import Run
-from .shapes import RESOLUTIONS, render, sample_scene
+from .shapes import RESOLUTIONS, render_all, sample_scene
 
 TINY = VideoVAEConfig(
     spatial=SpatialConfig(block_out_channels=(16, 24, 48, 96), layers_per_block=1, norm_groups=8),
@@ -29,7 +29,7 @@ def clips(rng, count, num_frames, split="train", resolution=None):
     """A batch of rendered scenes, [count, 3, T, H, W] in -1…1, all of one resolution (drawn where not given)."""
     height, width = resolution or RESOLUTIONS[rng.integers(len(RESOLUTIONS))]
     scenes = [sample_scene(rng, height, width, num_frames, split) for _ in range(count)]
-    return torch.stack([render(scene) for scene in scenes]).permute(0, 4, 1, 2, 3).float() * 2 - 1
+    return render_all(scenes)
 
 
 def edge_weights(frames):

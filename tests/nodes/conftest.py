@@ -3,12 +3,13 @@
 import pytest
 import torch
 from families import SMALL, small_family
+from safetensors.torch import load_file
 from small import (
     CAPTION_CHANNELS,
     CAPTION_LENGTH,
     FLOW,
     MADE_FOR,
-    NORM_GROUPS,
+    VAE_CONFIG,
     pack,
     random_weights,
     small_causal_vae,
@@ -40,7 +41,7 @@ def checkpoints(tmp_path_factory):
             kind="vae",
             family="vae_v1_2",
             version="1.2",
-            config={"spatial_norm_groups": NORM_GROUPS, "temporal_norm_groups": NORM_GROUPS},
+            config=VAE_CONFIG,
             made_for=MADE_FOR,
         ),
     }
@@ -53,22 +54,29 @@ def model(comfy, checkpoints):
 
 
 @pytest.fixture(scope="session")
-def vae(comfy, checkpoints):
-    """VAE of the random small video VAE."""
-    return pack("nodes.comfy.vae").load_vae(checkpoints["vae"])
+def vae_weights(checkpoints):
+    """{family: state dict} of a random small VAE of every generation; "vae_v1_2" is that of `checkpoints`."""
+    others = {"vae_2d": small_image_vae, "vae_v1_3": small_causal_vae}
+    return {"vae_v1_2": load_file(checkpoints["vae"])} | {
+        family: random_weights(build(), 5) for family, build in others.items()
+    }
 
 
 @pytest.fixture(scope="session")
-def vaes(comfy, vae, tmp_path_factory):
-    """{family: VAE} of random small files of every generation; "vae_v1_2" is `vae`."""
-    folder = tmp_path_factory.mktemp("vaes")
-    others = {"vae_2d": small_image_vae, "vae_v1_3": small_causal_vae}
-    config = {"spatial_norm_groups": NORM_GROUPS}
-    load = pack("nodes.comfy.vae").load_vae
-    return {"vae_v1_2": vae} | {
-        family: load(write(folder / f"{family}.safetensors", random_weights(build(), 5), config=config))
-        for family, build in others.items()
+def vaes(comfy, checkpoints, vae_weights, tmp_path_factory):
+    """{family: VAE}."""
+    folder, load = tmp_path_factory.mktemp("vaes"), pack("nodes.comfy.vae").load_vae
+    paths = {
+        family: write(folder / f"{family}.safetensors", weights, config=VAE_CONFIG)
+        for family, weights in vae_weights.items()
     }
+    return {family: load(path) for family, path in {**paths, "vae_v1_2": checkpoints["vae"]}.items()}
+
+
+@pytest.fixture(scope="session")
+def vae(vaes):
+    """VAE of the random small video VAE."""
+    return vaes["vae_v1_2"]
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +98,13 @@ def families(tmp_path_factory):
 def models(comfy, families):
     """{family: MODEL}."""
     return {name: pack("nodes.comfy.loading").load_model(path) for name, path in families.items()}
+
+
+@pytest.fixture(scope="session")
+def setups(model, models, vaes):
+    """{generation: (MODEL, VAE)} of random small files that go together."""
+    return {
+        "1.2": (model, vaes["vae_v1_2"]),
+        "1.3": (models["stdit3_v1_3"], vaes["vae_v1_3"]),
+        "2d": (models["stdit"], vaes["vae_2d"]),
+    }

@@ -3,35 +3,27 @@
 import os
 
 import pytest
+from prompts import as_prompt, shown, text_to_latent
 
-BUNDLED = "tiny (bundled)"
 RUNS, SETTLED, ALLOWED = 10, 3, 1.02
 
 
 def graph(seed):
     """Text to video with a frame pinned, through every kind of node that holds weights."""
-    words = {"aesthetic_score": 0.0, "motion_score": 0.0, "camera_motion": "none", "clean_caption": True}
-    size = {"resolution": "auto", "aspect_ratio": "auto", "width": 64, "height": 64, "batch_size": 1}
-    inputs = {
-        "model": ("OpenSoraLoadModel", {"model_name": BUNDLED, "weight_dtype": "auto"}),
-        "clip": ("OpenSoraLoadTextEncoder", {"text_encoder_name": BUNDLED, "device": "default"}),
-        "vae": ("OpenSoraLoadVAE", {"vae_name": BUNDLED}),
-        "text": ("OpenSoraTextEncode", {"clip": ["clip", 0], "prompt": f"a red circle moves left, take {seed}", **words}),
-        "empty": ("OpenSoraEmptyLatent", {"vae": ["vae", 0], "frames": 34, "fps": 24.0, **size}),
-        "image": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0x808080}),
-        "pin": (
-            "OpenSoraKeyframe",
-            {"latent": ["empty", 0], "vae": ["vae", 0], "image": ["image", 0], "frame": -1, "strength": 1.0},
-        ),
-        "sampler": (
-            "OpenSoraSampler",
-            {"model": ["model", 0], "positive": ["text", 0], "latent": ["pin", 0], "seed": seed, "steps": 4, "cfg": 7.0,
-             "sampler_name": "original", "denoise": 1.0},
-        ),
-        "decode": ("OpenSoraVAEDecode", {"vae": ["vae", 0], "samples": ["sampler", 0]}),
-        "show": ("PreviewImage", {"images": ["decode", 0]}),
-    }  # fmt: skip
-    return {name: {"class_type": kind, "inputs": values} for name, (kind, values) in inputs.items()}
+    pin = {"latent": ["empty", 0], "vae": ["vae", 0], "image": ["image", 0], "frame": -1, "strength": 1.0}
+    sampling = {"seed": seed, "steps": 4, "cfg": 7.0, "sampler_name": "original", "denoise": 1.0}
+    return as_prompt(
+        {
+            **text_to_latent(f"a red circle moves left, take {seed}", frames=34),
+            "image": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0x808080}),
+            "pin": ("OpenSoraKeyframe", pin),
+            "sampler": (
+                "OpenSoraSampler",
+                {"model": ["model", 0], "positive": ["text", 0], "latent": ["pin", 0], **sampling},
+            ),
+            **shown("sampler"),
+        }
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="RssAnon is a Linux figure")

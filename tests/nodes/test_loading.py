@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import FLOW, MADE_FOR, NORM_GROUPS, pack, random_weights, small_transformer, small_vae, write
+from small import FLOW, MADE_FOR, VAE_CONFIG, pack, random_weights, small_transformer, small_vae, write
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,8 +71,7 @@ def test_missing_rope_frequencies_are_computed(comfy, tmp_path):
 def test_missing_shift_and_scale_are_the_official_ones(comfy, tmp_path):
     weights = random_weights(small_vae(), 1)
     expected = weights.pop("shift"), weights.pop("scale")
-    config = {"spatial_norm_groups": NORM_GROUPS, "temporal_norm_groups": NORM_GROUPS}
-    network = load_vae(write(tmp_path / "v.safetensors", weights, config=config)).first_stage_model
+    network = load_vae(write(tmp_path / "v.safetensors", weights, config=VAE_CONFIG)).first_stage_model
     assert torch.equal(network.shift, expected[0]) and torch.equal(network.scale, expected[1])
 
 

@@ -5,32 +5,23 @@ import io
 import numpy
 import pytest
 from PIL import Image
+from prompts import as_prompt, shown, text_to_latent
 
 CLIP, SEGMENT, STEPS = 17, 17, 24
-BUNDLED = "tiny (bundled)"
 
 
 def long_graph(seed, frames):
     """A clip, and Extend behind it, at nodes' defaults where they have some."""
     sampling = {"model": ["model", 0], "positive": ["text", 0], "seed": seed, "cfg": 1.0, "sampler_name": "original"}
-    words = {"aesthetic_score": 0.0, "motion_score": 0.0, "camera_motion": "none", "clean_caption": True}
-    size = {"resolution": "auto", "aspect_ratio": "auto", "width": 64, "height": 64, "batch_size": 1}
-    inputs = {
-        "model": ("OpenSoraLoadModel", {"model_name": BUNDLED, "weight_dtype": "auto"}),
-        "clip": ("OpenSoraLoadTextEncoder", {"text_encoder_name": BUNDLED, "device": "default"}),
-        "vae": ("OpenSoraLoadVAE", {"vae_name": BUNDLED}),
-        "text": ("OpenSoraTextEncode", {"clip": ["clip", 0], "prompt": "a red circle moves left", **words}),
-        "empty": ("OpenSoraEmptyLatent", {"vae": ["vae", 0], "frames": CLIP, "fps": 24.0, **size}),
-        "sampler": ("OpenSoraSampler", {"latent": ["empty", 0], "steps": 2, "denoise": 1.0, **sampling}),
-        "extend": (
-            "OpenSoraExtend",
-            {"vae": ["vae", 0], "latent": ["sampler", 0], "frames": frames, "direction": "forward", "context": 17,
-             "segment": SEGMENT, "steps": STEPS, **sampling},
-        ),
-        "decode": ("OpenSoraVAEDecode", {"vae": ["vae", 0], "samples": ["extend", 0]}),
-        "show": ("PreviewImage", {"images": ["decode", 0]}),
-    }  # fmt: skip
-    return {name: {"class_type": kind, "inputs": values} for name, (kind, values) in inputs.items()}
+    more = {"frames": frames, "direction": "forward", "context": 17, "segment": SEGMENT, "steps": STEPS}
+    return as_prompt(
+        {
+            **text_to_latent("a red circle moves left", frames=CLIP),
+            "sampler": ("OpenSoraSampler", {"latent": ["empty", 0], "steps": 2, "denoise": 1.0, **sampling}),
+            "extend": ("OpenSoraExtend", {"vae": ["vae", 0], "latent": ["sampler", 0], **more, **sampling}),
+            **shown("extend"),
+        }
+    )
 
 
 def executed(result):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from families import SMALL, VERSIONS, clip, ours
+from memory import memory_limit
 from small import CAPTION_CHANNELS, CAPTION_LENGTH, pack, run
 
 from runner.live_bytes import LiveBytes
@@ -85,7 +86,6 @@ def test_estimates_grow_with_the_clip(models, name):
 @pytest.fixture
 def limit(comfy, models):
     """limit(n): from now on a block's Linear that would make more than n values runs out of memory; a list notes them."""
-    handles, refused = [], []
     watched = {
         id(module)
         for model in models.values()
@@ -93,21 +93,11 @@ def limit(comfy, models):
         if "blocks." in place and isinstance(module, torch.nn.Linear)
     }
 
-    def at_most(values):
-        def check(module, inputs):
-            if id(module) not in watched:
-                return
-            made = inputs[0].numel() // inputs[0].shape[-1] * module.out_features
-            if made > values:
-                refused.append(made)
-                raise comfy.model_management.OOM_EXCEPTION("no memory left")
+    def size(module, inputs):
+        return inputs[0].numel() // inputs[0].shape[-1] * module.out_features if id(module) in watched else 0
 
-        handles.append(torch.nn.modules.module.register_module_forward_pre_hook(check))
-        return refused
-
-    yield at_most
-    for handle in handles:
-        handle.remove()
+    with memory_limit(size) as at_most:
+        yield at_most
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from memory import memory_limit
 from small import NORM_GROUPS, pack, run, small_causal_vae, small_image_vae, small_vae
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from runner.live_bytes import LiveBytes
 
@@ -36,7 +36,6 @@ def limit(comfy, vaes):
 
     The result is a list that notes how many. The temporal VAE of 1.2, whose maps are small, is left out.
     """
-    handles, refused = [], []
     pictured = {
         id(module)
         for vae in vaes.values()
@@ -44,19 +43,12 @@ def limit(comfy, vaes):
         if not name.startswith("temporal_vae") and not list(module.children())
     }
 
-    def at_most(values):
-        def check(module, inputs):
-            given = [value.numel() for value in inputs if isinstance(value, torch.Tensor)]
-            if id(module) in pictured and max(given, default=0) > values:
-                refused.append(max(given))
-                raise comfy.model_management.OOM_EXCEPTION("no memory left")
+    def size(module, inputs):
+        given = [value.numel() for value in inputs if isinstance(value, torch.Tensor)]
+        return max(given, default=0) if id(module) in pictured else 0
 
-        handles.append(torch.nn.modules.module.register_module_forward_pre_hook(check))
-        return refused
-
-    yield at_most
-    for handle in handles:
-        handle.remove()
+    with memory_limit(size) as at_most:
+        yield at_most
 
 
 @pytest.fixture
@@ -98,22 +90,10 @@ def test_a_clip_is_one_block_of_memory(any_vae):
 # --- estimates
 
 
-def fake_peak(build, call):
-    """Peak bytes of call(network), nothing of it computed."""
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-            work = call(build())
-            with LiveBytes() as measured:
-                work()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    return measured.peak
-
-
 @pytest.mark.parametrize("name", ["small", "official"])
 def test_estimates_are_what_is_measured(comfy, vaes, family, name, monkeypatch):
     """0.9 to 1.5 times the bytes of all tensors that are alive at once; official sizes on pictures that cost nothing."""
+    peak_bytes = pack("runner.memory_table").peak_bytes
     module = pack("nodes.comfy.vae")
     vae = object.__new__(module.OpenSoraVAE)
     build = SMALL[family] if name == "small" else type(SMALL[family]())
@@ -131,9 +111,11 @@ def test_estimates_are_what_is_measured(comfy, vaes, family, name, monkeypatch):
             z = torch.empty(1, channels, latents, height // 8, width // 8, dtype=torch.bfloat16)
             return lambda: network.decode(z, frames)
 
-        measured = fake_peak(build, encoding) + 2 * 3 * frames * height * width  # the frames came to the device as well
+        measured = (
+            peak_bytes(build, encoding) + 2 * 3 * frames * height * width
+        )  # the frames came to the device as well
         encoded = vae._memory_encode((1, 3, frames, height, width), torch.bfloat16) / measured
-        decoded = vae._memory_decode((1, channels, latents, height // 8, width // 8), torch.bfloat16) / fake_peak(
+        decoded = vae._memory_decode((1, channels, latents, height // 8, width // 8), torch.bfloat16) / peak_bytes(
             build, decoding
         )
         assert 0.9 <= encoded <= 1.5 and 0.9 <= decoded <= 1.5, (frames, encoded, decoded)

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from small import NORM_GROUPS, pack, random_weights, small_causal_vae, write
+from small import VAE_CONFIG, pack, random_weights, small_causal_vae, write
 
 PROMPT = "a red circle moves to the right on a white background"
 
@@ -110,8 +110,7 @@ def test_colors_are_learned_where_a_file_does_not_tell_them(tiny, formats, monke
 
 def test_every_video_vae_can_teach(tmp_path, formats):
     """The causal VAE of 1.3 with random weights: its own encodings of the test card are what the colours fit."""
-    config = {"spatial_norm_groups": NORM_GROUPS, "temporal_norm_groups": NORM_GROUPS}
-    path = write(tmp_path / "vae.safetensors", random_weights(small_causal_vae(), 3), config=config)
+    path = write(tmp_path / "vae.safetensors", random_weights(small_causal_vae(), 3), config=VAE_CONFIG)
     vae = pack("nodes.comfy.vae").load_vae(path)
     vae.encode(torch.rand(17, 32, 32, 3))
     learned = formats["vae_v1_3"]

@@ -6,10 +6,8 @@ import logging
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import NORM_GROUPS, pack, random_weights, run, small_causal_vae, small_image_vae, small_vae, write
+from small import NORM_GROUPS, VAE_CONFIG, pack, run, write
 
-CONFIG = {"spatial_norm_groups": NORM_GROUPS, "temporal_norm_groups": NORM_GROUPS}
-BUILD = {"vae_v1_2": small_vae, "vae_2d": small_image_vae, "vae_v1_3": small_causal_vae}
 CHANNELS = {"vae_v1_2": 4, "vae_2d": 4, "vae_v1_3": 16}
 # Frames and the latents they make, full chunks and others.
 LATENTS = {
@@ -19,26 +17,14 @@ LATENTS = {
 }
 
 
-@pytest.fixture(scope="session")
-def weights():
-    return {family: random_weights(build(), 5) for family, build in BUILD.items()}
-
-
-@pytest.fixture(scope="session")
-def loaded(comfy, weights, tmp_path_factory):
-    """Family → VAE."""
-    folder, load = tmp_path_factory.mktemp("vaes"), pack("nodes.comfy.vae").load_vae
-    return {family: load(write(folder / f"{family}.safetensors", weights[family], config=CONFIG)) for family in BUILD}
-
-
-@pytest.fixture(params=BUILD)
+@pytest.fixture(params=CHANNELS)
 def family(request):
     return request.param
 
 
 @pytest.fixture
-def vae(loaded, family):
-    return loaded[family]
+def vae(vaes, family):
+    return vaes[family]
 
 
 def video(frames, height=32, width=48):
@@ -53,9 +39,9 @@ def decode(vae, latent):
     return run(pack("nodes.codec").OpenSoraVAEDecode, vae=vae, samples=latent)[0]
 
 
-def alone(weights, family):
+def alone(vae_weights, family):
     """The network without ComfyUI."""
-    return pack("model.loading").load_vae(weights[family], CONFIG)
+    return pack("model.loading").load_vae(vae_weights[family], VAE_CONFIG)
 
 
 def as_network(pixels):
@@ -69,8 +55,8 @@ def as_images(frames):
 # --- encode and decode
 
 
-def test_numbers_are_the_networks(vae, weights, family):
-    network = alone(weights, family)
+def test_numbers_are_the_networks(vae, vae_weights, family):
+    network = alone(vae_weights, family)
     assert vae.first_stage_model.family == network.family == family
     for frames, latents in LATENTS[family].items():
         pixels = video(frames)
@@ -126,18 +112,18 @@ def test_what_is_left_over_of_8_pixels(vae, family, size):
     assert vae.encode_tiled(video(1, *size), tile_x=512, tile_y=512, overlap=64).shape == latent["samples"].shape
 
 
-def test_frames_that_1_3_loses_are_told(loaded, caplog):
+def test_frames_that_1_3_loses_are_told(vaes, caplog):
     with caplog.at_level(logging.WARNING):
-        latent = encode(loaded["vae_v1_3"], video(20))
+        latent = encode(vaes["vae_v1_3"], video(20))
     assert "keeps 17 of the 20 frames; it represents 17 and 33 exactly" in caplog.text
-    assert latent["frames"] == 17 == len(decode(loaded["vae_v1_3"], latent))
+    assert latent["frames"] == 17 == len(decode(vaes["vae_v1_3"], latent))
     assert latent["samples"].shape[2] == 5
 
 
 @pytest.mark.parametrize(("latents", "frames"), [(3, 9), (6, 17), (7, 21), (11, 33)])
-def test_1_3_decodes_latents_that_fill_no_chunk(loaded, latents, frames):
+def test_1_3_decodes_latents_that_fill_no_chunk(vaes, latents, frames):
     samples = torch.randn(1, 16, latents, 4, 6, generator=torch.Generator().manual_seed(0))
-    vae = loaded["vae_v1_3"]
+    vae = vaes["vae_v1_3"]
     for keys in ({}, {"frames": 16 * (latents // 5) + 4 * (latents % 5)}, {"frames": 3}):
         images = decode(vae, {"samples": samples, **keys})
         assert len(images) == frames and torch.equal(vae.decode(samples)[0], images)
@@ -155,7 +141,7 @@ def test_other_channels_are_refused(vae, family):
 
 
 @pytest.mark.parametrize(("family", "frames", "pieces"), [("vae_v1_2", 40, 3), ("vae_2d", 9, 3), ("vae_v1_3", 49, 3)])
-def test_progress_and_interrupt(comfy, loaded, family, frames, pieces, monkeypatch):
+def test_progress_and_interrupt(comfy, vaes, family, frames, pieces, monkeypatch):
     totals, ticks = [], []
 
     class Bar:
@@ -166,14 +152,14 @@ def test_progress_and_interrupt(comfy, loaded, family, frames, pieces, monkeypat
             ticks.append(value)
 
     monkeypatch.setattr(comfy.utils, "ProgressBar", Bar)
-    latent = encode(loaded[family], video(frames))
+    latent = encode(vaes[family], video(frames))
     assert totals == [pieces] and ticks == [1] * pieces
-    decode(loaded[family], latent)
+    decode(vaes[family], latent)
     assert totals == [pieces] * 2 and ticks == [1] * 2 * pieces
     monkeypatch.setattr(Bar, "update", lambda self, value: comfy.model_management.interrupt_current_processing())
     ticks.clear()
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        decode(loaded[family], latent)
+        decode(vaes[family], latent)
     comfy.model_management.interrupt_current_processing(False)
 
 
@@ -199,9 +185,9 @@ def test_empty_latents_follow_the_vae(vae, family):
     ("family", "frames", "below", "above"),
     [("vae_v1_2", 16, 1, 17), ("vae_v1_2", 35, 34, 38), ("vae_v1_3", 16, 1, 17), ("vae_v1_3", 34, 33, 49)],
 )
-def test_counts_that_do_not_fit_name_their_neighbours(loaded, family, frames, below, above):
+def test_counts_that_do_not_fit_name_their_neighbours(vaes, family, frames, below, above):
     with pytest.raises(ValueError, match=f"frames is {frames}.*{below} and {above} \\(valid are 1"):
-        empty(loaded[family], frames=frames)
+        empty(vaes[family], frames=frames)
 
 
 @pytest.mark.parametrize(
@@ -216,8 +202,8 @@ def test_counts_that_do_not_fit_name_their_neighbours(loaded, family, frames, be
         ("480p", "9:16", (480, 854)),
     ],
 )
-def test_sizes_of_the_older_generations(loaded, resolution, aspect_ratio, size):
-    latent, *found = empty(loaded["vae_2d"], resolution=resolution, aspect_ratio=aspect_ratio, frames=16)
+def test_sizes_of_the_older_generations(vaes, resolution, aspect_ratio, size):
+    latent, *found = empty(vaes["vae_2d"], resolution=resolution, aspect_ratio=aspect_ratio, frames=16)
     assert tuple(found[:2]) == size
     assert latent["samples"].shape == (1, 4, 16, size[1] // 8, size[0] // 8)
 
@@ -256,8 +242,8 @@ def pinned(latent):
         ("vae_v1_3", -1, [9]),
     ],
 )  # fmt: skip
-def test_a_lone_image_is_pinned_where_it_lives(loaded, family, frame, expected):
-    vae, image = loaded[family], video(1)
+def test_a_lone_image_is_pinned_where_it_lives(vaes, family, frame, expected):
+    vae, image = vaes[family], video(1)
     frames = 34 if family == "vae_v1_2" else 33
     latent = keyframe(vae, empty(vae, frames=frames)[0], image, frame)
     assert pinned(latent) == expected
@@ -279,8 +265,8 @@ def test_a_lone_image_is_pinned_where_it_lives(loaded, family, frame, expected):
         ("vae_v1_3", 10, 12, [4, 5, 6]),
     ],
 )
-def test_a_clip_pins_what_it_covers(loaded, family, count, frame, expected):
-    vae, clip = loaded[family], video(count)
+def test_a_clip_pins_what_it_covers(vaes, family, count, frame, expected):
+    vae, clip = vaes[family], video(count)
     latent = keyframe(vae, empty(vae, frames=33)[0], clip, frame)
     assert pinned(latent) == expected
     if family == "vae_2d":
@@ -313,9 +299,9 @@ def test_frames_of_a_latent(comfy, channels, keys, counting, frames):
 # --- loading
 
 
-def test_layouts_of_the_2d_vae(weights, loaded, tmp_path):
+def test_layouts_of_the_2d_vae(vae_weights, vaes, tmp_path):
     """Open-Sora's own keys, diffusers' new and old ones, as safetensors, .pth and a Hugging Face folder."""
-    bare = {key.removeprefix("module."): value.clone() for key, value in weights["vae_2d"].items()}
+    bare = {key.removeprefix("module."): value.clone() for key, value in vae_weights["vae_2d"].items()}
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     old = dict(bare)
     for new, former in names.items():
@@ -326,29 +312,29 @@ def test_layouts_of_the_2d_vae(weights, loaded, tmp_path):
     (folder / "config.json").write_text(json.dumps({"norm_num_groups": NORM_GROUPS, "latent_channels": 4}))
     torch.save({"state_dict": bare}, folder / "other.pth")
     pixels = video(3)
-    expected = encode(loaded["vae_2d"], pixels)["samples"]
-    path = write(tmp_path / "bare.safetensors", bare, config=CONFIG)
+    expected = encode(vaes["vae_2d"], pixels)["samples"]
+    path = write(tmp_path / "bare.safetensors", bare, config=VAE_CONFIG)
     for source in (path, str(folder)):
         found = encode(pack("nodes.comfy.vae").load_vae(source), pixels)["samples"]
         assert torch.equal(found, expected), source
 
 
-def test_pytorch_files_load(loaded, weights, tmp_path, family, monkeypatch):
+def test_pytorch_files_load(vaes, vae_weights, tmp_path, family, monkeypatch):
     path = tmp_path / "model.bin"
-    torch.save({"ema": {f"module.{key}": value for key, value in weights[family].items()}}, path)
-    config = dict(CONFIG)
+    torch.save({"ema": {f"module.{key}": value for key, value in vae_weights[family].items()}}, path)
+    config = dict(VAE_CONFIG)
     (tmp_path / "config.json").write_text(json.dumps(config))
     vae = pack("nodes.comfy.vae").load_vae(str(tmp_path))
     pixels = video(1)
-    assert torch.equal(encode(vae, pixels)["samples"], encode(loaded[family], pixels)["samples"])
+    assert torch.equal(encode(vae, pixels)["samples"], encode(vaes[family], pixels)["samples"])
 
 
-def test_saved_weights_load_again(vae, weights, family):
+def test_saved_weights_load_again(vae, vae_weights, family):
     """Stock VAE Save writes get_sd(): the original's key names, and the file's metadata as one more."""
     saved = vae.get_sd()
     assert saved.pop("opensora_metadata").dtype == torch.uint8
-    assert saved.keys() == weights[family].keys()
-    assert all(torch.equal(saved[key], weights[family][key]) for key in saved)
+    assert saved.keys() == vae_weights[family].keys()
+    assert all(torch.equal(saved[key], vae_weights[family][key]) for key in saved)
 
 
 @pytest.mark.parametrize(
@@ -369,11 +355,11 @@ def test_other_files_are_refused(comfy, tmp_path, keys, words):
         pack("nodes.comfy.vae").load_vae(path)
 
 
-def test_a_damaged_vae_is_refused(comfy, weights, tmp_path, family):
-    lacking = dict(weights[family])
+def test_a_damaged_vae_is_refused(comfy, vae_weights, tmp_path, family):
+    lacking = dict(vae_weights[family])
     key = next(key for key in lacking if key.endswith("conv_out.bias"))
     del lacking[key]
-    path = write(tmp_path / "lacking.safetensors", lacking, config=CONFIG)
+    path = write(tmp_path / "lacking.safetensors", lacking, config=VAE_CONFIG)
     with pytest.raises(ValueError, match=f"vae_name: .*1 missing keys: {key}"):
         pack("nodes.comfy.vae").load_vae(path)
 

@@ -1,10 +1,13 @@
 """Polishing the tiny VAE: clips sampled again stay themselves where frames are kept, and only the decoders learn."""
 
+from dataclasses import replace
+
 import numpy
 import torch
 from opensora_comfy.model.stdit3 import STDiT3
 from opensora_comfy.model.vae import VideoVAE
 from opensora_comfy.training import latents, polish, train_vae
+from opensora_comfy.training.hardest import Hardest
 from opensora_comfy.training.train_transformer import TINY, initialise
 
 
@@ -47,3 +50,18 @@ def test_only_the_decoders_learn(monkeypatch, tmp_path):
     parts = ("temporal_vae.decoder.", "temporal_vae.post_quant_conv.", "spatial_vae.module.decoder.")
     assert all(key.startswith(parts) for key in changed)
     assert {part for part in parts if any(key.startswith(part) for key in changed)} == set(parts)
+
+
+def test_what_is_painted_worst_is_sampled_most(monkeypatch):
+    """A kind with nine times the error of the others is one of five here, and is drawn at least twice as often."""
+    vae, _, bucket = setup()
+    scenes = [replace(bucket.scenes[0], color=color) for color in ("purple", "red", "blue", "green", "orange")]
+    bucket.scenes[:] = scenes
+    monkeypatch.setattr(polish, "sample_again", lambda *arguments: None)
+    hardest = Hardest()
+    hardest.saw(scenes, torch.tensor([0.9, 0.1, 0.1, 0.1, 0.1]))
+    pairs = polish.make_pairs(None, None, [bucket], 240, hardest, numpy.random.default_rng(0))
+    purple = sum(int((rows == 0).sum()) for _, rows, _ in pairs)
+    assert len(pairs) == 10 and purple >= 2 * 240 / 5
+    seen = polish.look_around(vae, [bucket], numpy.random.default_rng(0), count=8).errors
+    assert len(seen) >= 3 and min(seen.values()) > 0

@@ -12,6 +12,7 @@ from opensora_comfy.training.calibrate import GUIDANCE, TEACHER_GUIDANCE, calibr
 from opensora_comfy.training.export import export
 from opensora_comfy.training.loop import Run
 from opensora_comfy.training.muon import orthogonalise
+from opensora_comfy.training.shapes import render
 from opensora_comfy.training.train_transformer import flow_loss, initialise
 
 
@@ -87,7 +88,7 @@ def test_latents_round_trip_through_the_set(tmp_path):
     assert bucket.has_still[:, 0].all()
     assert bucket.has_still[:, -1].all()
     scene = bucket.scenes[0]
-    video = latents.render(scene).permute(3, 0, 1, 2)[None] * 2 - 1
+    video = render(scene).permute(3, 0, 1, 2)[None] * 2 - 1
     assert torch.allclose(vae.encode(video)[0], bucket.latents[0], atol=1e-3)
     assert torch.allclose(vae.encode(video[:, :, :1])[0, :, 0], bucket.stills[0, :, 0], atol=1e-3)
     last = video[:, :, -1:].repeat(1, 1, 17, 1, 1)
