@@ -53,15 +53,15 @@ def test_only_the_decoders_learn(monkeypatch, tmp_path):
 
 
 def test_what_is_painted_worst_is_sampled_most(monkeypatch):
-    """A kind with nine times the error of the others is one of five here, and is drawn at least twice as often."""
+    """A kind with nine times the error of the others is one of four here, and is drawn far more often."""
     vae, _, bucket = setup()
-    scenes = [replace(bucket.scenes[0], color=color) for color in ("purple", "red", "blue", "green", "orange")]
+    scenes = [replace(bucket.scenes[0], color=color) for color in ("purple", "red", "blue", "green")]
     bucket.scenes[:] = scenes
     monkeypatch.setattr(polish, "sample_again", lambda *arguments: None)
     hardest = Hardest()
-    hardest.saw(scenes, torch.tensor([0.9, 0.1, 0.1, 0.1, 0.1]))
+    hardest.saw(scenes, torch.tensor([0.9, 0.1, 0.1, 0.1]))
     pairs = polish.make_pairs(None, None, [bucket], 240, hardest, numpy.random.default_rng(0))
     purple = sum(int((rows == 0).sum()) for _, rows, _ in pairs)
-    assert len(pairs) == 10 and purple >= 2 * 240 / 5
+    assert len(pairs) == 10 and purple >= 1.7 * 240 / 4
     seen = polish.look_around(vae, [bucket], numpy.random.default_rng(0), count=8).errors
     assert len(seen) >= 3 and min(seen.values()) > 0
