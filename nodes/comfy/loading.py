@@ -8,8 +8,9 @@ from comfy.patcher_extension import WrappersMP
 from ...model.flow import shift_ratio
 from ...model.loading import plan_transformer
 from . import files, guidance
-from .base_model import MODELS, SigmaLatents, compute_dtype, flow_settings
+from .base_model import MODELS, compute_dtype, flow_settings
 from .kept_frames import keep_frames, wake_frames
+from .latent_formats import SigmaLatents
 from .weights import assign_weights
 
 WEIGHT_DTYPES = {

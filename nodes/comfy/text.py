@@ -14,22 +14,18 @@ import torch
 from comfy import sd1_clip
 
 from ...model.files import metadata_tensor, read_model
-from ...model.identify import identify, refusal
+from ...model.t5 import check_keys, config_of
 from ...model.text import add_scores, clean_caption
 from .prompt import split_weights
 from .sampling import base_model_of
 
 MAX_LENGTH = 300  # tokens of Open-Sora 1.2 and 1.3; a MODEL says its own (120 in 1.0, 200 in 1.1)
 DEFAULT_VERSION, SCORE_VERSIONS = "1.2", ("1.2", "1.3")
-VOCABULARY = 32128  # entries of the embedding table that belongs to ComfyUI's T5 tokenizer
 METADATA = "opensora_metadata"  # of the file, among what ComfyUI hands a tokenizer
 DEVICES = ("default", "cpu")
 SPECIAL_TOKENS = {"end": 1, "pad": 0}
-# What quantised files keep beside a layer's weight.
-QUANTISATION = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2", "input_scale", "comfy_quant")
 # The other half of a whole T5, and what ComfyUI's text encoders have beside every model; encoding needs none of it.
 UNUSED = ("decoder.", "lm_head.", "logit_scale", "text_projection")
-PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
 class OpenSoraT5(sd1_clip.SDClipModel):
@@ -109,84 +105,6 @@ class OpenSoraTokenizer(sd1_clip.SD1Tokenizer):
         )
 
 
-def t5_config(state_dict):
-    """Sizes of a T5 encoder, in the words of its configuration file, read from the shapes of its weights.
-
-    Raises ValueError, saying what the file is, where it is no T5 encoder that Open-Sora could read.
-    """
-    if PROBE not in state_dict or "shared.weight" not in state_dict:
-        what, node = identify(state_dict)
-        if what is None or "T5" in what:
-            sample = ", ".join(sorted(state_dict)[:3]) or "none"
-            raise ValueError(f"this is not a whole T5 text encoder; its keys are {sample}, …")
-        raise ValueError(refusal(what, node, "a T5 text encoder"))
-    vocabulary, d_model = state_dict["shared.weight"].shape
-    if vocabulary != VOCABULARY:
-        raise ValueError(
-            f"this text encoder has a vocabulary of {vocabulary} tokens; Open-Sora reads T5 v1.1 with {VOCABULARY}, "
-            "for the official models t5xxl_fp16.safetensors"
-        )
-    bias = state_dict.get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
-    num_heads = bias.shape[1] if bias is not None else 1  # a missing key is listed by check_t5_keys
-    gated = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in state_dict
-    hidden = state_dict.get(f"encoder.block.0.layer.1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight")
-    return {
-        "model_type": "t5",
-        "vocab_size": vocabulary,
-        "d_model": d_model,
-        "d_kv": state_dict[PROBE].shape[0] // num_heads,
-        "d_ff": d_model if hidden is None else hidden.shape[0],
-        "num_heads": num_heads,
-        "num_layers": len({key.split(".")[2] for key in state_dict if key.startswith("encoder.block.")}),
-        "is_gated_act": gated,
-        "dense_act_fn": "gelu_pytorch_tanh" if gated else "relu",
-    }
-
-
-def t5_shapes(config):
-    """key → shape of every weight that an encoder of this configuration has."""
-    d_model, d_ff, inner = config["d_model"], config["d_ff"], config["d_kv"] * config["num_heads"]
-    shapes = {"shared.weight": (config["vocab_size"], d_model), "encoder.final_layer_norm.weight": (d_model,)}
-    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, config["num_heads"])
-    for block in range(config["num_layers"]):
-        attention, feed_forward = (f"encoder.block.{block}.layer.{layer}" for layer in (0, 1))
-        shapes |= {f"{layer}.layer_norm.weight": (d_model,) for layer in (attention, feed_forward)}
-        shapes |= {f"{attention}.SelfAttention.{name}.weight": (inner, d_model) for name in "qkv"}
-        shapes[f"{attention}.SelfAttention.o.weight"] = (d_model, inner)
-        inputs = ("wi_0", "wi_1") if config["is_gated_act"] else ("wi",)
-        shapes |= {f"{feed_forward}.DenseReluDense.{name}.weight": (d_ff, d_model) for name in inputs}
-        shapes[f"{feed_forward}.DenseReluDense.wo.weight"] = (d_model, d_ff)
-    return shapes
-
-
-def check_t5_keys(state_dict, config):
-    """Refuse an encoder with missing, unexpected or misshapen weights, listing them.
-
-    ComfyUI would load what fits and leave the rest to chance.
-    """
-    shapes = t5_shapes(config)
-    layers = {key.removesuffix(".weight") for key in shapes}
-    beside = {key for key in state_dict if key.rpartition(".")[2] in QUANTISATION and key.rpartition(".")[0] in layers}
-    quantised = {key.rpartition(".")[0] for key in beside}  # some formats pack several values into one
-    found = set(state_dict) - beside - {"scaled_fp8"}
-    problems = {
-        "missing keys": sorted(set(shapes) - found),
-        "unexpected keys": sorted(found - set(shapes)),
-        "wrong shapes": [
-            f"{key} {tuple(state_dict[key].shape)} instead of {shapes[key]}"
-            for key in sorted(found & set(shapes))
-            if tuple(state_dict[key].shape) != shapes[key] and key.removesuffix(".weight") not in quantised
-        ],
-    }
-    listed = [
-        f"{len(keys)} {kind}: {', '.join(keys[:8])}{', …' if len(keys) > 8 else ''}"
-        for kind, keys in problems.items()
-        if keys
-    ]
-    if listed:
-        raise ValueError(f"this T5 encoder's weights do not fit. {'; '.join(listed)}")
-
-
 def _quantisation(state_dict, metadata):
     """(state dict as this ComfyUI wants it, model options) for a file that may be quantised."""
     if hasattr(comfy.utils, "convert_old_quants"):
@@ -224,8 +142,8 @@ def load_text_encoder(path, device="default", disable_dynamic=False):
         tied = state_dict.pop("encoder.embed_tokens.weight", None)  # the same table under its other name
         if tied is not None:
             state_dict.setdefault("shared.weight", tied)
-        config = t5_config(state_dict)
-        check_t5_keys(state_dict, config)
+        config = config_of(state_dict)
+        check_keys(state_dict, config)
         parameters = comfy.utils.calculate_parameters(state_dict)
         state_dict, model_options = _quantisation(state_dict, metadata)
         file_dtype = _file_dtype(state_dict, quantised=bool(model_options))

@@ -359,14 +359,15 @@ def test_hugging_face_shards_load(text, t5, clip, tmp_path, suffix):
         text.load_text_encoder(str(folder))
 
 
-def test_t5_xxl_is_recognised(comfy, text):
+def test_t5_xxl_is_recognised(comfy):
+    sizes = importlib.import_module("opensora_comfy.model.t5")
     config = json.loads((Path(comfy.sd.__file__).parent / "text_encoders" / "t5_config_xxl.json").read_text())
     module = comfy.text_encoders.t5.T5(config, torch.float16, "meta", comfy.ops.manual_cast)
     weights = module.state_dict()
-    found = text.t5_config(weights)
+    found = sizes.config_of(weights)
     assert found == {key: config[key] for key in found}
-    assert {key: tuple(value.shape) for key, value in weights.items()} == text.t5_shapes(found)
-    text.check_t5_keys(weights, found)
+    assert {key: tuple(value.shape) for key, value in weights.items()} == sizes.shapes_of(found)
+    sizes.check_keys(weights, found)
 
 
 def test_fp8_files_load(text, t5, save, clip):
