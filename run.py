@@ -13,6 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
+if __name__ == "__main__":  # ComfyUI's portable Python does not make a script's folder importable
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from runner import browser, comfyui, environment, process, symbols, workflow
 from runner.client import Client, Refused, Result, Unreachable
 from runner.source_tree import SourceTree
@@ -61,10 +64,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--workflow", metavar="FILE", type=Path, default=WORKFLOW, help="the workflow to run")
 
     add_workflow(command("demo", demo, "make a video without a browser, from nothing"))
-    test_ = command("test", test, "run the tests; other arguments go to pytest", passes_on=True)
+    text = "run the tests; other arguments go to pytest (test -- --help lists them)"
+    test_ = command("test", test, text, passes_on=True)
     test_.add_argument("--no-browser", action="store_true", help="leave the browser tests out")
     command("ui", ui, "start ComfyUI with the pack and print its address")
-    command("train", train, "retrain the bundled model; other arguments go to the trainer", passes_on=True)
+    text = "retrain the bundled model in ./tiny_run; other arguments go to the trainer (train -- --help lists them)"
+    command("train", train, text, passes_on=True)
     bench_ = command("bench", bench, "time the demo's generation, or list what the official models need of memory")
     bench_.add_argument("what", nargs="?", choices=("time", "memory"), default="time", help="time or memory")
     add_workflow(bench_)
@@ -199,7 +204,8 @@ def test(options, rest) -> int:
         rest = ["--no-browser", *rest]
     else:
         variables["OPENSORA_BROWSER"] = str(browser.prepare(env))
-    return process.wait(process.start([env.python, "-m", "pytest", *rest], cwd=ROOT, env=variables))
+    command = env.module("pytest", *rest, paths=(env.tools,))
+    return process.wait(process.start(command, cwd=ROOT, env=variables))
 
 
 def ui(options, rest) -> int:
@@ -212,7 +218,7 @@ def ui(options, rest) -> int:
         server.start()
         print(f"\nOpen {server.address} in your browser. Models: {base / 'models'}, outputs: {base / 'output'}.")
         print("Ctrl-C stops it.", flush=True)
-        return server.process.wait()
+        return process.wait(server.process)
     finally:
         server.stop()
 
@@ -227,8 +233,9 @@ def train(options, rest) -> int:
 def run_module(env, module, *arguments) -> int:
     """Run a module of the pack in the environment, without ComfyUI."""
     base = comfyui.make_base(own_folder(env), models_of(env))
-    command = [env.python, "-m", f"opensora_comfy.{module}", *arguments]
-    return process.wait(process.start(command, env=env.variables(base / "custom_nodes")))
+    packs = base / "custom_nodes"
+    command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(packs,))
+    return process.wait(process.start(command, env=env.variables(packs)))
 
 
 def judge_symbols(options, rest) -> int:

@@ -59,7 +59,7 @@ def downloaded(environment: Environment) -> Path | None:
     folder = environment.folder / "browsers"
     variables = environment.variables(environment.tools)
     variables |= {"PLAYWRIGHT_BROWSERS_PATH": str(folder), "PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": "20000"}
-    command = [environment.python, "-m", "playwright", "install", "chromium"]
+    command = environment.module("playwright", "install", "chromium", paths=(environment.tools,))
     try:
         Steps(environment.folder).run(
             "Playwright's Chromium",
@@ -68,7 +68,8 @@ def downloaded(environment: Environment) -> Path | None:
     except SetupError:
         print("    not to be had here", flush=True)
         return None
-    script = "from playwright.sync_api import sync_playwright as s\nwith s() as p: print(p.chromium.executable_path)"
+    script = f"import sys; sys.path.insert(0, {str(environment.tools)!r})\n"
+    script += "from playwright.sync_api import sync_playwright as s\nwith s() as p: print(p.chromium.executable_path)"
     asked = subprocess.run(
         [str(environment.python), "-c", script], capture_output=True, text=True, env=variables, check=False
     )

@@ -164,7 +164,7 @@ class WebSocket:
             self.socket = socket.create_connection((host, port), 10.0)
         except OSError as error:
             raise Unreachable(f"http://{host}:{port}: {error}") from error
-        self.stream = self.socket.makefile("rb")
+        self.stream = self.socket.makefile("rb", 0)
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -204,19 +204,23 @@ class WebSocket:
         return bool(first & 128), first & 15, self._read(length)
 
     def _read(self, count: int) -> bytes:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("no end of the run within the time given")
-        self.socket.settimeout(left)
-        try:
-            data = self.stream.read(count)
-        except TimeoutError:
-            raise TimeoutError("no end of the run within the time given") from None
-        except OSError as error:
-            raise Unreachable(f"the connection broke: {error}") from error
-        if len(data) < count:
-            raise Unreachable("the server closed the connection")
-        return data
+        data = bytearray()
+        while len(data) < count:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no end of the run within the time given")
+            # Windows tells of a Ctrl-C only between two waits.
+            self.socket.settimeout(min(left, 0.5))
+            try:
+                part = self.socket.recv(count - len(data))
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise Unreachable(f"the connection broke: {error}") from error
+            if not part:
+                raise Unreachable("the server closed the connection")
+            data += part
+        return bytes(data)
 
     def _send(self, opcode: int, payload: bytes) -> None:
         mask = os.urandom(4)

@@ -62,6 +62,15 @@ class Environment:
         variables["PYTHONUTF8"] = "1"
         return variables
 
+    def module(self, name: str, *arguments, paths: tuple = ()) -> list:
+        """A command that runs a module with `paths` importable.
+
+        ComfyUI's portable Python is isolated: it does not look at PYTHONPATH.
+        """
+        start = f"import runpy, sys; sys.path[:0] = {[str(path) for path in paths]!r}; "
+        start += f"runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+        return [self.python, "-c", start, *arguments]
+
 
 def cache_folder() -> Path:
     """The per-user cache: OPENSORA_CACHE, else where this platform keeps caches."""

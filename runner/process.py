@@ -65,7 +65,10 @@ def _uninterrupted():
 def wait(process: subprocess.Popen, first=signal.SIGINT, grace: float = 30.0) -> int:
     """Wait for a child that shares our terminal and return its exit status; it is stopped if we are interrupted."""
     try:
-        return process.wait()
+        while True:
+            # Windows tells of a Ctrl-C only between two waits.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(0.5)
     finally:
         if process.poll() is None:
             stop(process, first, grace)

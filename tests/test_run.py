@@ -141,6 +141,19 @@ def test_an_existing_comfyui_is_recognised_by_its_files(tmp_path):
     assert not found.pinned
 
 
+@pytest.mark.parametrize("isolated", [False, True], ids=["ordinary", "portable"])
+def test_a_module_runs_in_a_python_that_ignores_pythonpath(isolated, tmp_path):
+    """As ComfyUI's portable one does on Windows."""
+    (tmp_path / "it's a pack").mkdir()
+    (tmp_path / "it's a pack" / "__main__.py").write_text("import sys; print(__name__, sys.argv[1:])")
+    env = environment.Environment(Path(sys.executable), tmp_path, tmp_path, tmp_path, pinned=False)
+    python, *command = env.module("it's a pack", "--help", paths=(tmp_path,))
+    ran = subprocess.run(
+        [str(python), *["-I"][:isolated], *command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.stdout.strip() == "__main__ ['--help']", ran.stderr
+
+
 def test_the_pack_is_linked_and_a_stale_link_replaced(tmp_path):
     base = comfyui.make_base(tmp_path / "base")
     link = base / "custom_nodes" / "opensora_comfy"
@@ -354,6 +367,7 @@ def test_websocket_messages_are_put_together(monkeypatch):
 
     class Wire:
         sent = b""
+        late = False
 
         def __init__(self):
             head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
@@ -361,14 +375,20 @@ def test_websocket_messages_are_put_together(monkeypatch):
             frames = frame(0x01, text[:200]) + frame(0x89, b"are you there") + frame(0x80, text[200:])
             self.incoming = io.BytesIO(head + frames + frame(0x82, b"p" * 70_000) + frame(0x88, b""))
 
-        def makefile(self, mode):
+        def makefile(self, mode, buffering):
             return self.incoming
+
+        def recv(self, count):
+            self.late = not self.late
+            if self.late:
+                raise TimeoutError
+            return self.incoming.read(min(count, 1000))
 
         def sendall(self, data):
             self.sent += data
 
         def settimeout(self, seconds):
-            assert seconds > 0
+            assert 0 < seconds <= 1  # a Ctrl-C is not left waiting for the next message
 
         def close(self):
             pass
@@ -404,6 +424,25 @@ def test_a_stock_graph_runs_and_is_not_mistaken_for_another(server):
 
 
 # Nothing left running
+
+
+def test_a_child_is_waited_for_in_short_turns():
+    """On Windows a wait without an end takes no notice of Ctrl-C."""
+
+    class Child:
+        turns = 0
+
+        def wait(self, timeout=None):
+            assert timeout is not None and timeout <= 1
+            self.turns += 1
+            if self.turns < 3:
+                raise subprocess.TimeoutExpired("child", timeout)
+            return 7
+
+        def poll(self):
+            return 7
+
+    assert process.wait(Child()) == 7
 
 
 def test_stop_ends_what_a_child_started(tmp_path):
