@@ -17,7 +17,8 @@ def stock(module, name, *positional, **inputs):
         choices = {each.id: each.options[0] for each in declared if getattr(each, "options", None)}
         given = {**choices, **defaults, **inputs}
         optional = {each.id for each in declared if each.optional} - set(inputs) - set(defaults)
-        return node.execute(*positional, **{key: value for key, value in given.items() if key not in optional}).args
+        result = node.execute(*positional, **{key: value for key, value in given.items() if key not in optional})
+        return getattr(result, "args", result)
     declared = node.INPUT_TYPES()
     defaults = {
         key: entry[1]["default"]

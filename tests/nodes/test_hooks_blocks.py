@@ -141,3 +141,28 @@ def test_an_attention_patch_for_unets_is_refused_by_name(comfy, models, positive
     model.set_model_attn1_patch(tome)
     with pytest.raises(ValueError, match="model carries the attention patch .*tome, which does not run on Open-Sora"):
         ours(model, positive, clip("stdit3"), steps=1)
+
+
+UNET_NODES = {  # what each of them does here, as docs/stock-nodes.md says it
+    "HyperTile": ("nodes_hypertile", ValueError, "carries the attention patch .*hypertile_in, which does not run"),
+    "TomePatchModel": ("nodes_tomesd", ValueError, "carries the attention patch .*tomesd_m, which does not run"),
+    "FreeU": ("nodes_freelunch", KeyError, "model_channels"),
+    "FreeU_V2": ("nodes_freelunch", KeyError, "model_channels"),
+    "SelfAttentionGuidance": ("nodes_sag", AttributeError, "'NoneType' object has no attribute 'shape'"),
+}
+
+
+@pytest.mark.parametrize("node", UNET_NODES)
+def test_nodes_for_unets_that_stop(comfy, models, positive, node):
+    module, error, words = UNET_NODES[node]
+    with pytest.raises(error, match=words):
+        ours(stock(f"comfy_extras.{module}", node, model=models["stdit3"])[0], positive, clip("stdit3"), steps=1)
+
+
+def test_perturbed_attention_guidance_changes_nothing(comfy, models, positive):
+    model, latent = (
+        stock("comfy_extras.nodes_pag", "PerturbedAttentionGuidance", model=models["stdit3"])[0],
+        clip("stdit3"),
+    )
+    plain = ours(models["stdit3"], positive, latent, steps=2)
+    assert difference(ours(model, positive, latent, steps=2), plain) <= 1e-5
