@@ -173,8 +173,18 @@ def choose(text: str, pick) -> str:
 
 
 def set_prompt(graph: dict, prompt: str, node_type: str = "OpenSoraTextEncode") -> None:
-    """Put `prompt` into every node of `node_type` in an API graph. Raises WorkflowError where there is none."""
-    nodes = [node for node in graph.values() if node["class_type"] == node_type]
+    """Put `prompt` into every node of `node_type` in an API graph but those of a negative prompt.
+
+    Raises WorkflowError where there is none.
+    """
+    fed = [
+        (value[0], name)
+        for node in graph.values()
+        for name, value in node["inputs"].items()
+        if isinstance(value, list) and value
+    ]
+    negative = {key for key, name in fed if name == "negative"} - {key for key, name in fed if name != "negative"}
+    nodes = [node for key, node in graph.items() if node["class_type"] == node_type and key not in negative]
     if not nodes:
         raise WorkflowError(f"--prompt: the workflow has no {node_type} node to put it in.")
     for node in nodes:

@@ -318,6 +318,17 @@ def test_prompt_and_seed_are_replaced():
         workflow.set_prompt({"3": graph["3"]}, "new")
 
 
+def test_the_negative_prompt_stays():
+    texts = {key: {"class_type": "OpenSoraTextEncode", "inputs": {"prompt": key, "clip": ["9", 0]}} for key in "123"}
+    graph = {
+        **texts,
+        "4": {"class_type": "OpenSoraSampler", "inputs": {"positive": ["1", 0], "negative": ["2", 0]}},
+        "5": {"class_type": "OpenSoraSampler", "inputs": {"positive": ["3", 0], "negative": ["3", 0]}},
+    }
+    workflow.set_prompt(graph, "new")
+    assert [graph[key]["inputs"]["prompt"] for key in "123"] == ["new", "2", "new"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
