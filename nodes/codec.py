@@ -22,7 +22,8 @@ class OpenSoraVAEEncode(io.ComfyNode):
                 io.Image.Input(
                     "pixels",
                     tooltip="The frames of one clip, in order; any number of them. More frames take more time and make "
-                    "more latents. What is left over of 8 pixels, right and bottom, is dropped.",
+                    "more latents. Open-Sora 1.3 keeps only what fills its latents: 17 of 20, 37 of 40. What is left "
+                    "over of 8 pixels, right and bottom, is dropped; 1.3 fills it up instead where it is 2 or more.",
                 ),
                 io.Float.Input(
                     "fps",

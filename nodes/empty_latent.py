@@ -87,8 +87,8 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                     max=MAX_FRAMES,
                     tooltip="Length in frames, used when duration is by frames: 1 is an image. The VAE decides what else "
                     "is possible: with Open-Sora 1.2 17, 21, 25, 29, 33, 34, 38, … where multiples of 17 fit the model "
-                    "best; with 1.3 17, 33, 49, … up to 113; with 1.0 and 1.1 any number, they were trained on 16. More "
-                    "frames give a longer video and take more time and memory.",
+                    "best; with 1.3 17, 33, 49, … (it was trained up to 113); with 1.0 and 1.1 any number, they were trained "
+                    "on 16. More frames give a longer video and take more time and memory.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -101,11 +101,11 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                 ),
                 widgets.width(
                     "Width in pixels, used only when resolution is custom. Larger takes more time and memory; "
-                    "what is left over of 8 is cut off."
+                    "what is left over of 8 is cut off, with Open-Sora 1.3 filled up."
                 ),
                 widgets.height(
                     "Height in pixels, used only when resolution is custom. Larger takes more time and memory; "
-                    "what is left over of 8 is cut off."
+                    "what is left over of 8 is cut off, with Open-Sora 1.3 filled up."
                 ),
                 io.Int.Input(
                     "batch_size",

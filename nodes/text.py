@@ -71,9 +71,9 @@ class OpenSoraTextEncode(io.ComfyNode):
                     max=10.0,
                     step=0.1,
                     round=0.1,
-                    tooltip="How good the picture should look. Open-Sora 1.2 was published with 6.5, 1.3 takes 7; higher "
-                    "asks for more polished footage. 0 leaves it out, which suits the tiny model, 1.0, 1.1 and PixArt: "
-                    "they were trained without scores.",
+                    tooltip="How good the picture should look. Open-Sora 1.2 was published with 6.5, 1.3 "
+                    "with 7 for images to video and without for text to video; higher asks for more polished footage. 0 "
+                    "leaves it out, which suits the tiny model, 1.0, 1.1 and PixArt: they were trained without scores.",
                 ),
                 io.Float.Input(
                     "motion_score",
