@@ -1,6 +1,5 @@
 """Layers shared by the transformers of this family: embeddings, attention, modulation."""
 
-import functools
 import math
 
 import torch
@@ -30,8 +29,7 @@ def fused_attention(q, k, v, mask=None):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-@functools.cache
-def timestep_frequencies():
+def _timestep_frequencies():
     """The 128 frequencies exp(-ln(10000) · i / 128) of the timestep embedding, fp32, bit for bit the original's.
 
     At t = 1000 the last bit of a frequency turns an angle by 6e-5, so it shows in the output (1e-6 of its range). We
@@ -45,9 +43,12 @@ def timestep_frequencies():
     return frequencies
 
 
+TIMESTEP_FREQUENCIES = _timestep_frequencies()  # made once, so that compiled networks find them ready
+
+
 def sinusoidal_embedding(values):
     """Embed scalars [B] as [B, 256]: cosines first, then sines, always in fp32 (Vaswani et al. 2017, as in DiT)."""
-    angles = values.float()[:, None] * timestep_frequencies().to(values.device)[None]
+    angles = values.float()[:, None] * TIMESTEP_FREQUENCIES.to(values.device)[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -301,10 +302,20 @@ def repeat_rows(values, rows):
 
 
 def rows_of(value, otherwise, x):
-    """One fp32 number for each row of x: `value` [b], repeated, or `otherwise` where it is left out."""
-    if value is None:
-        return torch.full((x.shape[0],), float(otherwise), device=x.device)
+    """One fp32 number for each row of x: `value` (a number, or [b], repeated), or `otherwise` where it is left out."""
+    value = otherwise if value is None else value
+    if isinstance(value, (int, float)):
+        return torch.full((x.shape[0],), float(value), device=x.device)
     return repeat_rows(value, x.shape[0]).to(x.device).float()
+
+
+def shared(value, otherwise):
+    """The plain number that all rows share: `value` (a number, or the first of [b]), or `otherwise`.
+
+    A number costs nothing to read; of a tensor on a GPU, all that was queued there is waited for.
+    """
+    value = otherwise if value is None else value
+    return float(value) if isinstance(value, (int, float)) else float(value[0])
 
 
 def layer_norm(x):

@@ -88,7 +88,7 @@ def _interpolation(places, patch, max_length):
 class PlainScalarEmbedder(ScalarEmbedder):
     """A scalar per sample to [B, hidden_size], with the exponential taken where it runs, as ComfyUI's PixArt does.
 
-    Open-Sora's `timestep_frequencies` differ from it by a last bit here and there, which shows in the output (2e-6).
+    Open-Sora's TIMESTEP_FREQUENCIES differ from it by a last bit here and there, which shows in the output (2e-6).
     """
 
     def forward(self, values, dtype):
@@ -170,7 +170,7 @@ class PixArt(VideoTransformer):
             caption: T5 features [B, L, caption_channels].
             caption_mask: [B, L], 1 where a token is real; None means all are.
             frame_mask: bool [B, 1], True where the image is being generated; others are told timestep 0.
-            height, width: [B], pixels; left out: 8 per latent. Only models with size embedders look at them.
+            height, width: numbers or [B], pixels; left out: 8 per latent. Only models with size embedders look at them.
             fps, num_frames: accepted for all families alike; an image has neither.
 
         Returns:

@@ -30,6 +30,7 @@ from .layers import (
     position_embedding_2d,
     rope_frequencies,
     rows_of,
+    shared,
 )
 from .shapes_of import agree, normed_heads, sizes_of
 
@@ -175,8 +176,8 @@ class STDiT2(VideoTransformer):
             caption: T5 features [B, L, caption_channels].
             caption_mask: [B, L], 1 where a token is real; None means all are.
             frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
-            fps, height, width, num_frames: [B], frames per second, pixels, video frames. Left out: 24 (an image: 120),
-                8 pixels per latent, one frame per latent.
+            fps, height, width, num_frames: numbers or [B], frames per second, pixels, video frames. Left out: 24 (an
+                image: 120), 8 pixels per latent, one frame per latent.
 
         Returns:
             [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
@@ -185,6 +186,7 @@ class STDiT2(VideoTransformer):
         dtype, device = x.dtype, x.device
         fps = rows_of(fps, IMAGE_FPS if T == 1 else DEFAULT_FPS, x)
         num_frames = rows_of(num_frames, T, x)
+        area = shared(height, H * PIXELS_PER_LATENT) * shared(width, W * PIXELS_PER_LATENT)
         height, width = rows_of(height, H * PIXELS_PER_LATENT, x), rows_of(width, W * PIXELS_PER_LATENT, x)
 
         t = self.t_embedder(timestep, dtype)[:, None]
@@ -213,7 +215,7 @@ class STDiT2(VideoTransformer):
             self.config.hidden_size,
             grid_h,
             grid_w,
-            scale=(float(height[0]) * float(width[0])) ** 0.5 / self.config.input_sq_size,
+            scale=area**0.5 / self.config.input_sq_size,
             base_size=round((grid_h * grid_w) ** 0.5),
             device=device,
         ).to(dtype)

@@ -30,6 +30,7 @@ from .layers import (
     position_embedding_2d,
     rope_frequencies,
     rows_of,
+    shared,
 )
 from .shapes_of import agree, normed_heads, sizes_of
 
@@ -162,7 +163,8 @@ class STDiT3(VideoTransformer):
             caption: T5 features [B, L, caption_channels].
             caption_mask: [B, L], 1 where a token is real; None means all are.
             frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
-            fps, height, width: [B], frames per second and pixels. Left out: 24 (an image: 120), and 8 per latent.
+            fps, height, width: numbers or [B], frames per second and pixels. Left out: 24 (an image: 120), and 8 per
+                latent.
             num_frames: accepted for all families alike; STDiT3 does not look at it.
 
         Returns:
@@ -214,8 +216,7 @@ class STDiT3(VideoTransformer):
 
     def position_scale(self, x, height=None, width=None):
         """How much larger than the model's own size the video is, by the side of a square of its area in pixels."""
-        height = x.shape[3] * PIXELS_PER_LATENT if height is None else float(height[0])
-        width = x.shape[4] * PIXELS_PER_LATENT if width is None else float(width[0])
+        height, width = (shared(side, x.shape[n] * PIXELS_PER_LATENT) for side, n in ((height, 3), (width, 4)))
         return (height * width) ** 0.5 / self.config.input_sq_size
 
     def grid(self, x):

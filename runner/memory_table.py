@@ -7,7 +7,6 @@ tensors that have a shape and no values, and the bytes that are alive at once ar
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..model.layers import timestep_frequencies
 from ..model.slicing import Slices, in_slices
 from ..model.stdit import STDiT, STDiTConfig
 from ..model.stdit2 import STDiT2, STDiT2Config
@@ -35,7 +34,6 @@ CPU = torch.device("cpu")
 
 def peak_bytes(build, inputs):
     """The most bytes that are alive at once in work(), where work = inputs(build()); what it is given does not count."""
-    timestep_frequencies()  # a table that is made once, of true values
     torch.set_default_dtype(DTYPE)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():

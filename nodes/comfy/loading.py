@@ -3,7 +3,7 @@
 import comfy.model_management as management
 import comfy.model_patcher
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...model.flow import shift_ratio
 from ...model.loading import plan_transformer
@@ -11,7 +11,7 @@ from . import files, guidance
 from .base_model import MODELS, compute_dtype, flow_settings
 from .kept_frames import keep_frames, wake_frames
 from .latent_formats import SigmaLatents
-from .weights import assign_weights
+from .weights import assign_weights, note_dtypes, patch_the_rest
 
 WEIGHT_DTYPES = {
     "auto": None,
@@ -63,12 +63,13 @@ def model_of(state_dict, metadata, weight_dtype="auto", custom_operations=None, 
     plain = comfy.model_patcher.ModelPatcher
     patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
-    if custom_operations is not None:
-        _hand_over(model, plan, offload_device)
-    elif getattr(patcher, "is_dynamic", lambda: False)():
+    network, dtype_of = model.diffusion_model, _dtype_of(model, plan)
+    if custom_operations is None and getattr(patcher, "is_dynamic", lambda: False)():
         model.load_model_weights(dict(plan.weights), "", assign=True)
+        note_dtypes(network, dtype_of)
     else:
-        _assign(model, plan, offload_device)
+        assign_weights(network, plan.weights, offload_device, dtype_of)
+    patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "opensora", patch_the_rest)
     patcher.set_model_denoise_mask_function(wake_frames)
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "opensora", keep_frames)
     guidance.install(patcher)
@@ -106,29 +107,14 @@ def _config(config_class, plan, metadata, dtype, load_device):
 def _dtype_of(model, plan):
     """(key, submodule) -> the dtype that a tensor is kept in."""
     stored, computed = model.get_dtype(), compute_dtype(model)
-    small = stored if stored.itemsize > 1 else computed  # fp8 is for matrices; tables and norms would lose too much
+    small = (
+        stored if stored.itemsize > 1 else computed
+    )  # fp8 is for matrices; tables, norms and biases would lose too much
 
     def dtype_of(key, part):
         if key in plan.family.OPTIONAL:
             return torch.float32
-        return stored if isinstance(part, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)) else small
+        matrix = isinstance(part, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)) and key.endswith(".weight")
+        return stored if matrix else small
 
     return dtype_of
-
-
-def _assign(model, plan, device):
-    assign_weights(model.diffusion_model, plan.weights, device, _dtype_of(model, plan))
-    model.diffusion_model.eval().requires_grad_(False)
-
-
-def _hand_over(model, plan, device):
-    """Let layers that know quantised tensors take theirs from the state dict; the rest is cast as ever."""
-    network, dtype_of = model.diffusion_model, _dtype_of(model, plan)
-    parts = dict(network.named_modules())
-    weights = {}
-    for key, tensor in plan.weights.items():
-        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_floating_point()
-        dtype = dtype_of(key, parts[key.rpartition(".")[0]]) if plain else None
-        weights[key] = tensor.to(device=device, dtype=dtype, copy=True) if plain else tensor
-    network.eval().requires_grad_(False)
-    network.load_state_dict(weights, strict=False, assign=True)

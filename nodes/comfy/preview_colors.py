@@ -30,10 +30,16 @@ def learn(vae):
     try:
         with torch.inference_mode():
             latents = network.encode(card.to(device=vae.device, dtype=vae.vae_dtype))
-    except management.OOM_EXCEPTION:
-        logging.info("Open-Sora: no memory left to learn the colours of previews; they stay a guess")
+            factors, bias, _ = fit_colors(latents, card, network.groups(card.shape[2]))
+        if not torch.tensor([*factors, bias]).isfinite().all():
+            raise ValueError("the VAE gives latents that are not numbers")
+    except management.InterruptProcessingException:  # the clip that was asked for is done: what comes next may stop
+        management.interrupt_current_processing()
+        _learned.discard(network.family)
         return
-    factors, bias, _ = fit_colors(latents, card, network.groups(card.shape[2]))
+    except Exception as error:
+        logging.warning("Open-Sora: the colours of previews stay a guess, they could not be learned: %s", error)
+        return
     latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = factors, bias
 
 

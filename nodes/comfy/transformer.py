@@ -69,11 +69,7 @@ class Hosted:
         self, x, timestep, context, attention_mask, frame_mask, fps, height, width, num_frames, given,
         transformer_options, **kwargs,
     ):  # fmt: skip
-        B, C = x.shape[:2]
-
-        def row(value):
-            return None if value is None else torch.full((B,), value, dtype=torch.float32, device=x.device)
-
+        C = x.shape[1]
         self.call.options = transformer_options
         try:
             out = self.pieces.run(
@@ -83,10 +79,10 @@ class Hosted:
                 context,
                 caption_mask=attention_mask,
                 frame_mask=None if frame_mask is None else frame_mask != 0,
-                fps=row(fps),
-                height=row(height),
-                width=row(width),
-                num_frames=row(num_frames),
+                fps=fps,
+                height=height,
+                width=width,
+                num_frames=num_frames,
                 **given,
             )
         finally:
@@ -135,6 +131,7 @@ class Variance:
         """Before each step: several conditional calls of one step (prompts side by side, windows) are averaged."""
         self.started = False
 
+    @torch.compiler.disable  # a compiled call would take what the first one is told for constant
     def take(self, variance, transformer_options):
         """variance [n · B, C, T, h, w] of one call, whose n parts belong to the prompts `cond_or_uncond` (0: positive)."""
         window = transformer_options.get("context_window")
@@ -147,7 +144,7 @@ class Variance:
                 continue
             if not self.started:
                 self.total, self.count, self.started = torch.zeros_like(self.value), torch.zeros_like(self.value), True
-            self.total[:, :, frames] += part
+            self.total[:, :, frames] += part.to(self.total.device)
             self.count[:, :, frames] += 1
             self.value = torch.where(self.count > 0, self.total / self.count.clamp(min=1), self.value)
 

@@ -45,6 +45,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         if getattr(self.patcher, "is_dynamic", lambda: False)():
             # Tensors keep the file's dtype; this notes the one they are cast to when they are used.
             getattr(management, "archive_model_dtypes", lambda network: None)(network)
+            network.eval().requires_grad_(False)
             network.load_state_dict(plan.weights, assign=True)
         else:
             assign_weights(
@@ -53,7 +54,6 @@ class OpenSoraVAE(comfy.sd.VAE):
                 offload_device,
                 lambda key, part: torch.float32 if key in network.OPTIONAL else self.vae_dtype,
             )
-        network.eval().requires_grad_(False)
         self.size = None
         self.model_size()
 
@@ -174,7 +174,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         if tile is None:
             free = free_memory(self.patcher, self.device)
             plan = next(plan for plan in network.plans if bytes_of(shape, self.vae_dtype, plan) <= free)
-        network.start(plan, self.device, self.vae_dtype, slice_values)
+        network.start(plan, self.device, self.vae_dtype, slice_values, lambda: free_memory(self.patcher, self.device))
 
 
 def load_vae(path, disable_dynamic=False):

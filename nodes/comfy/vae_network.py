@@ -51,7 +51,7 @@ class HostedVAE:
         with torch.device("meta"):
             super().__init__(sizes, operations=comfy.ops.disable_weight_init, dtype=dtype)
         self.opensora = {}
-        self.plan, self.slice_values, self.home = self.plans[0], None, {}
+        self.plan, self.slice_values, self.home, self.free = self.plans[0], None, {}, None
 
     def latent_side(self, pixels):
         """Latents along a side of so many pixels."""
@@ -81,13 +81,17 @@ class HostedVAE:
 
     # --- running within what there is
 
-    def start(self, plan, device, dtype, values=None):
-        """Set out by `plan`, on `device` and in `dtype`, with slices of so many values (None: as memory allows)."""
-        self.plan, self.slice_values, self.home = plan, values, dict(device=device, dtype=dtype)
+    def start(self, plan, device, dtype, values=None, free=None):
+        """Set out by `plan`, on `device` and in `dtype`, with slices of so many values (None: as free() bytes allow)."""
+        self.plan, self.slice_values, self.home, self.free = plan, values, dict(device=device, dtype=dtype), free
 
     def bring(self, x):
         """x where and as it is worked on."""
         return x.to(**self.home) if self.home else x
+
+    def _in_own_dtype(self, x):
+        """As the network's. Where weights keep the file's dtype until they are used, it is the one to work in that counts."""
+        return x.to(self.home["dtype"]) if self.home else super()._in_own_dtype(x)
 
     def attempt(self, work, *arguments):
         """work(*arguments) by the plan; out of memory, again by the next."""
@@ -104,8 +108,8 @@ class HostedVAE:
             return None
         device = self.home["device"]
         if self.slice_values is None:
-            free = management.get_free_memory(device) // 2
-            self.slice_values = max(LEAST_SLICE, int(free // (SLICE_COPIES * self.home["dtype"].itemsize)))
+            half = self.free() // 2
+            self.slice_values = max(LEAST_SLICE, int(half // (SLICE_COPIES * self.home["dtype"].itemsize)))
         store = device if self.plan.maps == "device" else torch.device("cpu")
         return Slices(self.slice_values, device, store)
 

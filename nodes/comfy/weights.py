@@ -1,26 +1,55 @@
-"""Puts a checkpoint's tensors into a module one by one, so that memory never holds more than one model."""
+"""Puts a checkpoint's tensors into a module, so that memory never holds more than one model, and patches all of them."""
 
 import torch
 
 
+def is_plain(tensor):
+    """Whether it is a tensor of floating point numbers and no quantised one, which only its own layer understands."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_floating_point()
+
+
 def assign_weights(module, state_dict, device, dtype_of):
-    """Give every parameter and buffer of `module` its tensor from `state_dict`, cast and copied one at a time.
+    """Give every parameter and buffer of `module` its tensor from `state_dict`, cast and copied; quantised ones as they are.
 
     The module may have been built on the meta device, so nothing is allocated twice; a memory-mapped state dict is
-    only read. Keys must have been checked before.
+    only read. Newer ComfyUIs build layers whose weights are not there at all before they load, so it is they that
+    put them into their places. Keys must have been checked before.
 
     Args:
         device: where the weights go.
         dtype_of: (key, submodule) -> torch.dtype, the dtype a tensor is kept in.
     """
+    parts = dict(module.named_modules())
+    weights = {}
+    for key, tensor in state_dict.items():
+        if is_plain(tensor):
+            tensor = tensor.to(device=device, dtype=dtype_of(key, parts[key.rpartition(".")[0]]), copy=True)
+        weights[key] = tensor
+    module.eval().requires_grad_(False)
+    module.load_state_dict(weights, strict=False, assign=True)
+
+
+def note_dtypes(module, dtype_of):
+    """Tell newer ComfyUIs, which keep a file's own tensors until they are used, what to cast each of them to then."""
     for prefix, part in module.named_modules():
-        own = [*part._parameters, *part._buffers]
-        for name in own:
-            if getattr(part, name) is None:
-                continue
+        for name in (*part._parameters, *part._buffers):
             key = f"{prefix}.{name}" if prefix else name
-            tensor = state_dict[key].to(device=device, dtype=dtype_of(key, part), copy=True)
-            if name in part._parameters:
-                part._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
-            else:
-                part._buffers[name] = tensor
+            setattr(part, f"{name}_comfy_model_dtype", dtype_of(key, part))
+
+
+def patch_the_rest(patcher, device, *_):
+    """Called when ComfyUI has loaded a model: lets LoRAs and merges reach what its loading passes over.
+
+    That is, parameters of modules that hold others (the modulation tables of all blocks), and where weights are only
+    partly loaded, or when they are used, those of layers that are not ComfyUI's (norms). Buffers, of which the null
+    caption is the only one that could differ, stay the model's own.
+    """
+    dynamic = getattr(patcher, "is_dynamic", lambda: False)()
+    for key in patcher.patches:
+        part = patcher.model.get_submodule(key.rpartition(".")[0])
+        if hasattr(part, "comfy_cast_weights") or key.rpartition(".")[2] not in part._parameters:
+            continue
+        # Dynamic loading notes the original of what it cast, and begins with it the next time; the plain one has
+        # patched what it notes.
+        if dynamic or key not in patcher.backup:
+            patcher.patch_weight_to_device(key, device_to=device)

@@ -71,3 +71,31 @@ def test_patches_work_on_compiled_models(comfy, models, positive):
     expected = ours(model, positive, latent, steps=2)
     assert difference(ours(compiled(model, "eager"), positive, latent, steps=2), expected) <= 1e-5
     assert difference(ours(models["stdit3"], positive, latent, steps=2), expected) > 1e-3
+
+
+def test_prompts_one_after_the_other_on_a_compiled_model(comfy, models, positive, monkeypatch):
+    """The original's sampler of 1.1 takes the variance of the right one, though newer nodes compile whichever comes first."""
+
+    def no_room(self, input_shape, cond_shapes={}):  # noqa: B006 — as ComfyUI declares it
+        return 1e30 if input_shape[0] > 1 else 1.0
+
+    monkeypatch.setattr(type(models["stdit2"].model), "memory_required", no_room)
+    options = {"guard_filter_fn": lambda entries: ["transformer_options" not in entry.name for entry in entries]}
+    model, latent = models["stdit2"], clip("stdit2")
+    plain = ours(model, positive, latent, steps=3)
+    fast = ours(compiled(model, "aot_eager", options=options), positive, latent, steps=3)
+    assert difference(fast, plain) <= 1e-5
+
+
+def test_no_table_is_made_inside_a_compiled_call():
+    """Timestep frequencies are worked out on the CPU, for which some backends have no compiler."""
+    made = []
+
+    def backend(graph, inputs):
+        made.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    embed = pack("model.layers").sinusoidal_embedding
+    values = torch.tensor([3.0, 500.0])
+    assert torch.equal(torch.compile(embed, backend=backend)(values), embed(values))
+    assert made and not any("arange" in each or "exp" in each for each in made)

@@ -83,24 +83,94 @@ def test_comfyui_can_load_a_vae_again_for_another_device(comfy, vae, checkpoints
     assert own.keys() == fresh.keys() and all(torch.equal(own[key], fresh[key]) for key in own)
 
 
-def test_under_dynamic_vram_dtypes_are_noted_before_the_files_tensors_come(comfy, checkpoints, monkeypatch):
-    """Newer ComfyUIs assign a file's own tensors and cast them when they are used; played here on any version."""
+def test_under_dynamic_vram_a_vaes_dtypes_are_noted_before_the_files_tensors_come(
+    dynamic, comfy, checkpoints, monkeypatch
+):
+    """Newer ComfyUIs assign a file's own tensors and cast them when they are used."""
     noted = {}
-
-    class Dynamic(comfy.model_patcher.ModelPatcher):
-        def is_dynamic(self):
-            return True
 
     def note(network):
         noted.update((key, (value.dtype, value.device.type)) for key, value in network.state_dict().items())
 
-    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Dynamic, raising=False)
     monkeypatch.setattr(comfy.model_management, "archive_model_dtypes", note, raising=False)
     network = load_vae(checkpoints["vae"]).first_stage_model
     key = "temporal_vae.encoder.conv_in.conv.weight"
     assert noted[key] == (torch.float32, "meta") and noted["shift"] == (torch.float32, "meta")
     state_dict, _ = pack("model.loading").read_file(checkpoints["vae"])
     assert torch.equal(network.state_dict()[key], state_dict[key])
+
+
+@pytest.fixture
+def dynamic(comfy, monkeypatch):
+    """Dynamic VRAM of newer ComfyUIs, played on any version: models keep the file's own tensors."""
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self):
+            return True
+
+    def load(model, weights, prefix="", assign=False):
+        model.diffusion_model.load_state_dict(weights, strict=False, assign=assign)
+
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Dynamic, raising=False)
+    monkeypatch.setattr(comfy.model_base.BaseModel, "load_model_weights", load)
+
+
+@pytest.mark.parametrize("name", ["fp8_e4m3fn", "bf16"])
+def test_under_dynamic_vram_fp8_is_for_matrices_too(dynamic, checkpoints, name):
+    """What every tensor is cast to when it is used is what it is kept in without dynamic VRAM."""
+    late = load_model(checkpoints["transformer"], name).model.diffusion_model
+    now = pack("nodes.comfy.loading").load_model(checkpoints["transformer"], name, disable_dynamic=True)
+    now = now.model.diffusion_model
+    for (prefix, part), (_, other) in zip(late.named_modules(), now.named_modules()):
+        for key in (*part._parameters, *part._buffers):
+            value = getattr(other, key)
+            if value is not None:
+                assert getattr(part, f"{key}_comfy_model_dtype") == value.dtype, (prefix, key)
+    assert late.spatial_blocks[0].scale_shift_table.dtype == torch.float32  # the file's own
+    assert {each.dtype for each in now.parameters()} >= {pack("nodes.comfy.loading").WEIGHT_DTYPES[name]}
+
+
+def test_under_dynamic_vram_a_vae_computes_in_its_dtype(dynamic, comfy, checkpoints, monkeypatch):
+    """And not in the file's, which is fp32 here."""
+    monkeypatch.setattr(comfy.model_management, "vae_dtype", lambda *_, **__: torch.bfloat16)
+    vae, seen = load_vae(checkpoints["vae"]), set()
+    network = vae.first_stage_model
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+    for part in network.modules():
+        if hasattr(part, "comfy_cast_weights"):
+            part.comfy_cast_weights = True  # as dynamic loading does
+        if isinstance(part, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            part.register_forward_pre_hook(lambda part, inputs: seen.add(inputs[0].dtype))
+    with torch.inference_mode():
+        network.start(network.plans[0], torch.device("cpu"), vae.vae_dtype)
+        latents = network.encode(torch.rand(1, 3, 17, 32, 32))
+        assert seen == {torch.bfloat16}
+        seen.clear()
+        assert torch.isfinite(network.decode(latents)).all() and seen == {torch.bfloat16}
+
+
+def test_layers_that_get_their_weights_late(comfy, checkpoints, monkeypatch):
+    """Newer ComfyUIs build Linear layers without weights where VRAM is dynamic, and put them there as they load."""
+
+    def build(self, in_features, out_features, bias=True, device=None, dtype=None):
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features, self.weight, self.bias = in_features, out_features, None, None
+
+    def load(self, state_dict, prefix, *_):
+        for name in ("weight", "bias"):
+            if f"{prefix}{name}" in state_dict:
+                setattr(self, name, torch.nn.Parameter(state_dict[f"{prefix}{name}"], requires_grad=False))
+
+    layer = comfy.ops.disable_weight_init.Linear
+    expected = [load_model(checkpoints["transformer"], "fp32").model.diffusion_model, load_vae(checkpoints["vae"])]
+    expected[1] = expected[1].first_stage_model
+    monkeypatch.setattr(layer, "__init__", build)
+    monkeypatch.setattr(layer, "_load_from_state_dict", load)
+    model = pack("nodes.comfy.loading").load_model(checkpoints["transformer"], "fp32", disable_dynamic=True)
+    vae = pack("nodes.comfy.vae").load_vae(checkpoints["vae"], disable_dynamic=True)
+    for network, whole in zip((model.model.diffusion_model, vae.first_stage_model), expected):
+        own, state_dict = network.state_dict(), whole.state_dict()
+        assert own.keys() == state_dict.keys() and all(torch.equal(own[key], state_dict[key]) for key in own)
 
 
 def test_what_a_newer_file_says_about_its_flow_is_left_alone(comfy, tmp_path):

@@ -75,7 +75,7 @@ def test_a_pinned_first_frame_does_not_stop_the_preview(tiny, previews, monkeypa
         tiny.sample(PROMPT, pinned, seed=2)
         return [abs(a - b).mean() for a, b in zip(previews, previews[1:])]
 
-    assert min(changes()[:20]) > 1e-3
+    assert min(changes()[:20]) > 5e-4
     # By itself ComfyUI shows the first frame only, and that one stands still.
     monkeypatch.setattr(tiny.model.get_model_object("latent_format"), "latent_rgb_factors_reshape", None)
     assert max(changes()) == 0
@@ -122,3 +122,29 @@ def test_every_video_vae_can_teach(tmp_path, formats):
     shown = shown + torch.tensor(learned.latent_rgb_factors_bias)
     truth = torch.nn.functional.interpolate(card[:, :, :1], (1, *latents.shape[3:]), mode="area")[:, :, 0]
     assert alike(shown[:, 0].movedim(-1, 1), truth) > 0.2
+
+
+def test_a_clip_is_not_lost_for_the_colours_of_previews(comfy, tiny, formats, monkeypatch, caplog):
+    """Neither by a failure, nor by an interrupt, which stops what comes next."""
+    colors, management = pack("nodes.comfy.preview_colors"), comfy.model_management
+    vae, before = tiny.vae, formats["vae_v1_2"].latent_rgb_factors
+    clip = torch.rand(17, 32, 32, 3)
+    expected = vae.encode(clip)
+    monkeypatch.setattr(vae.first_stage_model, "opensora", {})
+
+    def fail(*_):
+        raise RuntimeError("singular")
+
+    def stop(*_):
+        raise management.InterruptProcessingException
+
+    for fit, words in ((fail, "singular"), (lambda *_: ([[float("nan")] * 3] * 4, [0.0] * 3, None), "not numbers")):
+        colors._learned.clear()
+        monkeypatch.setattr(colors, "fit_colors", fit)
+        assert torch.equal(vae.encode(clip), expected) and words in caplog.text
+        assert formats["vae_v1_2"].latent_rgb_factors is before
+    colors._learned.clear()
+    monkeypatch.setattr(colors, "fit_colors", stop)
+    assert torch.equal(vae.encode(clip), expected) and not colors._learned
+    with pytest.raises(management.InterruptProcessingException):
+        management.throw_exception_if_processing_interrupted()
