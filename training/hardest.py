@@ -6,7 +6,8 @@ import numpy
 class Hardest:
     """Draws clips in proportion to the error with which scenes of their kind were painted lately.
 
-    Kinds differ widely: purple on gray, of equal brightness, begins with five times the error of orange on white.
+    Kinds differ widely: purple on gray, of equal brightness, begins with five times the error of orange on white, and
+    shapes are largest where they grow or shrink.
     """
 
     def __init__(self, memory=0.9):
@@ -14,7 +15,7 @@ class Hardest:
 
     @staticmethod
     def _kind(scene):
-        return scene.color, scene.background, scene.shape
+        return scene.color, scene.background, scene.shape, scene.motion in ("grow", "shrink")
 
     def choose(self, scenes, count, rng):
         """`count` different indices into `scenes`. Kinds not met yet count as the worst ones do."""
