@@ -14,9 +14,10 @@ def report(latent, network):
         network: the VAE's, as `nodes.comfy.vae.network_of` gives it.
 
     Returns:
-        {"frames", "fps", "width", "height": of the clip,
+        {"frames", "fps", "width", "height": of the clip, "vae": the VAE's family, which groups other lengths alike,
         "groups": [[first frame, last frame, mask], …] one a latent, mask 0 = kept … 1 = generated, the mean over space,
-        "keyframes": [{"name", "frame", "landed": [first frame, last frame], "strength"}, …] in the order they came,
+        "keyframes": [{"name", "frame", "count": its images, "landed": [first frame, last frame], "strength"}, …] in the
+        order they came,
         "lines": words, ready to show}
     """
     sizes = sizes_of(latent, counting=network)
@@ -32,6 +33,7 @@ def report(latent, network):
         "fps": sizes.fps,
         "width": sizes.width,
         "height": sizes.height,
+        "vae": network.family,
         "groups": [[group[0], group[-1], value] for group, value in zip(groups, mean)],
         "keyframes": [_landing(record, groups) for record in known],
         "lines": [*words.of_keyframes(known), *words.of_the_rest(known)],
@@ -42,6 +44,7 @@ def _landing(record, groups):
     return {
         "name": record["name"],
         "frame": record["frame"],
+        "count": record["count"],
         "landed": [min(groups[i][0] for i in record["latents"]), max(groups[i][-1] for i in record["latents"])],
         "strength": record["strength"],
     }

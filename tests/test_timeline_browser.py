@@ -71,7 +71,8 @@ def frames_of(server, files):
 def test_three_keyframes_by_mouse_saved_reloaded_and_run(page, server):
     timeline = Timeline(page, graph([]))
     assert timeline.page.locator(".os-card").count() == 3
-    assert "34 frames · 1.42 s at 24 fps" in timeline.page.locator(".os-facts").inner_text()
+    facts, assumed = timeline.page.locator(".os-facts"), "grouped as Open-Sora 1.2 until a run"
+    assert "34 frames · 1.42 s at 24 fps" in facts.inner_text() and assumed in facts.inner_text()
     timeline.pin(1, 0)
     timeline.pin(2, 18)
     timeline.pin(3, 22)
@@ -110,6 +111,7 @@ def test_three_keyframes_by_mouse_saved_reloaded_and_run(page, server):
     files = [file for images in shown for file in images if file["type"] == "output"]
     by_page = frames_of(server, files)
     timeline.show()
+    assert assumed not in facts.inner_text()
     assert timeline.page.locator(".os-run .opensora-strip-cells [data-kind=kept]").count() == 3
     assert "image_2 at frame 18: frames 18–21 (0.75–0.92 s), kept" in timeline.page.locator(".os-run").inner_text()
 
@@ -290,6 +292,11 @@ def test_model_of_the_timeline(page):
     for frames in (1, 17, 21, 34, 38, 51, 20):
         expected = [[group[0], group[-1]] for group in pack("model.vae").groups(frames)]
         assert ask("(frames) => model.groupsOf(frames)", frames) == expected
+    shared = pack("model.vae_v1_3").OverlappingChunks()
+    for frames in (1, 17, 18, 20, 33, 40, 113):
+        expected = [[group[0], group[-1]] for group in shared.groups(frames)]
+        assert ask("(frames) => model.groupsOf(frames, 'vae_v1_3')", frames) == expected
+    assert ask("model.groupsOf(3, 'vae_2d')") == [[0, 0], [1, 1], [2, 2]]
     assert ask("[0, 0.9, 1, 4.9, 17.5, 40, -3].map((at) => model.snap(model.groupsOf(34), at))") == [
         0, 0, 1, 1, 17, 30, 0,
     ]  # fmt: skip

@@ -46,7 +46,7 @@ class TimelineEditor {
   look() {
     const report = outputOf(this.node)?.opensora?.[0] ?? null
     const clip = clipBefore(this.node, report)
-    const groups = clip.groups ?? model.groupsOf(clip.frames)
+    const groups = clip.groups ?? model.groupsOf(clip.frames, report?.vae)
     const parsed = model.parse(this.widget.value)
     const keyframes = this.draft ?? parsed.keyframes ?? []
     const connected = new Set(IMAGES.filter((name) => this.link(name)))
@@ -164,12 +164,7 @@ class TimelineEditor {
 
 // How many images an input has, as far as the last run tells: {name: count}.
 function countsOf(report) {
-  const counts = {}
-  for (const { name, frame, landed, count } of report?.keyframes ?? []) {
-    const alone = report.groups.some(([first, last]) => first <= frame && landed[1] <= last)
-    counts[name] = count ?? (alone ? 1 : landed[1] - frame + 1)
-  }
-  return counts
+  return Object.fromEntries((report?.keyframes ?? []).map(({ name, count }) => [name, count]))
 }
 
 function hide(widget) {

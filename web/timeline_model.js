@@ -27,14 +27,25 @@ export function serialise(value) {
     .join(', ')}}`
 }
 
-// [[first, last], …], one a latent, as the VAE of Open-Sora 1.2 groups frames: chunks of 17, the short group in front.
-export function groupsOf(frames, chunk = 17, factor = 4) {
+const [CHUNK, FACTOR] = [17, 4]
+
+// [[first, last], …], one a latent, as a VAE groups frames; `vae` is its family, Open-Sora 1.2's where that is not known.
+export function groupsOf(frames, vae) {
+  if (vae === 'vae_2d') return Array.from({ length: frames }, (_, frame) => [frame, frame])
   const groups = []
-  for (let start = 0; start < frames; start += chunk) {
-    const length = Math.min(chunk, frames - start)
-    const padding = (factor - (length % factor)) % factor
-    for (let first = -padding; first < length; first += factor)
-      groups.push([start + Math.max(first, 0), start + first + factor - 1])
+  if (vae === 'vae_v1_3') {
+    // Chunks that share a frame; what is too short for a group at the end is in none.
+    for (let start = 0; start < Math.max(1, frames - 1); start += CHUNK - 1)
+      for (let last = start; last < Math.min(start + CHUNK, frames); last += FACTOR)
+        groups.push([Math.max(start, last - FACTOR + 1), last])
+    return groups
+  }
+  // Chunks side by side, the short group in front.
+  for (let start = 0; start < frames; start += CHUNK) {
+    const length = Math.min(CHUNK, frames - start)
+    const padding = (FACTOR - (length % FACTOR)) % FACTOR
+    for (let first = -padding; first < length; first += FACTOR)
+      groups.push([start + Math.max(first, 0), start + first + FACTOR - 1])
   }
   return groups
 }

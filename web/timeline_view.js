@@ -9,6 +9,7 @@ const HINTS = {
   empty: 'Connect pictures or clips to image_1, image_2, …',
   ready: 'Drag a picture onto the track, or double-click it to pin it at the playhead.',
 }
+const GROUPED = 'grouped as Open-Sora 1.2 until a run'
 const ORIGINS = { graph: '', run: 'as in the last run', guess: 'assumed: connect Empty Open-Sora Latent' }
 
 const percent = (value, whole) => `${(100 * value) / whole}%`
@@ -213,6 +214,7 @@ export class TimelineView {
     this.facts.title = ORIGINS[from] || 'As Empty Open-Sora Latent has it.'
     this.facts.classList.toggle('os-unsure', from !== 'graph')
     if (from !== 'graph') this.facts.append(h('small', { text: ORIGINS[from] }))
+    if (!report) this.facts.append(h('small', { text: GROUPED }))
     const one = seen[selected]
     this.info.textContent = one?.name
       ? `${one.name} · ${this.place(one)} · strength ${round(one.strength)}`

@@ -16,8 +16,8 @@ def shown(vae, latent):
 
 def test_an_empty_clip(vae):
     found = shown(vae, empty(vae, frames=17))
-    assert {key: found[key] for key in ("frames", "fps", "width", "height")} == {
-        "frames": 17, "fps": 24.0, "width": 48, "height": 64,
+    assert {key: found[key] for key in ("frames", "fps", "width", "height", "vae")} == {
+        "frames": 17, "fps": 24.0, "width": 48, "height": 64, "vae": "vae_v1_2",
     }  # fmt: skip
     assert found["groups"] == [[0, 0, 1.0], [1, 4, 1.0], [5, 8, 1.0], [9, 12, 1.0], [13, 16, 1.0]]
     assert found["keyframes"] == [] and found["lines"] == ["frames 0–16 (0.00–0.71 s): generated"]
@@ -30,9 +30,9 @@ def test_where_keyframes_landed(vae):
     found = shown(vae, latent)
     assert [group[2] for group in found["groups"]] == [0, 1, 1, 0.25, 1, 1, 1, 1, 1, 1]
     assert found["keyframes"] == [
-        {"name": "image", "frame": 0, "landed": [0, 0], "strength": 1.0},
-        {"name": "image", "frame": 12, "landed": [9, 12], "strength": 0.75},
-        {"name": "image", "frame": 33, "landed": [30, 33], "strength": 0.0},
+        {"name": "image", "frame": 0, "count": 1, "landed": [0, 0], "strength": 1.0},
+        {"name": "image", "frame": 12, "count": 1, "landed": [9, 12], "strength": 0.75},
+        {"name": "image", "frame": 33, "count": 1, "landed": [30, 33], "strength": 0.0},
     ]
     assert found["lines"] == [
         "image at frame 0: frame 0 (0.00–0.04 s), kept",
@@ -50,6 +50,7 @@ def test_what_a_later_keyframe_took_is_said(vae):
         "image at frame 0: frame 0 (0.00–0.04 s) and frames 5–16 (0.21–0.71 s), kept; image at frame 3 took frames 1–4"
     )
     assert [each["landed"] for each in found["keyframes"]] == [[0, 16], [1, 4]]
+    assert [each["count"] for each in found["keyframes"]] == [17, 1]
 
 
 def test_masks_of_other_nodes(vae):
