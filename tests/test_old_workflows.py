@@ -82,6 +82,20 @@ def test_where_the_other_pack_is_installed_its_workflows_stay(page):
     assert sorted(types) == sorted(node["type"] for node in WITH_PIPE["nodes"])
 
 
+@pytest.mark.browser
+def test_a_workflow_that_cannot_be_translated_stays_whole(page):
+    broken = copy.deepcopy(WITH_PIPE)
+    (sampler,) = (node for node in broken["nodes"] if node["type"] == "OpenSoraSampler")
+    del sampler["pos"]
+    after = """async (workflow) => {
+        const { translate } = await import('/extensions/opensora_comfy/old_workflows.js');
+        let failed = false;
+        try { translate(workflow) } catch { failed = true }
+        return [failed, workflow];
+    }"""
+    assert page.page.evaluate(after, broken) == [True, broken]
+
+
 @pytest.mark.timeout(600)
 def test_single_nodes_over_the_api(server):
     """Encode, text and decode of theirs run as ours where ComfyUI replaces nodes, and are unknown where it does not."""

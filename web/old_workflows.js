@@ -20,13 +20,15 @@ const SAMPLER = 'OpenSoraSampler'
 const has = (node, name) => node.inputs?.some((input) => input.name === name)
 const isOld = (node) => OLD.has(node.type) || (node.type === SAMPLER && (has(node, 'pipe') || has(node, 'scheduler')))
 
-// Changes `workflow`, as a file holds it, in place. Returns how many of their nodes were taken out.
+// Changes `workflow`, as a file holds it, or leaves it whole where it fails. Returns how many of their nodes were taken out.
 export function translate(workflow) {
   const old = (workflow.nodes ?? []).filter(isOld)
   // Where their pack is installed its workflows are its own; a sampler that is alone says too little.
   if (LOADER in LiteGraph.registered_node_types || !old.some((node) => node.type === LOADER)) return 0
   if (!(workflow.links ?? []).every(Array.isArray)) return 0
-  new Translation(workflow, old).run()
+  const copy = JSON.parse(JSON.stringify(workflow))
+  new Translation(copy, copy.nodes.filter(isOld)).run()
+  Object.assign(workflow, copy)
   return old.length
 }
 

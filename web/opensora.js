@@ -18,7 +18,8 @@ const DISPLAYS = {
 
 // Those on the canvas now: node → refresh.
 const shown = new Map()
-const VUE_NEEDS = 300 // milliseconds until the page's Vue nodes show a graph that was loaded
+const LATER = 300 // milliseconds until the page has settled
+const VUE_NEEDS = 5000 // milliseconds within which the page's Vue nodes show a graph that was loaded
 
 // Call `act` after the node's own handler of that name.
 function after(node, name, act) {
@@ -60,13 +61,14 @@ app.registerExtension({
 
   // While a graph is loaded a node cannot see those that come after it.
   afterConfigureGraph() {
-    const all = () => {
-      for (const [node, refresh] of shown) {
-        refresh()
-        showInstead(node)
-      }
-    }
+    const all = () => shown.forEach((refresh) => refresh())
     all()
-    setTimeout(all, VUE_NEEDS)
+    setTimeout(all, LATER)
+    const until = performance.now() + VUE_NEEDS
+    const place = () => {
+      for (const node of shown.keys()) showInstead(node)
+      if (window.LiteGraph?.vueNodesMode && performance.now() < until) requestAnimationFrame(place)
+    }
+    place()
   },
 })

@@ -11,8 +11,13 @@ let table = null
 let tableLoaded = null
 
 async function loadTable() {
-  tableLoaded ??= fetch(new URL('./sizes.json', import.meta.url)).then((answer) => answer.json())
-  table = await tableLoaded
+  try {
+    tableLoaded ??= fetch(new URL('./sizes.json', import.meta.url)).then((answer) => answer.json())
+    table = await tableLoaded
+  } catch (error) {
+    tableLoaded = null // the next node asks again
+    console.warn('Open-Sora: the table of sizes could not be loaded', error)
+  }
 }
 
 // [width, height] where the settings alone decide it, else null: only the VAE's file knows what auto is.
