@@ -63,7 +63,8 @@ def test_goes_on_from_other_keyframes(vae):
 def test_the_node_shows_where_references_landed(vae):
     shown = execute(vae, empty(vae), "0,0,0,3,2,0.5", reference_1=picture(17)).ui["opensora"][0]
     # aligned: latent 3 becomes 5
-    assert shown["keyframes"] == [{"name": "reference_1", "frame": 17, "landed": [17, 21], "strength": 0.5}]
+    landed = {"name": "reference_1", "frame": 17, "landed": [17, 21], "strength": 0.5, "count": 5}
+    assert shown["keyframes"] == [landed]
     assert shown["lines"][0].startswith("reference_1 at frame 17: frames 17–21 (0.71–0.92 s), partly kept")
 
 
