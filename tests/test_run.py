@@ -1,13 +1,8 @@
-"""run.py: preparing and resuming, workflows in page format, plain errors, and nothing left running."""
+"""run.py: preparing and resuming, and plain errors."""
 
-import contextlib
 import hashlib
 import importlib.util
-import io
-import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import threading
@@ -18,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from runner import browser as browser_search
-from runner import client, comfyui, environment, process, workflow
+from runner import comfyui, environment, process
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(__file__).resolve().parent / "data"
-COMFYUI = os.environ.get("COMFYUI_PATH")
 
 
 def load_run():
@@ -34,9 +27,6 @@ def load_run():
 
 
 run = load_run()
-
-
-# Preparing
 
 
 def test_a_second_run_resumes_at_the_step_that_failed(tmp_path, capsys):
@@ -248,96 +238,6 @@ def test_no_browser_anywhere_says_how_to_get_one(monkeypatch):
         browser_search.prepare(None)
 
 
-# Workflows
-
-
-@pytest.fixture(scope="module")
-def golden():
-    """A page workflow with every kind of node that needs care, and what ComfyUI's page makes of it (front end 1.32)."""
-    return json.loads((DATA / "page_workflow.json").read_text(encoding="utf-8"))
-
-
-def test_page_to_api_agrees_with_the_page(golden):
-    assert workflow.page_to_api(golden["workflow"], golden["object_info"]) == golden["api"]
-    types = {node["type"] for node in golden["workflow"]["nodes"]}
-    assert {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"} < types
-    assert {node["mode"] for node in golden["workflow"]["nodes"]} == {0, 2, 4}
-
-
-def test_links_as_objects_mean_the_same(golden):
-    names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
-    page = dict(golden["workflow"])
-    page["links"] = [dict(zip(names, link, strict=True)) for link in page["links"]]
-    assert workflow.page_to_api(page, golden["object_info"]) == golden["api"]
-
-
-def test_a_choice_brings_its_own_inputs():
-    """Newer versions of ComfyUI have combos whose choice decides which inputs follow, and save those in between."""
-    dynamic = "COMFY_DYNAMICCOMBO_V3"
-    quality = {"required": {"crf": ["FLOAT", {"default": 23.0}]}}
-    modes = [dynamic, {"options": [{"key": "auto", "inputs": {"required": {}}}, {"key": "own", "inputs": quality}]}]
-    codecs = [{"key": "h264", "inputs": {"required": {}, "optional": {"mode": modes}}}]
-    formats = [{"key": "auto", "inputs": {"required": {}}}]
-    formats += [{"key": "mp4", "inputs": {"required": {"codec": [dynamic, {"options": codecs}]}}}]
-    inputs = {"required": {"name": ["STRING", {}], "format": [dynamic, {"options": formats}], "loop": ["BOOLEAN", {}]}}
-    info = {"Save": {"input": inputs}}
-
-    def sent(*values):
-        page = {"nodes": [{"id": 1, "type": "Save", "widgets_values": list(values)}]}
-        return workflow.page_to_api(page, info)["1"]["inputs"]
-
-    mp4 = {"name": "a", "format": "mp4", "format.codec": "h264"}
-    assert sent("a", "mp4", "h264", "own", 18.0, True) == {
-        **mp4, "format.codec.mode": "own", "format.codec.mode.crf": 18.0, "loop": True,
-    }  # fmt: skip
-    assert sent("a", "mp4", "h264") == {**mp4, "format.codec.mode": "auto"}  # saved before the choice had more to say
-    assert sent("a", "auto", True) == {"name": "a", "format": "auto", "loop": True}
-    assert sent("a") == {"name": "a", "format": "auto"}
-
-
-def test_an_unknown_node_and_a_subgraph_are_named(golden):
-    info = dict(golden["object_info"])
-    del info["KSampler"]
-    with pytest.raises(workflow.WorkflowError, match="no node 'KSampler'"):
-        workflow.page_to_api(golden["workflow"], info)
-    node = {"id": 1, "type": "abc", "mode": 0}
-    page = {"nodes": [node], "links": [], "definitions": {"subgraphs": [{"id": "abc", "name": "My part"}]}}
-    with pytest.raises(workflow.WorkflowError, match="'My part' has to be unpacked"):
-        workflow.page_to_api(page, info)
-
-
-def test_dynamic_prompts():
-    def last(alternatives):
-        return alternatives[-1]
-
-    assert workflow.choose("a {red|{blue|green}} ball // aside", last) == "a green ball "
-    assert workflow.choose(r"\{kept\} /* gone */", last) == "{kept} "
-
-
-def test_prompt_and_seed_are_replaced():
-    graph = {
-        "1": {"class_type": "OpenSoraTextEncode", "inputs": {"prompt": "old", "clip": ["2", 0]}},
-        "3": {"class_type": "OpenSoraSampler", "inputs": {"seed": 5}},
-    }
-    workflow.set_prompt(graph, "new")
-    workflow.shift_seeds(graph, 2)
-    assert graph["1"]["inputs"] == {"prompt": "new", "clip": ["2", 0]}
-    assert graph["3"]["inputs"] == {"seed": 7}
-    with pytest.raises(workflow.WorkflowError, match="no OpenSoraTextEncode"):
-        workflow.set_prompt({"3": graph["3"]}, "new")
-
-
-def test_the_negative_prompt_stays():
-    texts = {key: {"class_type": "OpenSoraTextEncode", "inputs": {"prompt": key, "clip": ["9", 0]}} for key in "123"}
-    graph = {
-        **texts,
-        "4": {"class_type": "OpenSoraSampler", "inputs": {"positive": ["1", 0], "negative": ["2", 0]}},
-        "5": {"class_type": "OpenSoraSampler", "inputs": {"positive": ["3", 0], "negative": ["3", 0]}},
-    }
-    workflow.set_prompt(graph, "new")
-    assert [graph[key]["inputs"]["prompt"] for key in "123"] == ["new", "2", "new"]
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -370,158 +270,3 @@ def run_py(*arguments, **variables):
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, env={**os.environ, **variables}, check=False
     )
-
-
-# Talking to a server
-
-
-def test_websocket_messages_are_put_together(monkeypatch):
-    """Frames of all three lengths, a fragmented text, and a ping in the middle of it, which must be answered."""
-
-    def frame(first, payload):
-        size = len(payload)
-        if size < 126:
-            return bytes([first, size]) + payload
-        wide = size > 65535
-        return bytes([first, 127 if wide else 126]) + size.to_bytes(8 if wide else 2, "big") + payload
-
-    class Wire:
-        sent = b""
-        late = False
-
-        def __init__(self):
-            head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
-            text = json.dumps({"type": "status", "data": "x" * 300}).encode()
-            frames = frame(0x01, text[:200]) + frame(0x89, b"are you there") + frame(0x80, text[200:])
-            self.incoming = io.BytesIO(head + frames + frame(0x82, b"p" * 70_000) + frame(0x88, b""))
-
-        def makefile(self, mode, buffering):
-            return self.incoming
-
-        def recv(self, count):
-            self.late = not self.late
-            if self.late:
-                raise TimeoutError
-            return self.incoming.read(min(count, 1000))
-
-        def sendall(self, data):
-            self.sent += data
-
-        def settimeout(self, seconds):
-            assert 0 < seconds <= 1  # a Ctrl-C is not left waiting for the next message
-
-        def close(self):
-            pass
-
-    wire = Wire()
-    monkeypatch.setattr(client.socket, "create_connection", lambda *_: wire)
-    messages = iter(client.WebSocket("h", 1, "/ws", 5.0))
-    assert next(messages) == {"type": "status", "data": "x" * 300}
-    assert next(messages) == b"p" * 70_000
-    with pytest.raises(client.Unreachable):
-        next(messages)
-    pong = wire.sent.split(b"\r\n\r\n", 1)[1]
-    assert pong[0] == 0x8A and pong[1] == 0x80 | len(b"are you there")
-    assert bytes(byte ^ pong[2 + i % 4] for i, byte in enumerate(pong[6:])) == b"are you there"
-
-
-def test_a_stock_graph_runs_and_is_not_mistaken_for_another(server):
-    image = {"width": 64, "height": 32, "batch_size": 1, "color": 255}
-    graph = {
-        "1": {"class_type": "EmptyImage", "inputs": image},
-        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "stock"}},
-    }
-    result = server.run(graph)
-    (file,) = result.files()
-    assert server.view(file).startswith(b"\x89PNG")
-    assert {"execution_start", "execution_success"} <= {kind for kind, _ in result.events}
-
-    del graph["2"]["inputs"]["images"]
-    refused = server.post_prompt(graph)
-    assert not refused.success
-    assert "SaveImage" in refused.message and "images" in refused.message
-    assert server.alive()
-
-
-# Nothing left running
-
-
-def test_a_child_is_waited_for_in_short_turns():
-    """On Windows a wait without an end takes no notice of Ctrl-C."""
-
-    class Child:
-        turns = 0
-
-        def wait(self, timeout=None):
-            assert timeout is not None and timeout <= 1
-            self.turns += 1
-            if self.turns < 3:
-                raise subprocess.TimeoutExpired("child", timeout)
-            return 7
-
-        def poll(self):
-            return 7
-
-    assert process.wait(Child()) == 7
-
-
-def test_stop_ends_what_a_child_started(tmp_path):
-    """Also a grandchild that ignores the polite signal."""
-    note = tmp_path / "pid"
-    grandchild = (
-        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-        "open(sys.argv[1] + '.part', 'w').write(str(os.getpid())); os.replace(sys.argv[1] + '.part', sys.argv[1]); "
-        "time.sleep(60)"
-    )
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}, sys.argv[1]])"
-    parent = process.start([sys.executable, "-c", child, str(note)])
-    wait_for(note.exists)
-    pid = int(note.read_text())
-    assert runs(pid)
-    process.stop(parent, grace=1.0)
-    wait_for(lambda: not runs(pid))
-
-
-@pytest.mark.skipif(process.WINDOWS, reason="a console's Ctrl-C cannot be sent to one process there")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_nothing_is_left_after_the_server_is_stopped(number, tmp_path):
-    """`run.py ui` with a real ComfyUI, ended the way Ctrl-C and a polite kill end it; SIGINT early, SIGTERM when ready."""
-    variables = {**os.environ, "OPENSORA_CACHE": str(tmp_path), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
-    output = tmp_path / "output.txt"
-    command = [sys.executable, str(ROOT / "run.py"), "ui", "--comfyui", COMFYUI]
-    with open(output, "wb") as file:
-        running = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
-    try:
-        sign = r"Open (http://\S+) in" if number == signal.SIGTERM else "Checkpoint|Total VRAM"
-        wait_for(lambda: re.search(sign, output.read_text()) or running.poll() is not None, 600)
-        assert running.poll() is None, output.read_text()
-        servers = children(running.pid)
-        assert servers, "run.py has no child that could be the server"
-        running.send_signal(number)
-        assert running.wait(60) == 130, output.read_text()
-    finally:
-        if running.poll() is None:
-            running.kill()
-    assert "nothing is left running" in output.read_text()
-    wait_for(lambda: not any(runs(pid) for pid in servers))
-
-
-def children(pid):
-    import psutil
-
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-
-
-def runs(pid):
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def wait_for(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)

@@ -8,7 +8,7 @@ from opensora_comfy.model.stdit3 import STDiT3
 from opensora_comfy.model.vae import VideoVAE
 from opensora_comfy.training import latents, polish, train_vae
 from opensora_comfy.training.hardest import Hardest
-from opensora_comfy.training.train_transformer import TINY, initialise
+from opensora_comfy.training.train_transformer import TINY, Sampler, initialise
 
 
 class Captions:
@@ -65,3 +65,12 @@ def test_what_is_painted_worst_is_sampled_most(monkeypatch):
     assert len(pairs) == 10 and purple >= 1.7 * 240 / 4
     seen = polish.look_around(vae, [bucket], numpy.random.default_rng(0), count=8).errors
     assert len(seen) >= 3 and min(seen.values()) > 0
+
+
+def test_purple_on_gray_is_drawn_more_often():
+    """By the transformer's trainers: four times as often as any other clip of its bucket."""
+    _, _, bucket = setup()
+    grounds = (("purple", "gray"), ("purple", "white"), ("red", "gray"), ("blue", "pink"))
+    bucket.scenes[:] = [replace(bucket.scenes[0], color=color, background=ground) for color, ground in grounds]
+    (shares,) = Sampler([bucket], None, None, None).row_shares
+    assert numpy.allclose(shares, numpy.array([4, 1, 1, 1]) / 7)
