@@ -2,6 +2,9 @@
 
 The first phase trains the 2D encoder on single frames of all kinds alike, and loses large shapes that are as bright as
 their background. Held near, a transformer that was trained on the old latents needs only little to follow.
+
+Clips also come in as the VAE itself painted them: artists chain nodes, and what was decoded is encoded again when a
+clip is edited, extended or looped. Such a clip is to get the latents of the clip that it shows.
 """
 
 import copy
@@ -10,14 +13,17 @@ import numpy
 import torch
 
 from .hardest import Hardest
-from .loop import Run
+from .loop import Run, rank
 from .polish import painting_loss
 from .shapes import RESOLUTIONS, render_all, sample_scene
 from .train_vae import NOISE, reconstruction_error
 
 SQUARE = (0.6, 0.2, 0.2)  # the share of each resolution: the square one is the default
-ANCHOR = 0.15  # weight of the squared distance from the old latents
+ANCHOR = 0.1  # weight of the squared distance from the old latents
 IMAGES = 0.12  # of the steps see single frames, eight at a time
+STILLS = 0.12  # of the steps see one frame of each clip repeated, as a picture that is pinned is encoded
+PAINTED = 0.5  # of the steps see their clips as the VAE painted them
+PAINTED_NOISE = (0.0, 0.2)  # on the latents it painted them from: what is sampled lies off the encodings too
 CANDIDATES = 16  # scenes from which those of a step are chosen
 
 
@@ -28,16 +34,19 @@ def refine(folder, vae, steps=1200, batch=2, seed=77):
     hardest = Hardest()
     run = Run(folder, vae, steps=steps, learning_rate=4e-4, matrix_rate=0.002, ema=0.995, save_every=100)
     for step in run:
-        rng = numpy.random.default_rng((seed, step))
-        torch.manual_seed(step)
+        rng = numpy.random.default_rng((seed, step, rank()))
+        torch.manual_seed(1_009 * step + rank())
         height, width = RESOLUTIONS[rng.choice(len(RESOLUTIONS), p=SQUARE)]
         image = rng.random() < IMAGES
         candidates = [sample_scene(rng, height, width, 1 if image else 17) for _ in range(CANDIDATES)]
         scenes = [candidates[index] for index in hardest.choose(candidates, 8 if image else batch, rng)]
         frames = render_all(scenes)
+        if rng.random() < STILLS:
+            frames = frames[:, :, rng.integers(frames.shape[2]), None].expand_as(frames)
         with torch.no_grad():
             before = old.encode(frames)
-        latents = vae.encode(frames)
+            shown = paint(vae, before, frames.shape[2], rng) if rng.random() < PAINTED else frames
+        latents = vae.encode(shown)
         noisy = latents + NOISE * torch.randn_like(latents)
         if image:
             decoded = vae.decode(noisy, 1)
@@ -50,3 +59,9 @@ def refine(folder, vae, steps=1200, batch=2, seed=77):
         run.update(loss + ANCHOR * moved, psnr=(10 * torch.log10(4 / errors)).mean(), moved=moved.detach())
     vae.load_state_dict(run.average)
     return vae.eval().requires_grad_(False)
+
+
+def paint(vae, latents, num_frames, rng):
+    """Frames [B, 3, T, H, W] as `vae` paints these latents with a little noise."""
+    noise = rng.uniform(*PAINTED_NOISE) * torch.randn_like(latents)
+    return vae.decode(latents + noise, num_frames).clamp(-1, 1)

@@ -33,11 +33,15 @@ def clips(rng, count, num_frames, split="train", resolution=None):
 
 
 def edge_weights(frames):
-    """1 on flat ground, up to 1 + EDGE_WEIGHT at contours; frames [N, 3, H, W]."""
-    gray = F.pad(frames.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    across = (gray[..., 1:-1, 2:] - gray[..., 1:-1, :-2]).abs()
-    down = (gray[..., 2:, 1:-1] - gray[..., :-2, 1:-1]).abs()
-    return 1 + EDGE_WEIGHT * F.max_pool2d((across + down).clamp(max=1.0), 3, stride=1, padding=1)
+    """1 on flat ground, up to 1 + EDGE_WEIGHT at contours; frames [N, 3, H, W].
+
+    The channel that changes most counts: purple on gray is a contour too, though both are equally bright.
+    """
+    padded = F.pad(frames, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs()
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]).abs()
+    change = (across + down).amax(1, keepdim=True)
+    return 1 + EDGE_WEIGHT * F.max_pool2d(change.clamp(max=1.0), 3, stride=1, padding=1)
 
 
 def reconstruction_error(decoded, frames):

@@ -42,3 +42,36 @@ def test_the_whole_network_learns_and_its_latents_stay_near(tmp_path, monkeypatc
         with torch.no_grad():
             moved[anchor] = (vae.encode(frames) - start.encode(frames)).square().mean()
     assert moved[1000.0] < 0.9 * moved[0.0]
+
+
+def test_contours_between_equally_bright_colours_weigh_as_much():
+    """Purple on gray is as bright as its ground: only single channels show the outline."""
+    purple, gray = (torch.tensor(colour).view(1, 3, 1, 1) / 127.5 - 1 for colour in ((150, 50, 190), (128, 128, 128)))
+    frames = torch.cat([purple.expand(1, 3, 8, 8), gray.expand(1, 3, 8, 8)], 3)
+    weights = train_vae.edge_weights(frames)[0, 0, 4]
+    assert weights[8] > 2.5 and weights[0] == weights[15] == 1
+
+
+def test_painted_clips_are_to_show_the_clips_that_they_were_painted_from(tmp_path, monkeypatch):
+    for name, share in {"IMAGES": 0, "STILLS": 0, "PAINTED": 1}.items():
+        monkeypatch.setattr(refine, name, share)
+    encoded, targets, rendered = [], [], []
+    encode, loss, render = VideoVAE.encode, refine.painting_loss, refine.render_all
+    monkeypatch.setattr(VideoVAE, "encode", lambda vae, frames: (encoded.append(frames), encode(vae, frames))[1])
+    monkeypatch.setattr(refine, "painting_loss", lambda vae, z, x: (targets.append(x), loss(vae, z, x))[1])
+    monkeypatch.setattr(refine, "render_all", lambda scenes: (rendered.append(render(scenes)), rendered[-1])[1])
+    torch.manual_seed(0)
+    refine.refine(tmp_path, VideoVAE(train_vae.TINY), steps=1)
+    held, shown = encoded
+    assert torch.equal(held, rendered[0]) and torch.equal(targets[0], rendered[0])
+    assert shown.shape == held.shape and (shown - held).abs().mean() > 0.1 and shown.abs().max() <= 1
+
+
+def test_a_still_is_one_frame_of_its_clip(tmp_path, monkeypatch):
+    for name, share in {"IMAGES": 0, "STILLS": 1, "PAINTED": 0}.items():
+        monkeypatch.setattr(refine, name, share)
+    encoded, encode = [], VideoVAE.encode
+    monkeypatch.setattr(VideoVAE, "encode", lambda vae, frames: (encoded.append(frames), encode(vae, frames))[1])
+    torch.manual_seed(0)
+    refine.refine(tmp_path, VideoVAE(train_vae.TINY), steps=1)
+    assert all(torch.equal(frames, frames[:, :, :1].expand_as(frames)) for frames in encoded)
