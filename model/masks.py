@@ -5,6 +5,8 @@ entry leaves out at its end is 0,0,0,0,1,0. Positions and lengths are latent fra
 https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2, opensora/utils/inference_utils.py).
 """
 
+import torch
+
 FIELDS = ("loop", "reference", "reference_start", "target_start", "length", "edit_ratio")
 DEFAULTS = (0, 0, 0, 0, 1, 0.0)
 
@@ -96,7 +98,7 @@ def apply(latents, references, entries, loop=0, align=None):
         ValueError: an entry names a reference that is not there, or a position outside a clip.
     """
     latents = latents.clone()
-    mask = latents.new_ones(latents.shape[1])
+    mask = torch.ones(latents.shape[1], device=latents.device)  # in fp32: halves move the t at which a frame wakes
     for entry in parse_checked(entries) if isinstance(entries, str) else entries or ():
         if entry[0] != loop:
             continue
@@ -151,4 +153,4 @@ def continue_loop(strategy, loop, reference, length=5, edit_ratio=0.0):
 
 def text_of(entry):
     """An entry as the strategy writes it, with all its values."""
-    return ",".join(f"{value:g}" for value in entry)
+    return ",".join([*map(str, entry[:5]), f"{entry[5]:g}"])

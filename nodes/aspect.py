@@ -7,7 +7,8 @@ import math
 
 # Width:height of the columns of SIZES. (The original writes its ratios height:width.)
 COLUMNS = "8:3 21:9 25:12 2:1 17:9 50:27 16:9 8:5 3:2 4:3 1:1 3:4 2:3 9:16 9:17 1:2 12:25".split()
-# Tall ratios that the original has only in the wide form: their sizes are the wide ones turned.
+# Tall ratios that the original has only in the wide form: their sizes are the wide ones turned. (It gives what it calls
+# 50:27, height:width, the sizes of 25:12. Names say here what a size is: those are 12:25, and 27:50 is 50:27 turned.)
 TURNED = {"5:8": "8:5", "27:50": "50:27", "9:21": "21:9", "3:8": "8:3"}
 # Height x width in pixels.
 SIZES = {

@@ -4,7 +4,7 @@ from ..model import masks
 from .comfy import vae as video_vae
 from .comfy.latent import latent_mask, with_sizes
 from .comfy.schema import io, schema
-from .pinning import KEYFRAMES, check_pixels, clip_sizes, lay_over, record_of, records
+from .pinning import KEYFRAMES, check_pixels, clip_sizes, holding, lay_over, record_of
 from .report import report
 
 MAX_REFERENCES = 8
@@ -86,15 +86,20 @@ def entry_record(entry, name, length, groups, align):
 
 
 def nearest_free(entry, length, frames, align):
-    """(earlier records, record, groups) -> the nearest target_start in words that is free of all, or None."""
+    """(earlier records, record, groups) -> the nearest target_start in words that is free of all, or None.
+
+    Where aligning leaves none, as it may in a clip of one chunk, it is one without.
+    """
 
     def find(earlier, record, groups):
         held = {index for other in earlier for index in other["latents"]}
-        wanted = record["latents"][0]
-        for target in sorted(range(frames), key=lambda target: (abs(target - wanted), target)):
-            _, start, count = masks.span((*entry[:3], target, *entry[4:]), length, frames, align)
-            if count and held.isdisjoint(range(start, start + count)):
-                return f"target_start {target}" + (f" (aligned to {start})" if start != target else "")
+        for step in dict.fromkeys((align, 0)):
+            wanted = masks.span(entry, length, frames, step)[1]
+            for target in sorted(range(frames), key=lambda target: (abs(target - wanted), target)):
+                _, start, count = masks.span((*entry[:3], target, *entry[4:]), length, frames, step)
+                if count and held.isdisjoint(range(start, start + count)):
+                    aligned = f" (aligned to {start})" if start != target else ""
+                    return f"target_start {target}{aligned}" + (" with align 0" if step != align else "")
         return None
 
     return find
@@ -157,7 +162,7 @@ class OpenSoraMaskStrategy(io.ComfyNode):
         check_references(given, sizes)
         names = [name for name, _ in given]
         lengths = [network.latent_frames(len(pixels)) for _, pixels in given]
-        held, touched = records(latent), set()
+        held, touched = holding(latent), set()
         for entry in entries:
             check_entry(entry, names, lengths, len(groups))
             name, length = names[entry[1]], lengths[entry[1]]

@@ -108,8 +108,16 @@ def records(latent):
     known, listed = range(latent["samples"].shape[2]), latent.get(KEYFRAMES)
     listed = listed if isinstance(listed, list) else []  # another pack may use the key for something else
     found = [each for each in listed if isinstance(each, dict) and each.keys() >= set(RECORD)]
+    found = [each for each in found if isinstance(each["latents"], list)]
     held = ({**record, "latents": [index for index in record["latents"] if index in known]} for record in found)
     return [record for record in held if record["latents"]]
+
+
+def holding(latent):
+    """The `records` that hold something: where the mask leaves everything to the model, a place is free again."""
+    mask = latent_mask(latent)
+    free = {index for index in range(mask.shape[2]) if mask[:, :, index].min() == 1}
+    return [record for record in records(latent) if not free.issuperset(record["latents"])]
 
 
 def record_of(name, frame, count, strength, latents):
@@ -205,7 +213,7 @@ def pin(latent, vae, placed):
     """
     network = video_vae.network_of(vae)
     sizes = clip_sizes(latent, network)
-    groups, known = network.groups(sizes.frames), records(latent)
+    groups, known = network.groups(sizes.frames), holding(latent)
     for record, _ in placed:
         known = lay_over(known, record, groups)
     samples, mask = latent["samples"].clone(), latent_mask(latent)

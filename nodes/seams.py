@@ -1,5 +1,6 @@
 """Bridges without a seam: a gap's first and last latent hold the very frames that it leads from and to."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -8,6 +9,8 @@ from .comfy import vae as video_vae
 from .pinning import encode_groups
 
 LEAST = 3  # latents of a gap: two for its ends, one for the model
+ATTEMPTS = 3  # encodings of a bridge's end: each costs one encoding and one decoding of a chunk
+CORRECTION = 0.6  # of what an attempt lacks is added to the next: with all of it, some frames overshoot
 
 
 def pin_ends(timeline, target):
@@ -50,14 +53,33 @@ def meet(latent, bridge, target):
         return latent
     samples = latent["samples"].clone()
     start = (stop - 1) // chunk.latents * chunk.latents
-    frames = groups[stop - 1].stop - groups[start].start
-    made = video_vae.decode(bridge.clip.vae, samples[:, :, start:stop], frames).unflatten(0, (-1, frames))
-    last = len(groups[stop - 1])
-    share = torch.linspace(0, 1, last + 1)[1:].view(-1, 1, 1, 1).to(made)
-    for row, (images, goal) in enumerate(zip(made, first_frame(target))):
-        images = torch.cat([images[:-last], images[-last:].lerp(goal, share)])
-        samples[row, :, stop - 1] = video_vae.encode(bridge.clip.vae, images)[0, :, -1].to(samples)
+    frames, last = groups[stop - 1].stop - groups[start].start, len(groups[stop - 1])
+    for row, goal in enumerate(first_frame(target)):
+        end = samples[row : row + 1, :, start:stop]
+        samples[row, :, stop - 1] = led_to(goal, bridge.clip.vae, end, frames, last)
     return {**latent, "samples": samples}
+
+
+def led_to(goal, vae, latents, frames, last):
+    """The last latent [C, h, w] of a chunk [1, C, T', h, w], for which its last of `frames` frames comes out as `goal`.
+
+    `goal`: [H, W, 3]; `last`: how many frames the last latent holds. A VAE loses a little each time: what an attempt
+    lacks is added to the frames of the next, as long as that comes closer.
+    """
+    made = video_vae.decode(vae, latents, frames)
+    share = torch.linspace(0, 1, last + 1)[1:].view(-1, 1, 1, 1).to(made)
+    wanted = torch.cat([made[:-last], made[-last:].lerp(goal, share)])
+    shown, closest, least = wanted.clone(), None, math.inf
+    for _ in range(ATTEMPTS):
+        attempt = latents.clone()
+        attempt[:, :, -1] = video_vae.encode(vae, shown)[:, :, -1].to(latents)
+        made = video_vae.decode(vae, attempt, frames)
+        away = (made[-1] - goal).abs().mean().item()
+        if away >= least:
+            break
+        closest, least = attempt[0, :, -1], away
+        shown[-last:] = (shown[-last:] + CORRECTION * (wanted[-last:] - made[-last:])).clamp(0, 1)
+    return closest
 
 
 def first_frame(clip):

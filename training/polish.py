@@ -22,7 +22,9 @@ from .train_vae import DECODED_FRAMES, NOISE, reconstruction_error
 STEPS = 30  # of the whole schedule, as the nodes have it
 START = (300.0, 850.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
 SAMPLED = 0.7  # of the clips of a step are sampled again, the others encodings
+PAINTED = 0.5  # of the steps have encodings of their clips as the VAE painted them: what was decoded is encoded again
 BOTH_ENDS = 0.5  # of the sampled clips have their first and last frame pinned
+PAINTED_NOISE = (0.0, 0.2)  # on the latents it painted them from: what is sampled lies off the encodings too
 CANDIDATES = 4  # clips for each that is sampled again: those of the kinds that are painted worst
 
 
@@ -89,6 +91,12 @@ def make_pairs(transformer, sampler, buckets, count, hardest, rng, batch=24):
     return pairs
 
 
+def paint(vae, latents, num_frames, rng):
+    """Frames [B, 3, T, H, W] as `vae` paints these latents with a little noise."""
+    noise = rng.uniform(*PAINTED_NOISE) * torch.randn_like(latents)
+    return vae.decode(latents + noise, num_frames).clamp(-1, 1)
+
+
 def painting_loss(vae, latents, frames):
     """Error of normalised latents [B, 4, T, h, w] against frames [B, 3, T, H, W], on a few frames of each clip, its ends among them.
 
@@ -121,6 +129,9 @@ def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=120
         chosen = hardest.choose([bucket.scenes[row] for row in rows], batch, rng)
         scenes = [bucket.scenes[row] for row in rows[chosen]]
         encoded = bucket.latents[rows[chosen]]
+        if rng.random() < PAINTED:
+            with torch.no_grad():
+                encoded = vae.encode(paint(vae, encoded, bucket.num_frames, rng))
         encoded = encoded + NOISE * torch.randn_like(encoded)
         again = torch.from_numpy(rng.random(batch) < SAMPLED).view(-1, 1, 1, 1, 1)
         loss, errors = painting_loss(vae, torch.where(again, sampled[chosen], encoded), render_all(scenes))

@@ -14,7 +14,7 @@ import torch
 
 from .hardest import Hardest
 from .loop import Run, rank
-from .polish import painting_loss
+from .polish import paint, painting_loss
 from .shapes import RESOLUTIONS, render_all, sample_scene
 from .train_vae import NOISE, reconstruction_error
 
@@ -23,7 +23,6 @@ ANCHOR = 0.1  # weight of the squared distance from the old latents
 IMAGES = 0.12  # of the steps see single frames, eight at a time
 STILLS = 0.12  # of the steps see one frame of each clip repeated, as a picture that is pinned is encoded
 PAINTED = 0.5  # of the steps see their clips as the VAE painted them
-PAINTED_NOISE = (0.0, 0.2)  # on the latents it painted them from: what is sampled lies off the encodings too
 CANDIDATES = 16  # scenes from which those of a step are chosen
 
 
@@ -59,9 +58,3 @@ def refine(folder, vae, steps=1200, batch=2, seed=77):
         run.update(loss + ANCHOR * moved, psnr=(10 * torch.log10(4 / errors)).mean(), moved=moved.detach())
     vae.load_state_dict(run.average)
     return vae.eval().requires_grad_(False)
-
-
-def paint(vae, latents, num_frames, rng):
-    """Frames [B, 3, T, H, W] as `vae` paints these latents with a little noise."""
-    noise = rng.uniform(*PAINTED_NOISE) * torch.randn_like(latents)
-    return vae.decode(latents + noise, num_frames).clamp(-1, 1)

@@ -104,6 +104,17 @@ def test_a_position_that_aligns_into_the_clip_counts():
     assert mask.tolist() == [1, 1, 1, 1, 1, 0, 1]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32])
+def test_mask_values_are_fp32_whatever_the_latents_are(dtype):
+    _, mask = masks.apply(numbered(0, 7).to(dtype), [numbered(100, 1)], "0,0,0,0,1,0.3")
+    assert mask.dtype == torch.float32 and torch.equal(mask[:2], torch.tensor([0.3, 1.0]))
+
+
+def test_an_entry_is_quoted_with_all_its_digits():
+    with pytest.raises(ValueError, match="entry 0,0,0,1234567,1,0.25 has the target_start 1234567"):
+        masks.apply(numbered(0, 7), [numbered(100, 1)], "0,0,0,1234567,1,0.25")
+
+
 @pytest.mark.parametrize("prompt", ["|0| a |1", "|0| a |x| b", "|0| a |2| b |1| c"])
 def test_a_broken_schedule_is_refused(prompt):
     with pytest.raises(ValueError, match="prompt is"):

@@ -168,6 +168,20 @@ def test_a_hidden_keyframe_is_refused(vae, first, second, words):
         keyframe(vae, latent, picture(second[0]), second[1])
 
 
+def test_a_place_that_is_left_to_the_model_is_free_again(vae):
+    """A keyframe that holds nothing hides nothing: its strength is 0, or a later node took its hold."""
+    loose = keyframe(vae, empty(vae), picture(seed=1), strength=0.0)
+    node = pack("nodes.frame_strength").OpenSoraFrameStrength
+    taken = keyframe(vae, empty(vae), picture(seed=1))
+    taken = run(node, latent=taken, vae=vae, first_frame=0, last_frame=-1, strength=0.0)[0]
+    for latent in (loose, taken):
+        again = keyframe(vae, latent, picture(seed=2))
+        assert pinned(again) == [0] and [record["strength"] for record in again["keyframes"]] == [1.0]
+    half = keyframe(vae, empty(vae), picture(seed=1), strength=0.5)
+    with pytest.raises(ValueError, match="would hide the earlier"):
+        keyframe(vae, half, picture(seed=2))
+
+
 def test_the_nearest_free_place_is_free(vae):
     """Whatever the refusal names can be done."""
     for frame in (0, 3, 16, 17, 33):
@@ -180,7 +194,8 @@ def test_the_nearest_free_place_is_free(vae):
 
 def test_another_ones_keyframes_are_no_concern(vae):
     """Only the pack's own records count, and only for latents that are still there."""
-    for foreign in (7, "text", [3], [{"name": "x"}], None):
+    listless = dict.fromkeys(("name", "frame", "count", "strength", "laid", "latents"))
+    for foreign in (7, "text", [3], [{"name": "x"}], [listless], None):
         latent = keyframe(vae, {**empty(vae), "keyframes": foreign}, picture())
         assert [record["frame"] for record in latent["keyframes"]] == [0]
     long = keyframe(vae, empty(vae), picture(), -1)

@@ -39,6 +39,12 @@ def with_ends(setup, window, bridge, first, second, total):
     return window
 
 
+@pytest.fixture
+def met_at_once(monkeypatch):
+    """Ends of bridges are encoded once, as `with_last_met` does (test_seams.py: several times)."""
+    monkeypatch.setattr(pack("nodes.seams"), "ATTEMPTS", 1)
+
+
 def with_last_met(setup, bridge, second):
     """A bridge of one chunk whose last latent is encoded from its own frames, the last ones led to `second`'s first."""
     vae, decode = setup[1], pack("nodes.codec").OpenSoraVAEDecode
@@ -166,7 +172,7 @@ def test_a_begun_chunk_of_1_3_goes_on_as_it_is(setups):
 
 
 @pytest.mark.parametrize(("generation", "bridge"), [("1.2", 17), ("1.3", 15), ("2d", 4)])
-def test_connect_sees_both_ends(setups, generation, bridge):
+def test_connect_sees_both_ends(setups, met_at_once, generation, bridge):
     setup, (frames, _, context, segment) = setups[generation], COUNTS[generation]
     a, b = (clip_of(setup[1], frames, batch=2, seed=seed) for seed in (1, 2))
     out = call("OpenSoraConnect", setup, first=a, second=b, frames=bridge, context=context, segment=segment)
@@ -200,7 +206,7 @@ def test_a_long_bridge_sees_the_second_clip_in_its_last_segment(setups, monkeypa
 
 
 @pytest.mark.parametrize(("generation", "bridge"), [("1.2", 17), ("1.3", 16), ("2d", 4)])
-def test_loop_sees_the_end_and_then_the_beginning(setups, generation, bridge):
+def test_loop_sees_the_end_and_then_the_beginning(setups, met_at_once, generation, bridge):
     setup, (_, frames, context, segment) = setups[generation], COUNTS[generation]
     clip = clip_of(setup[1], frames)
     out = call("OpenSoraLoop", setup, latent=clip, frames=bridge, context=context, segment=segment)

@@ -107,6 +107,14 @@ def test_the_free_place_without_align_is_the_neighbour(vae):
         strategy(vae, empty(vae, frames=17), "0,0,0,0,5;0,0,0,0,5", align=0, reference_1=picture(17))
 
 
+def test_where_aligning_leaves_no_place_one_without_is_named(vae):
+    """The original's example for first and last frame, in the default clip: aligned, both go to its one chunk's beginning."""
+    clip, pictures = empty(vae, frames=17), {"reference_1": picture(), "reference_2": picture(seed=2)}
+    with pytest.raises(ValueError, match="free place for reference_2 is target_start 4 with align 0$"):
+        strategy(vae, clip, "0;0,1,0,-1,1", **pictures)
+    assert pinned(strategy(vae, clip, "0;0,1,0,-1,1", align=0, **pictures)) == [0, 4]
+
+
 def test_a_gap_in_the_references_is_refused(vae):
     with pytest.raises(ValueError, match="reference_3 is connected, but reference_2 is not"):
         strategy(vae, empty(vae), reference_1=picture(), reference_2=None, reference_3=picture())

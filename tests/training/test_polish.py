@@ -74,3 +74,18 @@ def test_purple_on_gray_is_drawn_more_often():
     bucket.scenes[:] = [replace(bucket.scenes[0], color=color, background=ground) for color, ground in grounds]
     (shares,) = Sampler([bucket], None, None, None).row_shares
     assert numpy.allclose(shares, numpy.array([4, 1, 1, 1]) / 7)
+
+
+def test_encodings_of_painted_clips_are_to_show_their_clips(monkeypatch, tmp_path):
+    vae, transformer, bucket = setup()
+    blank = torch.zeros(2, 3, 17, 48, 80)
+    for name, value in {"SAMPLED": 0, "PAINTED": 1, "NOISE": 0, "paint": lambda *arguments: blank}.items():
+        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(polish, "make_pairs", lambda *arguments: [(bucket, numpy.arange(4), bucket.latents)])
+    monkeypatch.setattr(polish, "look_around", lambda *arguments: Hardest())
+    seen, loss = [], polish.painting_loss
+    monkeypatch.setattr(polish, "painting_loss", lambda vae, z, x: (seen.append((z, x)), loss(vae, z, x))[1])
+    expected = vae.encode(blank).detach()
+    polish.polish(tmp_path, vae, transformer, [bucket], None, None, steps=1, batch=2)
+    latents, frames = seen[0]
+    assert torch.allclose(latents, expected, atol=1e-6) and (frames - blank).abs().mean() > 0.1
