@@ -139,6 +139,7 @@ class OpenSoraEmptyLatent(io.ComfyNode):
     def execute(cls, vae, resolution, aspect_ratio, frames, fps, width, height, batch_size, duration=BY_FRAMES):
         network = video_vae.network_of(vae)
         check_least("fps", fps, MIN_FPS)
+        check_least("batch_size", batch_size, 1)
         frames = choose_frames(network, frames, duration)
         height, width = choose_size(resolution, aspect_ratio, width, height, network.opensora.get("made_for"))
         shape = (
@@ -150,5 +151,5 @@ class OpenSoraEmptyLatent(io.ComfyNode):
         )
         latent = {"samples": empty(shape), "fps": fps, "frames": frames, "width": width, "height": height}
         size = {"width": width, "height": height, "frames": frames, "fps": fps}
-        size |= {"seconds": frames / fps, "latents": shape[2]}
+        size |= {"seconds": frames / fps, "latents": shape[2], "duration": duration}
         return io.NodeOutput(latent, width, height, frames, fps, ui={"opensora_size": [size]})

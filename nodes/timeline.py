@@ -132,4 +132,7 @@ class OpenSoraTimeline(io.ComfyNode):
             placed.append((record, given[name]))
         latent = pin(latent, vae, placed) if placed else latent
         thumbnails = {name: saved for name, image in given.items() if (saved := save_thumbnail(image))}
-        return io.NodeOutput(latent, ui={"opensora": [{**report(latent, network), "thumbnails": thumbnails}]})
+        # A record's count is cut to what is left of the clip: the page needs the whole length, for any place.
+        counts = {name: len(image) for name, image in given.items()}
+        shown = {**report(latent, network), "thumbnails": thumbnails, "counts": counts}
+        return io.NodeOutput(latent, ui={"opensora": [shown]})

@@ -227,6 +227,103 @@ def test_what_others_wrote_survives(timeline):
     assert timeline.text() == '{"keyframes": [oops'
 
 
+def test_a_drop_in_the_same_group_and_keys_in_a_drag_change_nothing(timeline):
+    value = {"version": 1, "keyframes": [{"image": 1, "frame": -1}, {"image": 2, "frame": 0}]}
+    timeline.set_widget("OpenSoraTimeline", "timeline", json.dumps(value))
+    x, y = timeline.middle(".os-thumb", 0)
+    timeline.drag((x, y), (x + 5, y))
+    assert timeline.keyframes() == [(1, -1, 1), (2, 0, 1)]
+
+    timeline.page.mouse.down()
+    timeline.page.mouse.move(timeline.block(22)[0], y)
+    timeline.key("Delete", "ArrowDown")
+    timeline.page.mouse.move(timeline.block(18)[0], y)
+    timeline.page.mouse.up()
+    timeline.page.wait_for_timeout(150)
+    assert timeline.keyframes() == [(1, 18, 1), (2, 0, 1)]
+    x, y = timeline.middle(".os-thumb", 0)
+    timeline.page.mouse.move(x, y)
+    timeline.page.mouse.down()
+    timeline.page.mouse.move(timeline.block(9)[0], y)
+    timeline.key("Escape")
+    timeline.page.mouse.up()
+    assert timeline.keyframes() == [(1, 18, 1), (2, 0, 1)]
+
+
+def test_while_the_text_is_shown_the_tray_rests_and_typing_stays(timeline):
+    timeline.pin(1, 9)
+    card, text = timeline.page.locator(".os-card").nth(1), timeline.page.locator(".os-text")
+
+    def all_ways_of_the_tray():
+        card.dblclick()
+        card.hover()
+        card.locator(".os-add").click()
+        card.focus()
+        timeline.key("Enter")
+
+    timeline.page.locator(".os-code").click()
+    saved = timeline.text()
+    all_ways_of_the_tray()
+    assert timeline.text() == saved
+    text.fill("half of a tho")
+    card.focus()
+    timeline.set_widget("OpenSoraEmptyLatent", "frames", 51)  # the editor is painted anew
+    assert "51 frames" in timeline.page.locator(".os-facts").inner_text()
+    assert text.input_value() == "half of a tho"
+    other = saved.replace('"frame": 9', '"frame": 13')
+    timeline.set_widget("OpenSoraTimeline", "timeline", other)
+    assert text.input_value() == other
+    # Text that was not used is gone with the panel.
+    text.fill("half of a tho")
+    timeline.page.get_by_role("button", name="Back to the track").click()
+    timeline.page.locator(".os-code").click()
+    assert text.input_value() == other
+    timeline.page.get_by_role("button", name="Back to the track").click()
+
+    for faulty in ('{"keyframes": [oops', '{"version": 2, "keyframes": []}'):
+        timeline.set_widget("OpenSoraTimeline", "timeline", faulty)
+        assert "cannot be drawn" in timeline.page.locator(".os-problem").inner_text()
+        all_ways_of_the_tray()
+        assert timeline.text() == faulty
+    timeline.set_widget("OpenSoraTimeline", "timeline", other)
+    timeline.page.evaluate("""() => {
+        const [node] = app.graph.nodes.filter((node) => node.type === 'OpenSoraTimeline');
+        const text = LiteGraph.createNode('PrimitiveString');
+        app.graph.add(text);
+        text.connect(0, node, node.findInputSlot('timeline'));
+    }""")
+    timeline.page.wait_for_timeout(500)
+    assert "comes in through a wire" in timeline.page.locator(".os-problem").inner_text()
+    all_ways_of_the_tray()
+    assert timeline.text() == other
+
+
+def test_a_clip_is_drawn_with_its_whole_length_until_it_is_rewired(page, server):
+    forget(server)
+    keyframes = [{"image": 1, "frame": 0}, {"image": 1, "frame": 30}]
+    nodes = without(graph(keyframes), "1", "2", "4", "7", "8", "9", "12", "13")
+    nodes["6"]["inputs"] = {**without(nodes["6"]["inputs"], "image_2", "image_3"), "image_1": ["14", 0]}
+    nodes["14"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["11", 0], "amount": 17}}
+    nodes["10"] = {"class_type": "PreviewAny", "inputs": {"source": ["6", 0]}}
+    timeline = Timeline(page, nodes)
+
+    def holds():
+        thumbs = timeline.page.locator(".os-thumb")
+        return [words.split("holds ")[1].split(", ")[0] for words in
+                thumbs.evaluate_all("(all) => all.map((one) => one.getAttribute('aria-valuetext'))")]  # fmt: skip
+
+    assert page.queue()["success"]
+    timeline.show()
+    assert holds() == ["0–16", "30–33"]
+    timeline.page.evaluate("""() => {
+        const find = (kind) => app.graph.nodes.find((node) => node.type === kind);
+        const node = find('OpenSoraTimeline');
+        find('LoadImage').connect(0, node, node.findInputSlot('image_1'));
+    }""")
+    timeline.page.wait_for_timeout(500)
+    assert holds() == ["0", "30–33"]
+
+
 def test_a_copied_node_is_its_own_and_a_removed_one_leaves_nothing(timeline):
     timeline.pin(1, 9)
     timeline.page.mouse.click(*[a + b for a, b in zip((300, 0), (0, 145))])  # its title
@@ -327,5 +424,21 @@ def test_model_of_the_timeline(page):
 
     for bad in ("", "{", "[]", "3", '{"version": 1}', '{"keyframes": {}}'):
         assert ask("(text) => model.parse(text).error", bad), bad
+    for version in ("2", "null", "true", '"1"'):
+        error = ask("(text) => model.parse(text).error", f'{{"version": {version}, "keyframes": []}}')
+        assert error == f"it has version {version}; this node reads version 1"
     for good in ('{"version": 1, "keyframes": []}', '{"a": {"b": [1, null, "x"]}, "keyframes": [{"image": 1}]}'):
         assert ask("(text) => model.serialise(model.parse(text).value)", good) == good
+
+
+def test_a_length_made_for_another_duration_is_none(page):
+    """A duration is what a run made of it, else what it is named for."""
+    found = page.page.evaluate("""async () => {
+        const { lengthOf } = await import('/extensions/opensora_comfy/graph.js');
+        const made = [[55, 'by frames'], [49, '2s']];
+        return made.map(([frames, duration]) => lengthOf({
+            widgets: [{ name: 'duration', value: '2s' }, { name: 'frames', value: 55 }, { name: 'fps', value: 24 }],
+            opensoraOutput: { opensora_size: [{ frames, duration }] },
+        }).frames);
+    }""")
+    assert found == [51, 49]

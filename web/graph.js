@@ -5,7 +5,6 @@ import { app } from '../../scripts/app.js'
 // These nodes change a clip's length: what stands before them says nothing about what comes after.
 const CHANGE_LENGTH = new Set(['OpenSoraExtend', 'OpenSoraConnect', 'OpenSoraLoop'])
 const DURATIONS = { '2s': 51, '4s': 102, '8s': 204, '16s': 408, '32s': 816 }
-const ROUNDING = 16 // frames
 const FAR = 100 // nodes
 
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
@@ -65,10 +64,11 @@ export function valueOf(node, name) {
 
 // {frames, fps} of an Empty Open-Sora Latent as its settings say; undefined where they do not.
 export function lengthOf(empty) {
-  const wanted = DURATIONS[valueOf(empty, 'duration')]
-  const made = outputOf(empty)?.opensora_size?.[0]?.frames
+  const duration = valueOf(empty, 'duration')
+  const made = outputOf(empty)?.opensora_size?.[0]
   // A duration is rounded to what the VAE can represent: a run knows, if it was one of this duration.
-  const frames = wanted ? (Math.abs(made - wanted) <= ROUNDING ? made : wanted) : valueOf(empty, 'frames')
+  const wanted = made?.duration === duration ? made?.frames : DURATIONS[duration]
+  const frames = duration in DURATIONS ? wanted : valueOf(empty, 'frames')
   return { frames: Number.isInteger(frames) ? frames : undefined, fps: valueOf(empty, 'fps') || undefined }
 }
 

@@ -48,20 +48,23 @@ class TimelineEditor {
     const clip = clipBefore(this.node, report)
     const groups = clip.groups ?? model.groupsOf(clip.frames, report?.vae)
     const parsed = model.parse(this.widget.value)
+    const driven = this.link(this.widget.name)
     const keyframes = this.draft ?? parsed.keyframes ?? []
     const connected = new Set(IMAGES.filter((name) => this.link(name)))
-    const counts = countsOf(report)
-    const thumbnails = Object.entries(report?.thumbnails ?? {}).filter(([name]) => !this.rewired.has(name))
+    const fromRun = (values) =>
+      Object.fromEntries(Object.entries(values ?? {}).filter(([name]) => !this.rewired.has(name)))
+    const counts = fromRun(report?.counts)
+    const thumbnails = fromRun(report?.thumbnails)
     const named = keyframes.map((keyframe) => `image_${keyframe?.image}`)
     const shown = IMAGES.filter((name) => connected.has(name) || named.includes(name))
-    const fromRun = Object.fromEntries(thumbnails)
     return {
       ...clip, groups, keyframes, connected, counts, report,
       error: parsed.error,
       text: this.widget.value,
-      driven: this.link(this.widget.name),
+      driven,
       typing: this.typing,
-      pictures: Object.fromEntries(shown.map((name) => [name, pictureOf(this.node, name, fromRun)])),
+      blocked: Boolean(parsed.error || driven || this.typing),
+      pictures: Object.fromEntries(shown.map((name) => [name, pictureOf(this.node, name, thumbnails)])),
       seen: model.review(keyframes, groups, clip.frames, { counts, connected }),
       dragging: Boolean(this.draft),
     }
@@ -142,6 +145,7 @@ class TimelineEditor {
   }
 
   add(name, frame) {
+    if (this.state.blocked) return
     const selected = this.state.keyframes.length
     this.commit((keyframes) => keyframes.push({ image: Number(name.split('_')[1]), frame, strength: 1 }))
     this.setUi({ selected })
@@ -160,11 +164,6 @@ class TimelineEditor {
     this.stopGestures()
     this.stopObserving()
   }
-}
-
-// How many images an input has, as far as the last run tells: {name: count}.
-function countsOf(report) {
-  return Object.fromEntries((report?.keyframes ?? []).map(({ name, count }) => [name, count]))
 }
 
 function hide(widget) {

@@ -68,7 +68,8 @@ function pressed(editor, event, ended) {
   view.track.focus({ preventScroll: true })
 }
 
-// Follow the pointer until it is let go: move(event), then drop(event), or cancel() on Escape.
+// Follow the pointer until it is let go: move(event), then drop(event), or cancel() on Escape. Other keys wait till then:
+// Delete would take away the keyframe that is being dragged.
 function follow(event, ended, { move, drop, cancel }) {
   const gesture = new AbortController()
   const options = { signal: AbortSignal.any([gesture.signal, ended]), capture: true }
@@ -85,9 +86,9 @@ function follow(event, ended, { move, drop, cancel }) {
   window.addEventListener('pointerup', (last) => last.pointerId === event.pointerId && finish(drop, last), options)
   window.addEventListener('pointercancel', () => finish(cancel), options)
   window.addEventListener('keydown', (key) => {
-    if (key.key !== 'Escape') return
+    key.preventDefault()
     key.stopPropagation()
-    finish(cancel)
+    if (key.key === 'Escape') finish(cancel)
   }, options)
 }
 
@@ -112,8 +113,10 @@ function dragKeyframe(editor, event, index, ended) {
   const offset = pointAt(editor, event).frame - anchor
   let place = null
   const away = (last) => pointAt(editor, last).off > OFF_TRACK
+  // In its own group it stays as it was written: -1 remains the last frame.
+  const here = one.at === null ? null : snap(state.groups, one.at)
   const put = (keyframes) => {
-    if (place !== one.at) keyframes[index].frame = place
+    if (place !== here) keyframes[index].frame = place
   }
   const end = () => {
     view.root.classList.remove('os-removing')
@@ -135,7 +138,7 @@ function dragKeyframe(editor, event, index, ended) {
       const [goes, target] = [moved && away(last), place]
       end()
       if (goes) editor.remove(index)
-      else if (moved && target !== null && target !== one.at) {
+      else if (moved && target !== null && target !== here) {
         editor.commit((keyframes) => (keyframes[index].frame = target))
         view.focusKeyframe(index)
       }

@@ -1,6 +1,7 @@
 // The timeline as data: its JSON, the VAE's groups of frames, snapping, and who holds what. No page, no graph.
 
 export const EMPTY = '{"version": 1, "keyframes": []}'
+const VERSION = 1
 
 const isWhole = (value) => Number.isInteger(value)
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -14,6 +15,8 @@ export function parse(text) {
     return { error: String(text ?? '').trim() ? `it is no JSON: ${error.message}` : 'it is empty' }
   }
   if (!isObject(value)) return { error: 'it is no JSON object {"version": 1, "keyframes": […]}' }
+  const { version = VERSION } = value
+  if (version !== VERSION) return { error: `it has version ${JSON.stringify(version)}; this node reads version ${VERSION}` }
   if (!Array.isArray(value.keyframes)) return { error: 'it has no list "keyframes"' }
   return { value, keyframes: value.keyframes }
 }

@@ -57,10 +57,10 @@ export class TimelineView {
 
   paint(state, ui) {
     this.state = state
-    const blocked = Boolean(state.error || state.driven || state.typing)
-    this.root.classList.toggle('os-blocked', blocked)
+    this.root.classList.toggle('os-blocked', state.blocked)
     this.root.classList.toggle('os-dragging', state.dragging)
-    if (blocked) this.#paintPanel(state)
+    if (state.blocked) this.#paintPanel(state)
+    else this.shownText = null
     this.#paintTray(state)
     this.#paintRuler(state)
     this.#paintBlocks(state)
@@ -100,8 +100,8 @@ export class TimelineView {
     this.root.classList.toggle('os-driven', Boolean(driven))
     this.back.style.display = typing && !error ? '' : 'none'
     this.anew.style.display = error ? '' : 'none'
-    // What is being typed is not written over.
-    if (document.activeElement !== this.text) this.text.value = text
+    // What was typed stays until it is used, whatever else is painted meanwhile.
+    if (text !== this.shownText && document.activeElement !== this.text) this.text.value = this.shownText = text
   }
 
   #paintTray({ pictures, connected }) {

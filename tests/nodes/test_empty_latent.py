@@ -78,6 +78,8 @@ def test_the_shape_of_the_file_is_its_own_size(vae, monkeypatch):
     ("changes", "words"),
     [
         ({"fps": 0.0}, "fps is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"batch_size": -1}, "batch_size is -1; it must be at least 1"),
         ({"resolution": "custom", "width": 7}, "width is 7; it must be at least 16"),
         ({"resolution": "custom", "height": 0}, "height is 0; it must be at least 16"),
     ],
@@ -169,6 +171,14 @@ def test_the_node_shows_the_size(vae):
     output = node.execute(vae=vae, frames=17, fps=12.0, duration="2s", **settings)
     assert output.ui == {
         "opensora_size": [
-            {"width": 426, "height": 240, "frames": 51, "fps": 12.0, "seconds": 51 / 12, "latents": 15},
+            {
+                "width": 426,
+                "height": 240,
+                "frames": 51,
+                "fps": 12.0,
+                "seconds": 51 / 12,
+                "latents": 15,
+                "duration": "2s",
+            },
         ]
     }

@@ -159,3 +159,12 @@ def test_the_report_is_plain_json(vae):
 def test_an_input_without_images_has_no_thumbnail(vae):
     output = timeline(vae, empty(vae), [GOOD], image_1=picture(), image_2=picture(frames=0))
     assert list(shown(output)["thumbnails"]) == ["image_1"]
+
+
+def test_the_page_is_told_the_whole_length_of_each_connected_image(vae):
+    """A record counts only what is left of the clip, and those of an earlier timeline go by the same names."""
+    earlier = timeline(vae, empty(vae), [{"image": 2, "frame": 9}], image_2=picture()).result[0]
+    keyframes = [{"image": 1, "frame": 17}, {"image": 1, "frame": 30}]
+    found = shown(timeline(vae, earlier, keyframes, image_1=picture(frames=9), image_2=picture(frames=5)))
+    assert [each["count"] for each in found["keyframes"]] == [1, 9, 4]
+    assert found["counts"] == {"image_1": 9, "image_2": 5}
