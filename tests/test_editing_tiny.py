@@ -45,24 +45,24 @@ def test_less_denoise_keeps_more_of_a_clip(tiny, clip):
 
 
 def test_a_region_over_time_changes_alone(tiny, clip):
-    truth, latent, rebuilt = clip
+    """Outside, latents are the same; a decoder sees the region's neighbours too, by less than shows."""
+    truth, latent, _ = clip
     x, y, radius = SCENE.path()
     mask = torch.from_numpy(coverage(SCENE.shape, x, y, radius + 3, SIZE, SIZE)).ceil()
     region = run("OpenSoraMaskRegion", latent=latent, vae=tiny.vae, mask=mask)[0]
-    edited = tiny.sample(PROMPT, region, denoise=0.6)
     held = (region["noise_mask"] == 0).expand_as(latent["samples"])
     assert 0.2 < held.float().mean() < 0.9
-    assert torch.equal(edited["samples"][held], latent["samples"][held])
-
-    video = tiny.decode(edited)
     groups = tiny.vae.first_stage_model.groups(len(truth))
     latents = [next(index for index, group in enumerate(groups) if frame in group) for frame in range(len(truth))]
     outside = region["noise_mask"][0, 0, latents].repeat_interleave(8, 1).repeat_interleave(8, 2) == 0
-    found, own = psnr(video[outside], truth[outside]), psnr(rebuilt[outside], truth[outside])
-    green = share_of_green(video, truth)
-    print({"outside": found, "the VAE's own": own, "green": green.mean().item(), "astray": astray(video, truth)})
-    assert found >= own - 1
-    assert green.min() > 0.6 and judge(video).motion == "left" and astray(video, truth) < 4
+    for seed in range(3):
+        edited = tiny.sample(PROMPT, region, denoise=0.6, seed=seed)
+        assert torch.equal(edited["samples"][held], latent["samples"][held])
+        video = tiny.decode(edited)
+        found, green = psnr(video[outside], truth[outside]), share_of_green(video, truth)
+        print({"seed": seed, "outside": found, "green": green.mean().item(), "astray": astray(video, truth)})
+        assert found >= 42
+        assert green.min() > 0.6 and judge(video).motion == "left" and astray(video, truth) < 4
 
 
 def test_strength_by_range_holds_one_half_and_changes_the_other(tiny, clip):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from families import VIDEO, clip, negative, ours
+from opensora_comfy.training.shapes import Scene, render
 from stock import computed, ksampler, stock
 from tiny import run
 
@@ -69,25 +70,28 @@ def psnr(a, b):
     return -10 * math.log10((a - b).square().mean().item())
 
 
+SCENE = Scene("circle", "red", "white", "right", 13.0, (21.0, 32.0), 22 / 16, 64, 64, 17)
+
+
 @pytest.mark.parametrize("pinned", [False, True])
 @pytest.mark.parametrize("kind", CACHES)
 def test_the_picture_stays(tiny, kind, pinned):
     """The tiny model at its 30 steps, with a threshold that spares it a fifth of them or more."""
     latent = tiny.empty()
     if pinned:
-        latent = tiny.pin(latent, torch.full((1, 64, 64, 3), 0.2))
+        latent = tiny.pin(latent, render(SCENE)[:1])
     with computed(tiny.model) as calls:
         whole = sample(tiny, tiny.model, latent)
         full = len(calls)
-        fewer = sample(tiny, cached(kind, tiny.model, 0.02), latent)
+        fewer = sample(tiny, cached(kind, tiny.model, 0.025), latent)
     assert 0 < len(calls) - full <= 0.8 * full
     found = psnr(tiny.decode(fewer), tiny.decode(whole))
     print(f"{kind}, pinned {pinned}: {len(calls) - full} of {full} calls, {found:.1f} dB")
-    assert found >= 35
+    assert found >= 33
     if pinned:
         assert torch.equal(fewer["samples"][:, :, 0], latent["samples"][:, :, 0])
 
 
 def sample(tiny, model, latent):
-    positive = tiny.text("a red circle moves right on a blue background")
+    positive = tiny.text("a red circle moves right on a white background")
     return run("OpenSoraSampler", model=model, positive=positive, latent=latent)[0]
