@@ -22,9 +22,9 @@ from .train_vae import DECODED_FRAMES, NOISE, reconstruction_error
 STEPS = 30  # of the whole schedule, as the nodes have it
 START = (300.0, 850.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
 SAMPLED = 0.7  # of the clips of a step are sampled again, the others encodings
-PAINTED = 0.5  # of the steps have encodings of their clips as the VAE painted them: what was decoded is encoded again
-BOTH_ENDS = 0.5  # of the sampled clips have their first and last frame pinned
+PAINTED = 0.25  # of the steps have encodings of their clips as the VAE painted them: what was decoded is encoded again
 PAINTED_NOISE = (0.0, 0.2)  # on the latents it painted them from: what is sampled lies off the encodings too
+BOTH_ENDS = 0.5  # of the sampled clips have their first and last frame pinned
 CANDIDATES = 4  # clips for each that is sampled again: those of the kinds that are painted worst
 
 
