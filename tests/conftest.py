@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMFYUI = Path(os.environ["COMFYUI_PATH"]).resolve() if os.environ.get("COMFYUI_PATH") else None
+# Set by `python run.py test` with the pinned ComfyUI: the page's tests then run in two front ends.
+NEWER_FRONT_END = os.environ.get("OPENSORA_NEWER_FRONT_END")
 NO_COMFYUI = "These tests need ComfyUI: run them with `python run.py test`, or set COMFYUI_PATH to its folder."
 
 
@@ -91,6 +93,17 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def newer_server(tmp_path_factory):
+    """As `server`, but with the newer front end."""
+    if COMFYUI is None:
+        pytest.fail(NO_COMFYUI)
+    from comfy_server import ComfyServer
+
+    with ComfyServer(COMFYUI, tmp_path_factory.mktemp("newer_server"), NEWER_FRONT_END) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def browser():
     """A headless Chromium, started once a session: a Playwright `Browser`."""
     from browser import headless_chromium
@@ -105,4 +118,19 @@ def page(server, browser):
     from browser import ComfyPage
 
     with contextlib.closing(ComfyPage(browser, server.address)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session", params=["server", *(["newer_server"] if NEWER_FRONT_END else [])])
+def each_server(request):
+    """A server a front end: ComfyUI's own, then the newer one. For tests that also look at what was run."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def each_page(each_server, browser):
+    """As `page`, once a front end."""
+    from browser import ComfyPage
+
+    with contextlib.closing(ComfyPage(browser, each_server.address)) as opened:
         yield opened

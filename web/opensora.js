@@ -6,6 +6,7 @@ import { growToContent } from './graph.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
 import { addTimeline } from './timeline.js'
+import { loadWords } from './words.js'
 
 const DISPLAYS = {
   OpenSoraEmptyLatent: addSize,
@@ -33,7 +34,10 @@ function after(node, name, act) {
 
 app.registerExtension({
   name: 'OpenSora.Displays',
-  init: addStyle,
+  async init() {
+    addStyle()
+    await loadWords()
+  },
 
   nodeCreated(node) {
     const display = DISPLAYS[node.comfyClass]?.(node)

@@ -1,0 +1,22 @@
+// The page's words in the language that ComfyUI is set to. The English text is the key: say('{n} frames', { n: 17 }).
+
+import { app } from '../../scripts/app.js'
+
+let table = {}
+
+// Wanted before the first word is shown. web/words/LANGUAGE.json holds {English: translation}; English needs none.
+export async function loadWords() {
+  const language = app.ui?.settings?.getSettingValue?.('Comfy.Locale') ?? 'en'
+  if (language === 'en') return
+  try {
+    const answer = await fetch(new URL(`./words/${language}.json`, import.meta.url))
+    if (answer.ok) table = await answer.json()
+  } catch (error) {
+    console.warn(`Open-Sora: the words in ${language} could not be loaded`, error)
+  }
+}
+
+// The words for an English text, with {name} replaced by values.name; the text itself where it is not translated.
+export function say(text, values = {}) {
+  return (table[text] ?? text).replace(/\{(\w+)\}/g, (all, name) => (name in values ? values[name] : all))
+}
