@@ -46,9 +46,11 @@ def read_model(path):
         metadata: of a safetensors file, its `opensora` entry parsed from JSON, or what a tensor carries of it; {} otherwise.
         config: what the file's metadata or the folder's config.json says about the network; {} where neither does.
 
-    Raises ValueError, one sentence, for a file that is damaged, is none, would run code, or misses a shard.
+    Raises ValueError, one sentence, for a file that is damaged, is none, would run code, or misses a shard, and for a
+    link that leads nowhere.
     """
     path = Path(path)
+    refuse_dead_link(path)
     folder = path if path.is_dir() else path.parent
     weights = _weights_in(path) if path.is_dir() else _index_of(path)
     if weights.name.endswith(INDEX):
@@ -63,6 +65,7 @@ def read_model(path):
     beside = folder / CONFIG
     # A lone file with a name of its own has nothing to do with a config.json that happens to lie in its folder.
     if config is None and (path.is_dir() or weights.name.endswith(INDEX) or weights.name in STANDARD_NAMES):
+        refuse_dead_link(beside)
         config = _read_json(beside) if beside.is_file() else {}
     return state_dict, metadata, config if isinstance(config, dict) else {}
 
@@ -84,15 +87,24 @@ def _metadata_in(state_dict, path):
     return found if isinstance(found, dict) else {}
 
 
+def refuse_dead_link(path):
+    """Raise ValueError where `path` is a symbolic link whose target is not there, a moved folder or an unplugged drive."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise ValueError(
+            f"{path} is a link that leads nowhere: {os.readlink(path)} is not there; bring that back, or put the model "
+            "itself in the link's place"
+        )
+
+
 def read_file(path):
     """`read_model` without the configuration: (state_dict, metadata)."""
     return read_model(path)[:2]
 
 
 def is_model_folder(path):
-    """Whether `path` is a Hugging Face folder: config.json and weights beside it."""
+    """Whether `path` is a Hugging Face folder: config.json and weights beside it, or links that should lead to them."""
     path = Path(path)
-    return (path / CONFIG).is_file() and any(
+    return os.path.lexists(path / CONFIG) and any(
         name.endswith((*SUFFIXES, *(suffix + INDEX for suffix in SUFFIXES))) for name in os.listdir(path)
     )
 
@@ -110,7 +122,7 @@ def strip_prefixes(state_dict):
 
 def _weights_in(folder):
     """The file to read of a Hugging Face folder: an index or weights in one piece, safetensors before pickles."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() or entry.is_symlink())
     for kind in ((".safetensors",), PYTORCH_SUFFIXES):
         found = [name for name in names if name.endswith(tuple(suffix + INDEX for suffix in kind))]
         found = found or [name for name in STANDARD_NAMES if name in names and name.endswith(kind)][:1]
@@ -128,6 +140,7 @@ def _index_of(path):
     if named is None:
         return path
     index = path.with_name(f"{named[1]}{named[3]}{INDEX}")
+    refuse_dead_link(index)
     if not index.is_file():
         raise ValueError(f"{path} is one of {int(named[2])} shards, and {index.name} is not beside it; download it too")
     return index
@@ -135,6 +148,7 @@ def _index_of(path):
 
 def _read_shards(index):
     """All shards that a *.index.json names, as one state dict."""
+    refuse_dead_link(index)
     table = _read_json(index)
     table = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
@@ -143,6 +157,8 @@ def _read_shards(index):
     for name in shards:
         if Path(name).name != name or "\\" in name or not name.endswith(SUFFIXES):
             raise ValueError(f"{index} names {name!r} as a shard, which is no weights file in its own folder")
+    for name in shards:
+        refuse_dead_link(index.parent / name)
     missing = [name for name in shards if not (index.parent / name).is_file()]
     if missing:
         raise ValueError(
@@ -163,6 +179,7 @@ def _read_shards(index):
 
 def _read_one(path):
     """(state_dict, metadata) of one file, by what it holds rather than by its name."""
+    refuse_dead_link(path)
     try:
         with open(path, "rb") as file:
             start = file.read(len(PICKLE_MAGIC))

@@ -3,6 +3,7 @@
 import re
 
 from .files import strip_prefixes
+from .known_files import LDM_VAE, LORA, NOT_YET, RESNETS, has_dimensions, known_file
 
 LOAD_MODEL, LOAD_VAE, LOAD_TEXT = "Load Open-Sora Model", "Load Open-Sora VAE", "Load Open-Sora Text Encoder"
 TRANSFORMERS = ("stdit", "stdit2", "stdit3", "stdit3_v1_3", "pixart")
@@ -30,7 +31,7 @@ FAMILIES = {
     "vae_2d": (
         "a 2D VAE in diffusers' layout (Open-Sora 1.0 and 1.1, Stable Diffusion)",
         LOAD_VAE,
-        (r"decoder\.up_blocks\.\d+\.resnets\.\d+\.(norm|conv)\d\.(weight|bias)$",),
+        (r"decoder\.up_blocks\.\d+\.resnets\.\d+\.(norm|conv)\d\.(weight|bias)$", r"(post_)?quant_conv\."),
     ),
     "t5": (
         "a T5 text encoder",
@@ -39,69 +40,46 @@ FAMILIES = {
     ),
 }
 
-LORA = r".*\.lora_(down|up|A|B)\b"  # its keys begin with those of the model that it is for
-LDM_VAE = "a Stable Diffusion VAE in the ldm layout"
-
-# Other files that artists keep in the same folders: a regular expression that one of their keys fits, what the file is,
-# and the node of ComfyUI that loads it (None: there is none). The first that fits counts.
-KNOWN_FILES = (
-    (LORA, "a LoRA", "Load LoRA (Model)"),
-    (r"temporal_transformer_blocks\.", "a Latte or Open-Sora Plan transformer", None),
-    (r"patchify_proj\.", "an LTX-Video transformer", "Load Diffusion Model"),
-    (r"adaln_single\.", "a PixArt transformer in diffusers' layout",
-     "Load Diffusion Model"),
-    (r"blocks\.0\.mlp\.inverted_conv\.", "a Sana transformer", "Load Diffusion Model"),
-    (r"head\.modulation$", "a Wan transformer", "Load Diffusion Model"),
-    (r"txt_in\.individual_token_refiner\.", "a HunyuanVideo transformer", "Load Diffusion Model"),
-    (r"double_blocks\.0\.img_attn\.|single_blocks\.0\.linear1\.", "a Flux transformer", "Load Diffusion Model"),
-    (r"single_transformer_blocks\.0\.proj_mlp\.", "a Flux transformer in diffusers' layout", "Load Diffusion Model"),
-    (r"joint_blocks\.0\.(x_block|context_block)\.", "a Stable Diffusion 3 checkpoint", "Load Checkpoint"),
-    (r"transformer_blocks\.0\.attn\.add_q_proj\.", "a Stable Diffusion 3 transformer in diffusers' layout",
-     "Load Diffusion Model"),
-    (r"conditioner\.embedders\.|label_emb\.0\.0\.", "a Stable Diffusion XL checkpoint", "Load Checkpoint"),
-    (r"add_embedding\.linear_1\.", "a Stable Diffusion XL U-Net in diffusers' layout", "Load Diffusion Model"),
-    (r"cond_stage_model\.model\.", "a Stable Diffusion 2 checkpoint", "Load Checkpoint"),
-    (r"cond_stage_model\.transformer\.", "a Stable Diffusion 1.5 checkpoint", "Load Checkpoint"),
-    (r"input_blocks\.0\.0\.", "a Stable Diffusion checkpoint", "Load Checkpoint"),
-    (r"time_embedding\.linear_1\.", "a Stable Diffusion U-Net in diffusers' layout", "Load Diffusion Model"),
-    (r"text_model\.encoder\.layers\.0\.", "a CLIP text encoder", "Load CLIP"),
-    (r"decoder\.middle\.0\.residual\.", "a Wan VAE", "Load VAE"),
-    (r"decoder\.up_blocks\.0\.res_blocks\.", "an LTX-Video VAE", "Load VAE"),
-    (r"(encoder|decoder)\.(down|up)_blocks\.\d+\.resnets\.\d+\.conv1\.conv\.|(encoder|decoder)\.conv_in\.conv\.",
-     "a HunyuanVideo VAE", "Load VAE"),
-    (r"decoder\.up\.\d+\.block\.\d+\.|decoder\.mid\.block_1\.", LDM_VAE, "Load VAE"),
-)  # fmt: skip
-
-UNET_PREFIXES = r"(?:model\.diffusion_model\.|diffusion_model\.|model\.|net\.)?"
+# What VAEs for video have beside that: convolutions in time, and causal ones, which lie in a module of their own.
+IN_TIME = RESNETS + r"conv\d\.conv\.|.*\.temp_convs\."
+UMT5_VOCABULARY = 256384  # of Wan's text encoder, whose keys are T5's
 
 
 def family_of(state_dict):
-    """The family whose loader a state dict belongs to, a key of FAMILIES, told by its keys alone; None for others."""
-    keys = list(strip_prefixes(dict.fromkeys(state_dict)))
-    if any(re.match(LORA, key) for key in keys):
+    """The family whose loader a state dict belongs to, a key of FAMILIES; None for others."""
+    state_dict = strip_prefixes(dict(state_dict))
+    if any(re.match(LORA, key) for key in state_dict):
         return None
     for family, (_, _, signs) in FAMILIES.items():
-        if all(any(re.match(sign, key) for key in keys) for sign in signs):
-            return family
+        if all(any(re.match(sign, key) for key in state_dict) for sign in signs):
+            return None if family == "vae_2d" and _is_in_time(state_dict) else family
     return None
 
 
+def _is_in_time(state_dict):
+    return any(re.match(IN_TIME, key) for key in state_dict) or not has_dimensions(
+        state_dict, RESNETS + r"conv\d\.weight$", 4
+    )
+
+
 def identify(state_dict):
-    """(what a file is, the node that loads it or None) from its tell-tale keys; (None, None) for an unknown one."""
+    """(what a file is, the node that loads it, NOT_YET or None) by its keys and shapes; (None, None) for an unknown one."""
     family = family_of(state_dict)
-    if family is not None:
-        what, node, _ = FAMILIES[family]
-        return _pixart(state_dict) if family == "pixart" else what, node
-    keys = list(strip_prefixes(dict.fromkeys(state_dict)))
-    for sign, what, node in KNOWN_FILES:
-        if any(re.match(UNET_PREFIXES + f"(?:{sign})", key) for key in keys):
-            return what, node
-    return None, None
+    if family is None:
+        return known_file(strip_prefixes(dict(state_dict)))
+    what, node, _ = FAMILIES[family]
+    if family == "t5" and _vocabulary(state_dict) == UMT5_VOCABULARY:
+        return "a UMT5 text encoder", "Load CLIP"
+    return _pixart(state_dict) if family == "pixart" else what, node
+
+
+def _vocabulary(state_dict):
+    return getattr(strip_prefixes(dict(state_dict)).get("shared.weight"), "shape", (0,))[0]
 
 
 def _pixart(state_dict):
     """PixArt-α and -Σ differ in the length of captions; only α's 1024-pixel model embeds sizes."""
-    state_dict = strip_prefixes(state_dict)
+    state_dict = strip_prefixes(dict(state_dict))
     length = getattr(state_dict.get("y_embedder.y_embedding"), "shape", (0,))[0]
     if any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict) or length == 120:
         return "a PixArt-α transformer"
@@ -110,6 +88,8 @@ def _pixart(state_dict):
 
 def refusal(what, node, wanted):
     """What to tell about a file that `identify` knows, where `wanted` was asked for."""
+    if node == NOT_YET:
+        return f"this is {what}, which this pack does not run yet: it runs Open-Sora 1.0 to 1.3; {wanted} goes here"
     if node is None:
         return f"this is {what}, which neither this pack nor ComfyUI loads; {wanted} goes here"
     hint = ""

@@ -16,9 +16,23 @@ BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "model" / "bundled"
 
 
 def choices(folder):
-    """Names for a combo: the bundled file, then what models/`folder` holds: files and Hugging Face folders."""
+    """Names for a combo: the bundled file, then what models/`folder` holds: files and Hugging Face folders.
+
+    Links that lead nowhere are among them: what is chosen says what is wrong, what is missing says nothing.
+    """
     names = folder_paths.get_filename_list(folder)
-    return [BUNDLED, *sorted({*names, *_model_folders(folder, names)})]
+    return [BUNDLED, *sorted({*names, *_model_folders(folder, names), *_dead_links(folder)})]
+
+
+def _dead_links(folder):
+    """Links in models/`folder` itself that lead nowhere, and so may have been model folders."""
+    return {
+        entry.name
+        for base in folder_paths.get_folder_paths(folder)
+        if os.path.isdir(base)
+        for entry in os.scandir(base)
+        if entry.is_symlink() and not os.path.exists(entry.path)
+    }
 
 
 def _model_folders(folder, names):
@@ -36,6 +50,12 @@ def _folder_path(folder, name):
     return None
 
 
+def _dead_link_path(folder, name):
+    """Where the link `name` lies that leads nowhere, for `read` to say so, or None."""
+    paths = (os.path.join(base, name) for base in folder_paths.get_folder_paths(folder))
+    return next((path for path in paths if os.path.islink(path)), None)
+
+
 def path_of(name, folder, kind):
     """The file behind a combo entry; `kind` (transformer, vae, text_encoder) names the bundled one.
 
@@ -45,7 +65,7 @@ def path_of(name, folder, kind):
         return str(BUNDLED_FOLDER / f"{kind}.safetensors")
     path = folder_paths.get_full_path(folder, name)
     if path is None and name in choices(folder):
-        path = _folder_path(folder, name)
+        path = _folder_path(folder, name) or _dead_link_path(folder, name)
     if path is None:
         raise ValueError(f"{name!r} is not in models/{folder}; there are: {', '.join(choices(folder))}")
     return path
