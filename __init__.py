@@ -14,8 +14,10 @@ async def comfy_entrypoint():
         async def get_node_list(self):
             from .nodes import NODES
             from .nodes.comfy.files import offer_example_images
+            from .nodes.comfy.folder_name import warn_of_folder_name
             from .nodes.comfy.replacements import offer_replacements
 
+            warn_of_folder_name()
             offer_example_images()
             await offer_replacements()
             return NODES

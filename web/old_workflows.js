@@ -1,6 +1,7 @@
 // Workflows of two other Open-Sora packs: as one is opened, its nodes become ours. docs/old-workflows.md says which.
 
 import { app } from '../../scripts/app.js'
+import { registerOnce } from './once.js'
 
 const VAE_2D = 'sd-vae-ft-ema.safetensors'
 const T5 = 't5xxl_fp16.safetensors'
@@ -271,7 +272,7 @@ function ofSecond([config, duration, resolution, ratio, file, vae, clip]) {
 const FRAMES = { '2s': 51, '4s': 102, '8s': 204, '16s': 408 }
 const FPS = { 1: 1, 16: 8, 64: 12 }
 
-app.registerExtension({
+registerOnce({
   name: 'OpenSora.OldWorkflows',
   beforeConfigureGraph(workflow) {
     let count = 0

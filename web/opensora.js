@@ -3,6 +3,7 @@
 import { app } from '../../scripts/app.js'
 import { addStyle, showInstead } from './dom.js'
 import { growToContent } from './graph.js'
+import { registerOnce } from './once.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
 import { addTimeline } from './timeline.js'
@@ -32,7 +33,7 @@ function after(node, name, act) {
   }
 }
 
-app.registerExtension({
+registerOnce({
   name: 'OpenSora.Displays',
   async init() {
     addStyle()
