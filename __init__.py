@@ -13,7 +13,7 @@ async def comfy_entrypoint():
     class OpenSoraExtension(ComfyExtension):
         async def get_node_list(self):
             from .nodes import NODES
-            from .nodes.comfy.files import offer_example_images
+            from .nodes.comfy.examples import offer_example_images
             from .nodes.comfy.folder_name import warn_of_folder_name
             from .nodes.comfy.replacements import offer_replacements
 

@@ -1,9 +1,6 @@
 """Model files an artist can pick: the bundled ones first, then those in ComfyUI's model folders."""
 
-import contextlib
-import logging
 import os
-import shutil
 from pathlib import Path
 
 import folder_paths
@@ -11,7 +8,6 @@ import folder_paths
 from ...model.files import is_model_folder, read_model
 
 BUNDLED = "tiny (bundled)"
-EXAMPLE_IMAGES = Path(__file__).resolve().parents[2] / "workflows" / "inputs"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "model" / "bundled"
 
 
@@ -81,24 +77,3 @@ def read(path, input_name):
     except (ValueError, OSError) as error:
         raise ValueError(f"{input_name}: {error}") from error
     return state_dict, {**(metadata.get("opensora") or {}), "config": config}
-
-
-def offer_example_images():
-    """Put the pictures that the templates load into ComfyUI's input folder, where none of that name is there yet.
-
-    A folder that cannot be written to is no reason to fail: the templates then ask for a picture.
-    """
-    for source in sorted(EXAMPLE_IMAGES.glob("*")):  # none where the folder was left out
-        target = Path(folder_paths.get_input_directory()) / source.name
-        if target.exists():
-            continue
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            shutil.copyfile(source, temporary)
-            os.replace(temporary, target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            logging.warning(
-                "Open-Sora: the example picture %s could not be put into the input folder: %s", source.name, error
-            )
