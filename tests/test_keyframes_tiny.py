@@ -1,7 +1,7 @@
 """Keyframes and long video with the bundled tiny model, on clips that it never saw, against the true motion.
 
 The quick test looks at a few clips with room for their small number; the long one holds the goals on 48 and prints the
-table of the README: `python run.py test tests/test_keyframes_tiny.py -m long -s`.
+table of docs/keyframes.md: `python run.py test tests/test_keyframes_tiny.py -m long -s`.
 """
 
 from dataclasses import replace

@@ -41,7 +41,7 @@ def test_both_generations_have_both_templates():
 @pytest.mark.parametrize("path", OFFICIAL, ids=lambda path: path.stem)
 def test_every_loader_offers_its_file(path):
     """ComfyUI's missing-model dialog shows an entry whose name a widget has, from an address and folder it accepts."""
-    workflow, readme = graph(path), (ROOT / "README.md").read_text(encoding="utf-8")
+    workflow, listed = graph(path), (ROOT / "docs" / "official-files.md").read_text(encoding="utf-8")
     note = only(workflow, "MarkdownNote")["widgets_values"][0]
     repositories = set()
     for kind, folder in FOLDERS.items():
@@ -53,7 +53,7 @@ def test_every_loader_offers_its_file(path):
         assert entry["url"].startswith("https://huggingface.co/") and entry["url"].endswith(".safetensors")
         repository, file = entry["url"].removeprefix("https://huggingface.co/").split("/resolve/main/")
         repositories.add(repository)
-        assert f"`{repository}`" in readme and f"`{file}`" in readme
+        assert f"`{repository}`" in listed and f"`{file}`" in listed
         assert entry["name"] in note and entry["url"] in note
     assert repositories - {"comfyanonymous/flux_text_encoders"} == REPOSITORIES[generation(path)]
 
