@@ -21,7 +21,7 @@ from runner.client import Client, Refused, Result, Unreachable
 from runner.source_tree import SourceTree
 
 ROOT = Path(__file__).resolve().parent
-WORKFLOW = ROOT / "workflows" / "text_to_video.json"
+WORKFLOW = ROOT / "workflows" / "1 Text to video.json"
 
 
 class Failed(Exception):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OFFICIAL = sorted((ROOT / "workflows").glob("open_sora_*.json"))
+OFFICIAL = sorted((ROOT / "workflows").glob("*(official files).json"))
 FOLDERS = {
     "OpenSoraLoadModel": "diffusion_models",
     "OpenSoraLoadTextEncoder": "text_encoders",
@@ -14,8 +14,8 @@ FOLDERS = {
 }
 # Which of the original's repositories each generation's files come from.
 REPOSITORIES = {
-    "1_1": {"hpcai-tech/OpenSora-STDiT-v2-stage3", "stabilityai/sd-vae-ft-ema"},
-    "1_2": {"hpcai-tech/OpenSora-STDiT-v3", "hpcai-tech/OpenSora-VAE-v1.2"},
+    "1.1": {"hpcai-tech/OpenSora-STDiT-v2-stage3", "stabilityai/sd-vae-ft-ema"},
+    "1.2": {"hpcai-tech/OpenSora-STDiT-v3", "hpcai-tech/OpenSora-VAE-v1.2"},
 }
 TINY = "tiny (bundled)"
 
@@ -30,12 +30,13 @@ def only(workflow, kind):
 
 
 def generation(path):
-    return path.stem.removeprefix("open_sora_")[:3]
+    return path.stem.removeprefix("Open-Sora ")[:3]
 
 
 def test_both_generations_have_both_templates():
-    tasks = {(generation(path), path.stem.removeprefix("open_sora_")[4:]) for path in OFFICIAL}
-    assert tasks == {(version, task) for version in REPOSITORIES for task in ("text_to_video", "image_to_video")}
+    tasks = {(generation(path), path.stem.split(" ", 2)[2]) for path in OFFICIAL}
+    both = ("text to video (official files)", "image to video (official files)")
+    assert tasks == {(version, task) for version in REPOSITORIES for task in both}
 
 
 @pytest.mark.parametrize("path", OFFICIAL, ids=lambda path: path.stem)
@@ -66,7 +67,7 @@ def test_settings_are_the_originals(path):
     resolution, aspect_ratio, frames, fps = only(workflow, "OpenSoraEmptyLatent")["widgets_values"][:4]
     assert (cfg, sampler, denoise, motion, camera, clean) == (7, "original", 1, 0, "none", True)
     assert (resolution, aspect_ratio, fps) == ("240p", "16:9", 24)
-    assert (steps, score, frames) == {"1_1": (100, 0, 16), "1_2": (30, 6.5, 51)}[generation(path)]
+    assert (steps, score, frames) == {"1.1": (100, 0, 16), "1.2": (30, 6.5, 51)}[generation(path)]
 
 
 @pytest.mark.parametrize("path", OFFICIAL, ids=lambda path: path.stem)

@@ -13,14 +13,14 @@ from tiny import track
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 # name: frames, colour, background, motion of the first and of the last 17 frames
 EXPECTED = {
-    "text_to_video": (17, "orange", "black", "right", "right"),
-    "image_to_video": (17, "orange", "black", "right", "right"),
-    "first_last_frame": (34, "orange", "black", "right", "right"),
-    "keyframe_timeline": (34, "orange", "black", "right", "right"),
-    "video_extend": (34, "red", "white", "right", "right"),
-    "connect_two_clips": (51, "red", "white", "right", "right"),
-    "loop": (34, "red", "white", "right", "left"),
-    "inpaint_region": (17, "blue", "white", "right", "right"),
+    "1 Text to video": (17, "orange", "black", "right", "right"),
+    "2 Image to video (first frame)": (17, "orange", "black", "right", "right"),
+    "3 First and last frame (interpolate)": (34, "orange", "black", "right", "right"),
+    "4 Keyframe timeline (storyboard)": (34, "orange", "black", "right", "right"),
+    "5 Extend a video": (34, "red", "white", "right", "right"),
+    "6 Connect two clips (transition)": (51, "red", "white", "right", "right"),
+    "7 Loop (seamless)": (34, "red", "white", "right", "left"),
+    "8 Inpaint a region (video to video)": (17, "blue", "white", "right", "right"),
 }
 
 
@@ -32,7 +32,7 @@ def frames_of(data):
 
 
 def test_every_template_of_the_tiny_model_is_here():
-    own = {path.stem for path in WORKFLOWS.glob("*.json") if not path.stem.startswith("open_sora_")}
+    own = {path.stem for path in WORKFLOWS.glob("*.json") if "official files" not in path.stem}
     assert own == set(EXPECTED)
 
 
@@ -49,7 +49,7 @@ def test_the_video_shows_what_the_template_says(name, server):
     assert (verdict.color, verdict.background) == (color, background)
     assert moves(video[:17]) == first and moves(video[-17:]) == last
     steps = (video.roll(-1, 0) - video).abs().mean((1, 2, 3))
-    if name == "loop":
+    if name == "7 Loop (seamless)":
         assert steps[-1] <= steps[:-1].max()
 
 

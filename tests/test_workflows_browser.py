@@ -9,18 +9,10 @@ from pathlib import Path
 import pytest
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
-OFFICIAL = sorted(WORKFLOWS.glob("open_sora_*.json"))
+OFFICIAL = sorted(WORKFLOWS.glob("*(official files).json"))
 FILES = sorted({*WORKFLOWS.glob("*.json")} - {*OFFICIAL})
 
 pytestmark = pytest.mark.browser
-
-
-def test_there_are_workflows():
-    assert {path.stem for path in FILES} >= {
-        "text_to_video", "image_to_video", "first_last_frame", "keyframe_timeline", "video_extend",
-        "connect_two_clips", "loop", "inpaint_region",
-    }  # fmt: skip
-    assert len(OFFICIAL) == 4
 
 
 @pytest.mark.timeout(600)
