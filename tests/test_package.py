@@ -31,7 +31,9 @@ def left_out(path, ignored):
         if "/" in pattern.rstrip("/"):
             if fnmatch.fnmatch(path, pattern) or path.startswith(pattern.rstrip("/") + "/"):
                 return True
-        elif any(fnmatch.fnmatch(part, pattern.rstrip("/")) for part in (parts[:-1] if pattern.endswith("/") else parts)):
+        elif any(
+            fnmatch.fnmatch(part, pattern.rstrip("/")) for part in (parts[:-1] if pattern.endswith("/") else parts)
+        ):
             return True
     return False
 
@@ -48,7 +50,17 @@ def package():
 def test_it_holds_what_runs_and_nothing_that_only_tests(package):
     assert {"LICENSE", "README.md", "__init__.py", "pyproject.toml", "assets/icon.png", "run.py"} <= package.keys()
     assert {f"model/bundled/{name}.safetensors" for name in ("transformer", "vae", "text_encoder")} <= package.keys()
-    for folder in ("locales", "model", "nodes", "runner", "training", "web", "web/docs", "workflows", "workflows/inputs"):
+    for folder in (
+        "locales",
+        "model",
+        "nodes",
+        "runner",
+        "training",
+        "web",
+        "web/docs",
+        "workflows",
+        "workflows/inputs",
+    ):
         assert any(name.startswith(f"{folder}/") for name in package), folder
     tops = {name.split("/")[0] for name in package}
     assert not tops & {"tests", ".ci", ".github", "output", "tiny_run"}
