@@ -5,6 +5,7 @@ import { addStyle, showInstead } from './dom.js'
 import { growToContent } from './graph.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
+import { orderTemplates } from './templates.js'
 import { addTimeline } from './timeline.js'
 import { loadWords } from './words.js'
 
@@ -36,6 +37,7 @@ app.registerExtension({
   name: 'OpenSora.Displays',
   async init() {
     addStyle()
+    orderTemplates()
     await loadWords()
   },
 
