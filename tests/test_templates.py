@@ -4,6 +4,7 @@ import json
 
 import pytest
 from PIL import Image
+
 from runner.templates import OFFICIAL, WORKFLOWS, app_of, templates
 
 APPS = sorted(WORKFLOWS.glob("*.app.json"))
