@@ -7,19 +7,25 @@ import json
 from pathlib import Path
 
 import pytest
+from layout_page import extent, measure, overlapping, sticking_out
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 OFFICIAL = sorted(WORKFLOWS.glob("*(official files).json"))
-FILES = sorted({*WORKFLOWS.glob("*.json")} - {*OFFICIAL})
+FILES = sorted({*WORKFLOWS.glob("*.json")} - {*OFFICIAL, *WORKFLOWS.glob("*.app.json")})
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_workflow_runs_in_the_page(path, page, server):
+def test_workflow_runs_in_the_page(path, each_page, each_server):
+    """In both renderers nothing overlaps when it opens, and nothing after the run, which adds previews and the video."""
+    page, server = each_page, each_server
     workflow = json.loads(path.read_text(encoding="utf-8"))
     page.load(workflow, path.stem)
+    check_layout(page, vue=True)
+    page.load(workflow, path.stem)
+    check_layout(page)
     assert page.complaints() == []
     assert page.faulty_nodes() == []
     assert values_of(page.saved(), workflow) == values_of(workflow, workflow)
@@ -38,12 +44,17 @@ def test_workflow_runs_in_the_page(path, page, server):
     # The node shows it to the user. (Whether this Chromium decodes H.264 depends on who built it.)
     shown = "(name) => [...document.querySelectorAll('video, video source')].some((v) => v.src.includes(name))"
     page.page.wait_for_function(shown, arg=videos[0]["filename"], timeout=20_000)
+    check_layout(page)
+    check_layout(page, vue=True)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", OFFICIAL, ids=lambda path: path.stem)
 def test_official_workflow_offers_its_files(path, page, server):
     workflow = json.loads(path.read_text(encoding="utf-8"))
+    page.load(workflow, path.stem)
+    page.close_dialogs()
+    check_layout(page)
     page.load(workflow, path.stem)
     loaders = {
         node["type"]: node["properties"]["models"] for node in workflow["nodes"] if "models" in node["properties"]
@@ -61,6 +72,16 @@ def test_official_workflow_offers_its_files(path, page, server):
         assert refusal not in words
     page.close_dialogs()
     assert inputs_of(server.page_workflow_to_api(workflow)) == inputs_of(page.api_graph())
+
+
+def check_layout(page, vue=False):
+    """The whole graph is small enough that its text is drawn (above 57 %), and each node has its place."""
+    found = measure(page, vue)
+    assert overlapping(found["nodes"]) == []
+    assert sticking_out(found["nodes"], found["groups"]) == []
+    width, height = extent([box for _, box in found["nodes"] + found["groups"]])
+    assert width <= 1800 and height <= 950
+    assert found["scale"] > 0.57
 
 
 def values_of(graph, wanted):

@@ -6,6 +6,7 @@ import { growToContent } from './graph.js'
 import { registerOnce } from './once.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
+import { orderTemplates } from './templates.js'
 import { addTimeline } from './timeline.js'
 import { loadWords } from './words.js'
 
@@ -37,6 +38,7 @@ registerOnce({
   name: 'OpenSora.Displays',
   async init() {
     addStyle()
+    orderTemplates()
     await loadWords()
   },
 
