@@ -70,6 +70,17 @@ function hostOf(graph) {
   return search(root)
 }
 
+// The ids that a run gives to the node: "3", or "7:3" in the subgraph of node 7; one for each place where it stands.
+export function executionIds(node) {
+  const root = app.rootGraph ?? app.graph?.rootGraph ?? app.graph
+  const within = (graph, before) =>
+    (graph?.nodes ?? []).flatMap((each) => {
+      const id = `${before}${each.id}`
+      return each === node ? [id] : each.subgraph ? within(each.subgraph, `${id}:`) : []
+    })
+  return within(root, '')
+}
+
 // The value of a widget, or of the primitive that feeds it; undefined where only a run can tell.
 export function valueOf(node, name) {
   const widget = widgetOf(node, name)

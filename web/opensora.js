@@ -2,7 +2,8 @@
 
 import { app } from '../../scripts/app.js'
 import { addStyle, showInstead } from './dom.js'
-import { growToContent } from './graph.js'
+import { executionIds, growToContent, outputOf } from './graph.js'
+import { watchCachedRuns } from './last_run.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
 import { addTimeline, promoteTimelines } from './timeline_widget.js'
@@ -32,10 +33,22 @@ function after(node, name, act) {
   }
 }
 
+// [id in a run, node] of those that show nothing yet, where one may stand in several instances of a subgraph.
+const withoutReport = () =>
+  [...shown.keys()].filter((node) => !outputOf(node)).flatMap((node) => executionIds(node).map((id) => [id, node]))
+
+function report(node, output) {
+  node.opensoraOutput = output
+  shown.get(node)?.()
+}
+
 app.registerExtension({
   name: 'OpenSora.Displays',
   async init() {
     addStyle()
+    watchCachedRuns(() => withoutReport().map(([id]) => id), (id, output) => {
+      for (const [other, node] of withoutReport()) if (other === id) report(node, output)
+    })
     await loadWords()
   },
 
@@ -53,10 +66,7 @@ app.registerExtension({
     })
     after(node, 'onConfigure', refresh)
     after(node, 'onConnectionsChange', refresh)
-    after(node, 'onExecuted', (output) => {
-      node.opensoraOutput = output
-      refresh()
-    })
+    after(node, 'onExecuted', (output) => report(node, output))
     after(node, 'onRemoved', () => {
       app.api.removeEventListener('graphChanged', refresh)
       shown.delete(node)
