@@ -169,6 +169,23 @@ export function undoStep() {
   else current?.checkState?.()
 }
 
+// The page shortens a title that has not this much room beside it, but asks nodes for less.
+const besideTitle = () => 2 * LiteGraph.NODE_TITLE_HEIGHT + 4
+
+// Make the node at least as wide as its title needs, by itself and while it is dragged.
+export function keepTitleWhole(node) {
+  const pen = document.createElement('canvas').getContext('2d')
+  const { computeSize } = node
+  node.computeSize = function (...rest) {
+    const size = computeSize.apply(this, rest)
+    pen.font = this.titleFontStyle
+    size[0] = Math.max(size[0], Math.ceil(pen.measureText(this.getTitle()).width) + besideTitle())
+    return size
+  }
+  const [width] = node.computeSize()
+  if (node.size[0] < width) node.setSize([width, node.size[1]])
+}
+
 // Give a node the height that its content needs. That is no step of the undo: nobody did it.
 export function growToContent(node) {
   const height = node.computeSize()[1]

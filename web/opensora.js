@@ -2,7 +2,7 @@
 
 import { app } from '../../scripts/app.js'
 import { addStyle, showInstead } from './dom.js'
-import { executionIds, growToContent, outputOf } from './graph.js'
+import { executionIds, growToContent, keepTitleWhole, outputOf } from './graph.js'
 import { watchCachedRuns } from './last_run.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
@@ -54,6 +54,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.subgraph) promoteTimelines(node)
+    if (node.comfyClass?.startsWith('OpenSora')) keepTitleWhole(node)
     const display = DISPLAYS[node.comfyClass]?.(node)
     if (!display) return
     const { refresh, remove } = display
