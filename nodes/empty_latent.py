@@ -65,6 +65,7 @@ class OpenSoraEmptyLatent(io.ComfyNode):
     def define_schema(cls):
         return schema(
             "Latent",
+            shows_report=True,
             node_id="OpenSoraEmptyLatent",
             display_name="Empty Open-Sora Latent",
             description="An empty clip of the size, length and frame rate you choose, ready for keyframes and sampling.",

@@ -38,6 +38,7 @@ class OpenSoraFrameStrength(io.ComfyNode):
 
         return schema(
             "Latent",
+            shows_report=True,
             node_id="OpenSoraFrameStrength",
             display_name="Open-Sora Frame Strength",
             description="Says how firmly what is in the clip is held over a range of frames. Chain several for ranges of "

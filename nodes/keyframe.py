@@ -11,6 +11,7 @@ class OpenSoraKeyframe(io.ComfyNode):
     def define_schema(cls):
         return schema(
             "Latent",
+            shows_report=True,
             node_id="OpenSoraKeyframe",
             display_name="Open-Sora Keyframe",
             description="Pins an image or a clip to the timeline; the sampler fills in the rest. Chain several for first "

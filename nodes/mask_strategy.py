@@ -110,6 +110,7 @@ class OpenSoraMaskStrategy(io.ComfyNode):
     def define_schema(cls):
         return schema(
             "Latent",
+            shows_report=True,
             node_id="OpenSoraMaskStrategy",
             display_name="Open-Sora Mask Strategy",
             description="Pins references to the timeline by the original's text: which latent frames of which reference "

@@ -64,6 +64,7 @@ class OpenSoraMaskRegion(io.ComfyNode):
     def define_schema(cls):
         return schema(
             "Latent",
+            shows_report=True,
             node_id="OpenSoraMaskRegion",
             display_name="Open-Sora Mask Region",
             description="Inpainting over time: the sampler changes what the mask shows white, and leaves the rest of the "

@@ -86,6 +86,7 @@ class OpenSoraTimeline(io.ComfyNode):
     def define_schema(cls):
         return schema(
             "Latent",
+            shows_report=True,
             node_id="OpenSoraTimeline",
             display_name="Open-Sora Timeline",
             description="Pins several images and clips to the timeline at once: wire them in, then drag them to their "

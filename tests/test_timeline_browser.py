@@ -19,6 +19,11 @@ NAMES = [f"timeline_test_{number}.png" for number in (1, 2, 3)]
 @pytest.fixture(scope="module", autouse=True)
 def pictures(server):
     """Three pictures among the server's inputs, there before a page asks which there are."""
+    pictures_of_the_tests(server)
+
+
+def pictures_of_the_tests(server):
+    """Put the three pictures into the server's inputs."""
     for number, name in enumerate(NAMES):
         picture = Image.new("RGB", (64, 64), "white")
         ImageDraw.Draw(picture).ellipse((4 + 18 * number, 22, 24 + 18 * number, 42), "red")

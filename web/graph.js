@@ -41,7 +41,23 @@ function follow(graph, linkId) {
   return null
 }
 
+// The subgraph nodes that an editor stands on, as long as it looks: one subgraph may stand on the canvas several times.
+let standing = []
+
+// What `look` returns, with the borders of subgraphs crossed at these nodes where there is a choice.
+export function within(hosts, look) {
+  const before = standing
+  standing = hosts
+  try {
+    return look()
+  } finally {
+    standing = before
+  }
+}
+
 function hostOf(graph) {
+  const known = standing.find((host) => host.subgraph === graph)
+  if (known) return known
   const root = app.rootGraph ?? app.graph?.rootGraph ?? app.graph
   const search = (inside) => {
     for (const node of inside?.nodes ?? []) {
@@ -52,6 +68,17 @@ function hostOf(graph) {
     return null
   }
   return search(root)
+}
+
+// The ids that a run gives to the node: "3", or "7:3" in the subgraph of node 7; one for each place where it stands.
+export function executionIds(node) {
+  const root = app.rootGraph ?? app.graph?.rootGraph ?? app.graph
+  const within = (graph, before) =>
+    (graph?.nodes ?? []).flatMap((each) => {
+      const id = `${before}${each.id}`
+      return each === node ? [id] : each.subgraph ? within(each.subgraph, `${id}:`) : []
+    })
+  return within(root, '')
 }
 
 // The value of a widget, or of the primitive that feeds it; undefined where only a run can tell.
@@ -140,6 +167,23 @@ export function undoStep() {
   const current = tracker()
   if (current?.captureCanvasState) current.captureCanvasState()
   else current?.checkState?.()
+}
+
+// The page shortens a title that has not this much room beside it, but asks nodes for less.
+const besideTitle = () => 2 * LiteGraph.NODE_TITLE_HEIGHT + 4
+
+// Make the node at least as wide as its title needs, by itself and while it is dragged.
+export function keepTitleWhole(node) {
+  const pen = document.createElement('canvas').getContext('2d')
+  const { computeSize } = node
+  node.computeSize = function (...rest) {
+    const size = computeSize.apply(this, rest)
+    pen.font = this.titleFontStyle
+    size[0] = Math.max(size[0], Math.ceil(pen.measureText(this.getTitle()).width) + besideTitle())
+    return size
+  }
+  const [width] = node.computeSize()
+  if (node.size[0] < width) node.setSize([width, node.size[1]])
 }
 
 // Give a node the height that its content needs. That is no step of the undo: nobody did it.

@@ -2,12 +2,13 @@
 
 import { app } from '../../scripts/app.js'
 import { addStyle, showInstead } from './dom.js'
-import { growToContent } from './graph.js'
+import { executionIds, growToContent, keepTitleWhole, outputOf } from './graph.js'
+import { watchCachedRuns } from './last_run.js'
 import { registerOnce } from './once.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
 import { orderTemplates } from './templates.js'
-import { addTimeline } from './timeline.js'
+import { addTimeline, promoteTimelines } from './timeline_widget.js'
 import { loadWords } from './words.js'
 
 const DISPLAYS = {
@@ -34,15 +35,29 @@ function after(node, name, act) {
   }
 }
 
+// [id in a run, node] of those that show nothing yet, where one may stand in several instances of a subgraph.
+const withoutReport = () =>
+  [...shown.keys()].filter((node) => !outputOf(node)).flatMap((node) => executionIds(node).map((id) => [id, node]))
+
+function report(node, output) {
+  node.opensoraOutput = output
+  shown.get(node)?.()
+}
+
 registerOnce({
   name: 'OpenSora.Displays',
   async init() {
     addStyle()
     orderTemplates()
+    watchCachedRuns(() => withoutReport().map(([id]) => id), (id, output) => {
+      for (const [other, node] of withoutReport()) if (other === id) report(node, output)
+    })
     await loadWords()
   },
 
   nodeCreated(node) {
+    if (node.subgraph) promoteTimelines(node)
+    if (node.comfyClass?.startsWith('OpenSora')) keepTitleWhole(node)
     const display = DISPLAYS[node.comfyClass]?.(node)
     if (!display) return
     const { refresh, remove } = display
@@ -55,10 +70,7 @@ registerOnce({
     })
     after(node, 'onConfigure', refresh)
     after(node, 'onConnectionsChange', refresh)
-    after(node, 'onExecuted', (output) => {
-      node.opensoraOutput = output
-      refresh()
-    })
+    after(node, 'onExecuted', (output) => report(node, output))
     after(node, 'onRemoved', () => {
       app.api.removeEventListener('graphChanged', refresh)
       shown.delete(node)

@@ -15,9 +15,13 @@ def _known(function, keywords):
     return {name: value for name, value in keywords.items() if name in parameters}
 
 
-def schema(group, **keywords):
-    """An `io.Schema` in the category Open-Sora/`group`."""
-    return io.Schema(**_known(io.Schema.__init__, {"category": f"{CATEGORY}/{group}", **keywords}))
+def schema(group, *, shows_report=False, **keywords):
+    """An `io.Schema` in the category Open-Sora/`group`.
+
+    `shows_report`: the page draws what the node returns for it, so also when a later run takes the node from the cache.
+    """
+    keywords = {"category": f"{CATEGORY}/{group}", "has_intermediate_output": shows_report, **keywords}
+    return io.Schema(**_known(io.Schema.__init__, keywords))
 
 
 __all__ = ["CATEGORY", "ComfyExtension", "io", "schema"]

@@ -1,0 +1,58 @@
+"""What a run showed on the pack's nodes is shown again after a reload, though the next run takes them from the cache."""
+
+import pytest
+from test_timeline_browser import graph, pictures_of_the_tests, without
+from timeline_page import Timeline
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures(each_server):
+    """The pictures of the timeline's tests among the server's inputs."""
+    pictures_of_the_tests(each_server)
+
+
+def test_the_last_run_comes_back_after_a_reload(each_page):
+    timeline = Timeline(each_page, graph([{"image": 1, "frame": 0}, {"image": 2, "frame": 26, "strength": 0.75}]))
+    page = timeline.page
+    assert each_page.queue()["success"]
+    saved = each_page.saved()
+
+    page.reload(wait_until="domcontentloaded")
+    page.wait_for_function("() => Boolean(window.app?.graph && LiteGraph.registered_node_types['OpenSoraTimeline'])")
+    each_page.close_dialogs()
+    each_page.load(saved, "reloaded")
+    timeline.show()
+    run, size = page.locator(".os-run"), page.locator(".opensora-size")
+    assert not run.is_visible() and size.get_attribute("data-from") == "open"
+
+    timeline.set_widget("OpenSoraSampler", "seed", 17)
+    result = each_page.queue()
+    assert result["success"], (result["messages"], each_page.faulty_nodes())
+    timeline.show()
+    run.wait_for()
+    assert "image_2 at frame 26: frames 26–29 (1.08–1.25 s), partly kept" in run.inner_text()
+    assert size.get_attribute("data-from") == "run"
+
+
+def test_only_a_run_of_the_same_settings_is_shown(each_page):
+    nodes = without(graph([]), "1", "2", "4", "7", "8", "9")
+    found = each_page.page.evaluate(
+        """async (nodes) => {
+            const { outputsOf } = await import('/extensions/opensora_comfy/last_run.js');
+            const changed = (change) => { const other = structuredClone(nodes); change(other); return other };
+            const run = (prompt, words) => ({ prompt: [0, 'id', prompt], outputs: { 6: words } });
+            const others = [
+                changed((all) => (all[6].inputs.timeline = '{}')),
+                changed((all) => (all[5].inputs.frames = 51)),
+                changed((all) => (all[3].inputs.vae_name = 'other')),
+                changed((all) => (all[6].inputs.image_2 = ['11', 0])),
+            ].map((prompt) => run(prompt, 'other'));
+            const same = run(changed((all) => (all[99] = { class_type: 'KSampler', inputs: {} })), 'same');
+            const ask = (...runs) => outputsOf(runs, nodes, ['6', '5'])[6] ?? null;
+            return [ask(...others), ask(same, ...others), ask(run(nodes, 'old'), same)];
+        }""",
+        nodes,
+    )
+    assert found == [None, "same", "same"]
