@@ -9,7 +9,7 @@ export function pressSelects(editor, event, index) {
   const { selected, anchor } = editor.ui
   const has = selected.includes(index)
   if (event.ctrlKey || event.metaKey) {
-    editor.select(has ? selected.filter((each) => each !== index) : [...selected, index], index)
+    editor.select(has ? selected.filter((each) => each !== index) : [...selected, index])
     if (has) editor.view.focusKeyframe(editor.ui.selected.at(-1) ?? null)
     return !has
   }
