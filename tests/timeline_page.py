@@ -71,6 +71,7 @@ class Timeline(GraphPage):
     """The only timeline node of a page, driven with the real mouse and keyboard."""
 
     looked_at = "OpenSoraTimeline"
+    root = ".opensora-timeline:visible"  # a widget that was promoted is drawn on the node within, unseen, too
 
     def text(self):
         """What is saved and sent."""
@@ -83,7 +84,7 @@ class Timeline(GraphPage):
         return [(k["image"], k["frame"], k.get("strength", 1)) for k in json.loads(self.text())["keyframes"]]
 
     def middle(self, selector, index=0):
-        box = self.page.locator(selector).nth(index).bounding_box()
+        box = self.page.locator(f"{self.root} {selector}").nth(index).bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
     def drag(self, start, end):
@@ -97,7 +98,8 @@ class Timeline(GraphPage):
 
     def block(self, frame):
         """The middle of the group of frames that begins with `frame`."""
-        names = self.page.locator(".os-block").evaluate_all("(all) => all.map((one) => one.title.split(' ')[1])")
+        blocks = self.page.locator(f"{self.root} .os-block")
+        names = blocks.evaluate_all("(all) => all.map((one) => one.title.split(' ')[1])")
         return self.middle(".os-block", [int(name.split("–")[0]) for name in names].index(frame))
 
     def pin(self, image, frame):
