@@ -202,7 +202,7 @@ export class TimelineEditor {
 
   // Inputs for images that nothing is wired to, by name.
   freeInputs() {
-    return IMAGES.filter((name) => this.node.inputs?.some((input) => input.name === name) && !this.link(name))
+    return IMAGES.filter((name) => this.node.inputs?.some((input) => input.name === name) && !isWired(this.node, name))
   }
 
   // Shown whole, it stays so when the clip gets longer.
