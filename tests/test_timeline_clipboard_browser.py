@@ -7,7 +7,11 @@ from timeline_page import Timeline
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-KEYFRAMES = [{"image": 1, "frame": 0}, {"image": 2, "frame": 9, "strength": 0.5}, {"image": 1, "frame": 22, "note": "x"}]
+KEYFRAMES = [
+    {"image": 1, "frame": 0},
+    {"image": 2, "frame": 9, "strength": 0.5},
+    {"image": 1, "frame": 22, "note": "x"},
+]
 
 
 def graph(keyframes=KEYFRAMES, frames=68):

@@ -100,7 +100,7 @@ def test_pictures_and_clips_are_pinned_where_they_fall_in_one_step(each_page):
         assert timeline.keyframes() == [(1, 9, 1), (2, 18, 1)]
         assert wired(timeline, "image_2") == ["LoadImage"] and timeline.count() == count + 1
         assert not timeline.page.locator(".os-drop").is_visible()
-        timeline.page.mouse.click(1500, 900)
+        timeline.page.mouse.click(1250, 950)
         timeline.page.wait_for_timeout(400)
         assert timeline.steps() == steps + 1
         timeline.undo_key("Control+z")
@@ -119,7 +119,11 @@ def test_pictures_and_clips_are_pinned_where_they_fall_in_one_step(each_page):
         ((_, left, *_),) = (node for node in placed if node[0] == "OpenSoraTimeline")
         assert len(own) == 4 and all(node[3] <= left for node in own)
         for node in own:
-            over = [o for o in placed if o is not node and node[1] < o[3] and o[1] < node[3] and node[2] < o[4] and o[2] < node[4]]
+            over = [
+                o
+                for o in placed
+                if o is not node and node[1] < o[3] and o[1] < node[3] and node[2] < o[4] and o[2] < node[4]
+            ]
             assert not over, (node, over)
     result = each_page.queue()
     assert result["success"], (result["messages"], each_page.faulty_nodes())

@@ -38,7 +38,9 @@ def wheel(timeline, across, down, key=None):
 
 
 def boxes(timeline, selector):
-    return timeline.page.locator(selector).evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().toJSON())")
+    return timeline.page.locator(selector).evaluate_all(
+        "(all) => all.map((one) => one.getBoundingClientRect().toJSON())"
+    )
 
 
 def test_wheel_and_bar_zoom_and_scroll_the_track_alone(each_page):
@@ -166,13 +168,19 @@ def test_layout_of_pictures_and_of_the_view(page):
     assert ask("zoom.revealing({ first: 50, count: 50 }, 100, 0)") == {"first": 0, "count": 50}
 
     assert ask("thumbs.layOut([250], 500, 80)") == [{"at": 250, "wide": 80}]
-    assert ask("thumbs.layOut([2, 498], 500, 80).map(({ at }) => at)") == [28, 472]  # within the track, but for 12 pixels
+    assert ask("thumbs.layOut([2, 498], 500, 80).map(({ at }) => at)") == [
+        28,
+        472,
+    ]  # within the track, but for 12 pixels
     for wanted in ([250] * 6, [0, 1, 2, 3], [500, 490, 10, 20, 250], list(range(0, 500, 5))):
         found = ask("(wanted) => thumbs.layOut(wanted, 500, 80)", wanted)
         inside = [-12 <= one["at"] - one["wide"] / 2 and one["at"] + one["wide"] / 2 <= 512.01 for one in found]
         assert all(inside), wanted
         order = sorted(range(len(wanted)), key=lambda index: (wanted[index], index))
-        ends = [(found[index]["at"] - found[index]["wide"] / 2, found[index]["at"] + found[index]["wide"] / 2) for index in order]
+        ends = [
+            (found[index]["at"] - found[index]["wide"] / 2, found[index]["at"] + found[index]["wide"] / 2)
+            for index in order
+        ]
         if len(wanted) < 10:
             assert all(a[1] <= b[0] for a, b in zip(ends, ends[1:])), wanted
         assert ends == sorted(ends), wanted

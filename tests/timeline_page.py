@@ -141,9 +141,7 @@ class Timeline(GraphPage):
 
     def steps(self):
         """How many steps the page's undo could go back."""
-        return self.page.evaluate(
-            "app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
-        )
+        return self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
 
     def renderer(self, vue):
         """Switch between the canvas's nodes and the page's Vue nodes."""
