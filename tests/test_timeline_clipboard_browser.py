@@ -113,21 +113,21 @@ def test_several_are_selected_and_move_together(each_page):
         assert timeline.selected() == [0, 1]
         steps = timeline.steps()
         timeline.move(1, 26)
-        assert timeline.keyframes() == [(1, 13, 1), (2, 26, 0.5), (1, 22, 1)], "they keep their distance in groups"
+        assert timeline.keyframes() == [(1, 17, 1), (2, 26, 0.5), (1, 22, 1)], "they keep their distance in groups"
         assert timeline.steps() == steps + 1 and timeline.selected() == [0, 1]
         x, y = timeline.middle(".os-thumb", 1)
         timeline.drag((x, y), (timeline.block(0)[0], y))
-        assert timeline.keyframes() == [(1, 0, 1), (2, 13, 0.5), (1, 22, 1)], "the first stops the others"
+        assert timeline.keyframes() == [(1, 0, 1), (2, 9, 0.5), (1, 22, 1)], "the first stops the others"
         timeline.undo_key("Control+z")
         timeline.undo_key("Control+z")
         timeline.drag(lane(timeline, 0.005, 0.02), lane(timeline, 0.6, 0.6))
         assert timeline.selected() == [0, 1, 2]
         press(timeline, "ArrowRight", "ArrowDown")
-        assert timeline.keyframes() == [(1, 17, 0.95), (2, 30, 0.45), (1, 26, 0.95)]
+        assert timeline.keyframes() == [(1, 1, 0.95), (2, 13, 0.45), (1, 26, 0.95)]
         press(timeline, "End")
-        assert timeline.keyframes() == [(1, 51, 0.95), (2, 64, 0.45), (1, 60, 0.95)], "clamped as a group"
+        assert timeline.keyframes() == [(1, 39, 0.95), (2, 51, 0.45), (1, 64, 0.95)], "clamped as a group"
         press(timeline, "Home", "ArrowLeft")
-        assert [frame for _, frame, _ in timeline.keyframes()] == [0, 13, 9]
+        assert [frame for _, frame, _ in timeline.keyframes()] == [0, 9, 22]
         # Off the track all of them go, in one step.
         steps = timeline.steps()
         x, y = timeline.middle(".os-thumb", 1)

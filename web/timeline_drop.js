@@ -11,7 +11,8 @@ const KINDS = {
   video: { type: /^video\//, name: /\.(mp4|m4v|mov|webm|mkv|avi|mpe?g|ogv)$/i },
 }
 const UNREADABLE = { type: /^image\/(svg|hei[cf])/, name: /\.(svg|hei[cf])$/i }
-const [GAP, TITLE, ROW] = [60, 30, 40] // graph units: beside the timeline, a node's title, between two tries
+// Graph units: beside the timeline, a node's title, between two tries, what Nodes 2.0 makes a node taller.
+const [GAP, TITLE, ROW, VUE_GROWS] = [60, 30, 40, 100]
 const [LOOK_EVERY, MOST_LOOKS] = [100, 10] // milliseconds, 1
 const [LOADER, FRAMES] = [[270, 330], [250, 110]] // sizes: a loader with its picture, Get Video Components
 
@@ -210,10 +211,11 @@ function place(node, timeline, size, right) {
   node.size = [Math.max(size[0], node.size[0]), Math.max(size[1], node.size[1])]
   const others = graph.nodes.map(({ pos, size: [wide, high] }) => [pos[0], pos[1] - TITLE, wide, high + TITLE])
   const x = right - GAP - node.size[0]
+  const below = window.LiteGraph?.vueNodesMode ? GAP + VUE_GROWS : GAP
   for (let nth = 0; ; nth++) {
     // Below and above by turns.
     const y = timeline.pos[1] + ROW * (nth % 2 ? -(nth + 1) / 2 : nth / 2)
-    const own = [x - GAP / 2, y - TITLE - GAP / 2, node.size[0] + GAP, node.size[1] + TITLE + GAP]
+    const own = [x - GAP / 2, y - TITLE - GAP / 2, node.size[0] + GAP, node.size[1] + TITLE + below]
     if (others.some((other) => overlap(own, other))) continue
     node.pos = [x, y]
     graph.add(node)
