@@ -176,9 +176,9 @@ def test_a_pasted_picture_is_dropped_at_the_playhead_in_a_subgraph_too(each_page
         app.canvas.ds.offset = [460 - node.pos[0], 160 - node.pos[1]];
         app.canvas.setDirty(true, true);
     }""")
-    timeline.page.wait_for_function("document.querySelectorAll('.opensora-timeline .os-block').length === 10")
+    timeline.page.locator(".opensora-timeline:visible .os-block").nth(4).wait_for()
     timeline.page.wait_for_timeout(600)
-    timeline.page.mouse.click(timeline.block(22)[0], timeline.middle(".os-ruler")[1])
+    timeline.page.mouse.click(timeline.block(5)[0], timeline.middle(".os-ruler")[1])
     name, kind, data = picture("image.png")
     timeline.page.evaluate(
         """([name, type, bytes]) => {
@@ -193,7 +193,7 @@ def test_a_pasted_picture_is_dropped_at_the_playhead_in_a_subgraph_too(each_page
         """JSON.parse(app.canvas.graph.nodes.find((each) => each.type === 'OpenSoraTimeline').widgets
             .find((each) => each.name === 'timeline').value).keyframes.map(({ image, frame }) => [image, frame])"""
     )
-    assert frames == [[1, 9], [2, 22]] and wired(timeline, "image_2") == ["LoadImage"]
+    assert frames == [[1, 9], [2, 5]] and wired(timeline, "image_2") == ["LoadImage"]
     # Escape leaves a subgraph, but with a keyframe selected it only takes back the selection.
     timeline.click(1)
     timeline.key("Escape")
