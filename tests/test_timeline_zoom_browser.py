@@ -88,6 +88,7 @@ def test_wheel_and_bar_zoom_and_scroll_the_track_alone(each_page):
         assert timeline.shown() == (0, FRAMES - 1)
 
         # A drag at the end of a zoomed track scrolls it on.
+        timeline.page.mouse.click(timeline.block(1)[0], timeline.middle(".os-ruler")[1])
         timeline.page.locator("[data-zoom=in]").click(click_count=3)
         last = timeline.shown()[1]
         x, y = timeline.middle(".os-thumb", 0)
