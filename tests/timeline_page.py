@@ -112,6 +112,56 @@ class Timeline(GraphPage):
         now = self.middle(".os-hold", index)[0]
         self.drag((x, y), (x + self.block(frame)[0] - now, y))
 
+    def click(self, index, *held):
+        """Click keyframe `index` while keys are held down."""
+        for key in held:
+            self.page.keyboard.down(key)
+        self.page.mouse.click(*self.middle(".os-thumb", index))
+        for key in held:
+            self.page.keyboard.up(key)
+
+    def selected(self):
+        """The selected keyframes by index."""
+        return self.page.locator(".os-key.os-selected .os-thumb").evaluate_all(
+            "(all) => all.map((one) => Number(one.dataset.index))"
+        )
+
+    def shown(self):
+        """(first, last) frame that the track shows."""
+        words = self.page.locator(".os-bar-thumb").get_attribute("aria-valuetext").split()
+        return int(words[1]), int(words[3])
+
+    def notice(self):
+        """What the editor told last."""
+        return self.page.locator(".os-notice").inner_text()
+
+    def count(self):
+        """How many nodes the graph has."""
+        return self.page.evaluate("app.graph.nodes.length")
+
+    def steps(self):
+        """How many steps the page's undo could go back."""
+        return self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
+
+    def renderer(self, vue):
+        """Switch between the canvas's nodes and the page's Vue nodes."""
+        self.page.evaluate("(on) => app.ui.settings.setSettingValue('Comfy.VueNodes.Enabled', on)", vue)
+        self.page.wait_for_function("(on) => Boolean(LiteGraph.vueNodesMode) === on", arg=vue)
+
+    def drop(self, point, *files, kinds=("dragenter", "dragover", "drop")):
+        """Drop files, (name, type, bytes), on what is at a point of the screen, as a file manager does."""
+        self.page.evaluate(
+            """([[x, y], files, kinds]) => {
+                const dataTransfer = new DataTransfer();
+                for (const [name, type, bytes] of files)
+                    dataTransfer.items.add(new File([Uint8Array.from(bytes)], name, { type }));
+                const target = document.elementFromPoint(x, y);
+                const about = { bubbles: true, cancelable: true, composed: true, clientX: x, clientY: y, dataTransfer };
+                for (const kind of kinds) target.dispatchEvent(new DragEvent(kind, about));
+            }""",
+            [point, [[name, kind, list(data)] for name, kind, data in files], kinds],
+        )
+
     def key(self, *keys):
         for key in keys:
             self.page.keyboard.press(key)

@@ -5,11 +5,12 @@ import { clipBefore, outputOf, pictureOf, undoStep, within } from './graph.js'
 import * as gestures from './timeline_gestures.js'
 import * as model from './timeline_model.js'
 import { TimelineView } from './timeline_view.js'
+import { revealing, spanOf, zoomedAround } from './timeline_zoom.js'
 
 const IMAGES = [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `image_${number}`)
 const LOOK_EVERY = 100 // milliseconds between two looks at the graph while the canvas draws
 
-// Playhead and selection by node: undo builds the nodes anew, and they are not part of the workflow.
+// Playhead, selection and zoom by node: undo builds the nodes anew, and they are not part of the workflow.
 const memory = new Map()
 
 // Inputs by timeline node that were wired anew since the last run: what it said about them no longer holds.
@@ -49,7 +50,16 @@ export class TimelineEditor {
   }
 
   get ui() {
-    return memory.get(this.key) ?? { playhead: 0, selected: null }
+    return memory.get(this.key) ?? { playhead: 0, selected: [], anchor: null, span: null }
+  }
+
+  // The frames that the track shows, {first, count}.
+  get span() {
+    return spanOf(this.ui.span, this.state.frames)
+  }
+
+  get zoomed() {
+    return this.span.count < this.state.frames
   }
 
   setUi(changes) {
@@ -102,8 +112,9 @@ export class TimelineEditor {
     this.state = this.look()
     const { frames } = this.state
     const { playhead, selected } = this.ui
-    const ui = { playhead: Math.min(playhead, frames - 1), selected: this.state.seen[selected] ? selected : null }
-    if (ui.playhead !== playhead || ui.selected !== selected) memory.set(this.key, ui)
+    const left = selected.filter((index) => this.state.seen[index])
+    if (playhead >= frames || left.length < selected.length)
+      memory.set(this.key, { ...this.ui, playhead: Math.min(playhead, frames - 1), selected: left })
     const { report, ...plain } = this.state
     const digest = JSON.stringify([plain, [...plain.connected], this.ui])
     if (digest === this.digest && report === this.report) return
@@ -120,7 +131,7 @@ export class TimelineEditor {
   }
 
   paint() {
-    if (this.state) this.view.paint(this.state, this.ui)
+    if (this.state) this.view.paint(this.state, this.ui, this.span)
   }
 
   // Show keyframes without saving them, while a gesture goes on; null ends it.
@@ -155,27 +166,78 @@ export class TimelineEditor {
     const { groups, seen, counts } = this.state
     const at = model.snap(groups, this.ui.playhead)
     const taken = new Set(seen.flatMap((one) => one.held))
-    const free = model.places(groups).filter((place) => {
-      const own = model.held(groups, place, counts[name])
-      return own.length && own.every((index) => !taken.has(index))
-    })
-    const nearest = free.reduce((best, place) => (Math.abs(place - at) < Math.abs(best - at) ? place : best), free[0])
-    this.add(name, nearest ?? at)
+    this.add(name, model.nearest(model.freePlaces(groups, taken, counts[name]), at) ?? at)
   }
 
   add(name, frame) {
     if (this.state.blocked) return
     const selected = this.state.keyframes.length
     this.commit((keyframes) => keyframes.push({ image: Number(name.split('_')[1]), frame, strength: 1 }))
-    this.setUi({ selected })
-    this.view.focusKeyframe(selected)
+    this.selectAndFocus([selected])
   }
 
-  remove(index) {
-    this.commit((keyframes) => keyframes.splice(index, 1))
+  remove(indices) {
+    const gone = new Set(indices)
+    const next = Math.min(...indices)
+    this.commit((keyframes) => keyframes.splice(0, keyframes.length, ...keyframes.filter((_, index) => !gone.has(index))))
     const left = this.state.keyframes.length
-    this.setUi({ selected: left ? Math.min(index, left - 1) : null })
-    this.view.focusKeyframe(this.ui.selected)
+    this.selectAndFocus(left ? [Math.min(next, left - 1)] : [])
+  }
+
+  select(selected, anchor = selected.at(-1) ?? null) {
+    this.setUi({ selected, anchor })
+  }
+
+  selectAndFocus(selected) {
+    this.select(selected)
+    this.reveal(selected)
+    this.view.focusKeyframe(selected[0] ?? null)
+  }
+
+  // The keyboard came to a keyframe: alone selected, unless it was among several.
+  focused(index) {
+    if (!this.ui.selected.includes(index)) this.select([index])
+    if (document.activeElement?.matches(':focus-visible')) this.reveal([index])
+  }
+
+  // Inputs for images that nothing is wired to, by name.
+  freeInputs() {
+    return IMAGES.filter((name) => this.node.inputs?.some((input) => input.name === name) && !isWired(this.node, name))
+  }
+
+  // Shown whole, it stays so when the clip gets longer.
+  show(span) {
+    this.setUi({ span: span && span.count < this.state.frames ? span : null })
+  }
+
+  showAll() {
+    this.show(null)
+  }
+
+  showFrom(first) {
+    this.show(spanOf({ ...this.span, first }, this.state.frames))
+  }
+
+  zoomAround(factor, frame) {
+    this.show(zoomedAround(this.span, this.state.frames, factor, frame))
+  }
+
+  // The frame that zooming by keys keeps its place: of the keyframe with the focus, else the playhead's.
+  lookedAt() {
+    const { shown } = this.state.seen[document.activeElement?.closest('.os-thumb')?.dataset.index] ?? {}
+    return (shown ?? this.ui.playhead) + 0.5
+  }
+
+  // Scroll to frames, or to keyframes by index (the first of them where not all have room).
+  revealFrame(from, to = from + 1) {
+    const { frames } = this.state
+    const next = revealing(revealing(this.span, frames, from, to), frames, from)
+    if (this.zoomed && next.first !== this.span.first) this.show(next)
+  }
+
+  reveal(indices) {
+    const shown = indices.map((index) => this.state.seen[index]?.shown).filter((frame) => Number.isInteger(frame))
+    if (shown.length) this.revealFrame(Math.min(...shown), Math.max(...shown) + 1)
   }
 
   destroy() {

@@ -1,8 +1,14 @@
 // Mouse and keyboard on the timeline: what a gesture shows while it lasts, and the one change that it makes.
 
-import { EMPTY, held, places, snap, step, strengthOf } from './timeline_model.js'
+import { listenToClipboard, keyOfClipboard } from './timeline_clipboard.js'
+import { listenToDrops } from './timeline_drop.js'
+import { EMPTY, held, places, shifted, snap, step, strengthOf } from './timeline_model.js'
+import { follow, pointAt } from './timeline_pointer.js'
+import { dragBox, pressSelects, releaseSelects } from './timeline_selection.js'
+import { keyOfZoom, listenToZoom } from './timeline_zoom.js'
+import { say } from './words.js'
 
-const [STARTS_AT, OFF_TRACK, STRENGTH_STEP] = [4, 34, 0.05] // pixels, pixels, 1
+const [OFF_TRACK, STRENGTH_STEP] = [34, 0.05] // pixels, 1
 
 // Returns a function that takes every listener away.
 export function listen(editor) {
@@ -10,6 +16,15 @@ export function listen(editor) {
   const all = new AbortController()
   const on = (element, kind, act) => element.addEventListener(kind, act, { signal: all.signal })
 
+  listenToZoom(editor, on, all.signal)
+  listenToClipboard(editor, all.signal)
+  listenToDrops(editor, on)
+  for (const kind of ['pointerdown', 'keydown'])
+    window.addEventListener(kind, () => view.tell(null), { capture: true, signal: all.signal })
+  // A press on the canvas leaves the keyboard where it was; its keys are then the canvas's.
+  window.addEventListener('pointerdown', ({ target }) => {
+    if (!view.root.contains(target) && view.root.contains(document.activeElement)) document.activeElement.blur()
+  }, { capture: true, signal: all.signal })
   on(view.root, 'pointerdown', (event) => pressed(editor, event, all.signal))
   on(view.root, 'keydown', (event) => typed(editor, event))
   on(view.root, 'dblclick', (event) => {
@@ -19,13 +34,13 @@ export function listen(editor) {
   })
   on(view.root, 'focusin', (event) => {
     const index = event.target.closest?.('.os-thumb')?.dataset.index
-    if (index !== undefined) editor.setUi({ selected: Number(index) })
+    if (index !== undefined) editor.focused(Number(index))
   })
   on(view.root, 'click', (event) => {
     const card = event.target.closest('.os-card')
     const thumb = event.target.closest('.os-thumb')
     if (event.target.closest('.os-add')) editor.addAtPlayhead(card.dataset.name)
-    else if (event.target.closest('.os-remove')) editor.remove(Number(thumb.dataset.index))
+    else if (event.target.closest('.os-remove')) editor.remove([Number(thumb.dataset.index)])
   })
   on(view.code, 'click', () => setTyping(editor, !editor.typing))
   on(view.back, 'click', () => setTyping(editor, false))
@@ -59,51 +74,20 @@ function pressed(editor, event, ended) {
   const thumb = target.closest('.os-thumb')
   const card = target.closest('.os-card')
   if (handle) return dragStrength(editor, event, Number(handle.parentElement.dataset.index), ended)
-  if (thumb) return dragKeyframe(editor, event, Number(thumb.dataset.index), ended)
+  if (thumb) return pressSelects(editor, event, Number(thumb.dataset.index)) && dragKeyframes(editor, event, Number(thumb.dataset.index), ended)
   if (card) {
     card.focus({ preventScroll: true })
     return card.classList.contains('os-missing') ? undefined : dragCard(editor, event, card, ended)
   }
+  if (target.closest('.os-keys')) return dragBox(editor, event, ended)
   if (target.closest('.os-track')) return dragPlayhead(editor, event, ended)
   view.track.focus({ preventScroll: true })
 }
 
-// Follow the pointer until it is let go: move(event), then drop(event), or cancel() on Escape. Other keys wait till then:
-// Delete would take away the keyframe that is being dragged.
-function follow(event, ended, { move, drop, cancel }) {
-  const gesture = new AbortController()
-  const options = { signal: AbortSignal.any([gesture.signal, ended]), capture: true }
-  let moved = false
-  const finish = (act, last) => {
-    gesture.abort()
-    act?.(last, moved)
-  }
-  window.addEventListener('pointermove', (next) => {
-    if (next.pointerId !== event.pointerId) return
-    moved ||= Math.hypot(next.clientX - event.clientX, next.clientY - event.clientY) >= STARTS_AT
-    if (moved) move(next)
-  }, options)
-  window.addEventListener('pointerup', (last) => last.pointerId === event.pointerId && finish(drop, last), options)
-  window.addEventListener('pointercancel', () => finish(cancel), options)
-  window.addEventListener('keydown', (key) => {
-    key.preventDefault()
-    key.stopPropagation()
-    if (key.key === 'Escape') finish(cancel)
-  }, options)
-}
-
-// Where the pointer is on the track: `frame` with fraction, `off` the pixels above or below it.
-function pointAt(editor, event) {
-  const box = editor.view.track.getBoundingClientRect()
-  const frame = ((event.clientX - box.left) / box.width) * editor.state.frames
-  const scale = box.height / editor.view.track.offsetHeight
-  const beside = Math.max(box.left - event.clientX, event.clientX - box.right, 0)
-  const off = Math.max(box.top - event.clientY, event.clientY - box.bottom, beside - 20 * scale, 0) / scale
-  return { frame, off }
-}
-
-function dragKeyframe(editor, event, index, ended) {
+// Drag a keyframe, and with it all others that are selected.
+function dragKeyframes(editor, event, index, ended) {
   const { view, state } = editor
+  const { selected } = editor.ui
   view.focusKeyframe(index)
   const one = state.seen[index]
   const alone = (state.counts[one.name] ?? 1) <= 1
@@ -111,35 +95,40 @@ function dragKeyframe(editor, event, index, ended) {
   // A picture goes where its middle is, a clip where its beginning is.
   const anchor = alone && own.length ? (own[0][0] + own.at(-1)[1] + 1) / 2 : one.shown + 0.5
   const offset = pointAt(editor, event).frame - anchor
-  let place = null
+  const all = places(state.groups)
+  const before = all.indexOf(snap(state.groups, one.shown))
+  let moves = []
   const away = (last) => pointAt(editor, last).off > OFF_TRACK
-  // In its own group it stays as it was written: -1 remains the last frame.
-  const here = one.at === null ? null : snap(state.groups, one.at)
   const put = (keyframes) => {
-    if (place !== here) keyframes[index].frame = place
+    for (const [each, frame] of moves) keyframes[each].frame = frame
   }
   const end = () => {
     view.root.classList.remove('os-removing')
     view.say(null)
-    place = null
     editor.preview(null)
     view.focusKeyframe(index)
   }
+  const goodbye = () => (selected.length > 1
+    ? say('Let go to remove these {n} keyframes', { n: selected.length }) : say('Let go to remove this keyframe'))
   follow(event, ended, {
+    scrolls: editor,
     move(next) {
-      place = snap(state.groups, pointAt(editor, next).frame - offset)
+      const place = all.indexOf(snap(state.groups, pointAt(editor, next).frame - offset))
+      // In their own groups they stay as they were written: -1 remains the last frame.
+      moves = shifted(state.groups, state.seen, selected, place - before)
       editor.preview(put)
       view.root.classList.toggle('os-removing', away(next))
       const now = editor.state.seen[index]
-      if (away(next)) view.say('Let go to remove this keyframe', now.shown, true)
+      if (away(next)) view.say(goodbye(), now.shown, true)
       else view.say(view.place(now), now.shown, now.faults.length > 0)
     },
     drop(last, moved) {
-      const [goes, target] = [moved && away(last), place]
+      const goes = moved && away(last)
       end()
-      if (goes) editor.remove(index)
-      else if (moved && target !== null && target !== here) {
-        editor.commit((keyframes) => (keyframes[index].frame = target))
+      if (!moved) releaseSelects(editor, last, index)
+      else if (goes) editor.remove(selected)
+      else if (moves.length) {
+        editor.commit(put)
         view.focusKeyframe(index)
       }
     },
@@ -149,6 +138,7 @@ function dragKeyframe(editor, event, index, ended) {
 
 function dragStrength(editor, event, index, ended) {
   const { view } = editor
+  editor.setUi({ selected: [index] })
   view.focusKeyframe(index)
   const hold = view.holds.children[index]
   hold.classList.add('os-turning')
@@ -224,45 +214,61 @@ function dragPlayhead(editor, event, ended) {
     editor.setUi({ playhead: Math.min(editor.state.frames - 1, Math.max(0, frame)) })
   }
   if (!event.target.closest('.os-playhead')) {
-    editor.setUi({ selected: null })
+    editor.setUi({ selected: [] })
     move(event)
   }
-  follow(event, ended, { move })
+  follow(event, ended, { move, scrolls: editor })
 }
 
 // Keys that the editor has a use for stay in it: Delete would delete the node.
 function typed(editor, event) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return
   if (event.target.closest('textarea')) {
     if (event.key === 'Escape') editor.view.use.focus()
-    return event.stopPropagation()
+    return event.ctrlKey || event.metaKey || event.altKey ? undefined : event.stopPropagation()
   }
+  if (event.altKey) return undefined
+  if (event.ctrlKey || event.metaKey) return keyOfClipboard(editor, event)
   const thumb = event.target.closest('.os-thumb')
   const card = event.target.closest('.os-card')
+  const blocked = editor.view.root.classList.contains('os-blocked')
   const used = thumb
-    ? keyOnKeyframe(editor, event.key, Number(thumb.dataset.index))
+    ? keyOnKeyframes(editor, event.key)
     : event.target.closest('.os-playhead')
       ? keyOnPlayhead(editor, event)
       : card && !card.classList.contains('os-missing') && event.key === 'Enter'
   if (card && used) editor.addAtPlayhead(card.dataset.name)
-  if (!used && !['Delete', 'Backspace'].includes(event.key)) return undefined
+  const others = () => !blocked && (keyOfSelection(editor, event.key) || keyOfZoom(editor, event))
+  if (!used && !others() && !['Delete', 'Backspace'].includes(event.key)) return undefined
   event.preventDefault()
   return event.stopPropagation()
 }
 
-function keyOnKeyframe(editor, key, index) {
+// Wherever the focus is in the editor.
+function keyOfSelection(editor, key) {
+  const { selected } = editor.ui
+  if (!selected.length) return false
+  if (key === 'Delete' || key === 'Backspace') editor.remove(selected)
+  else if (key === 'Escape') editor.select([])
+  else return false
+  return true
+}
+
+function keyOnKeyframes(editor, key) {
   const { groups, seen, keyframes } = editor.state
-  const { shown: at, strength } = seen[index]
-  const all = places(groups)
-  const moves = { ArrowLeft: step(groups, at, -1), ArrowRight: step(groups, at, 1), Home: all[0], End: all.at(-1) }
+  const { selected } = editor.ui
+  const far = places(groups).length
+  const moves = { ArrowLeft: -1, ArrowRight: 1, Home: -far, End: far }
   const turns = { ArrowUp: STRENGTH_STEP, ArrowDown: -STRENGTH_STEP }
-  if (key === 'Delete' || key === 'Backspace') editor.remove(index)
-  else if (key in moves) {
-    if (moves[key] !== snap(groups, at) || seen[index].at === null) editor.commit((all) => (all[index].frame = moves[key]))
+  const turned = (index) => Math.round(100 * Math.min(1, Math.max(0, seen[index].strength + turns[key]))) / 100
+  if (key in moves) {
+    const all = shifted(groups, seen, selected, moves[key])
+    if (all.length) editor.commit((keyframes) => all.forEach(([index, frame]) => (keyframes[index].frame = frame)))
   } else if (key in turns) {
-    const wanted = Math.round(100 * Math.min(1, Math.max(0, strength + turns[key]))) / 100
-    if (wanted !== strengthOf(keyframes[index])) editor.commit((all) => (all[index].strength = wanted))
+    const all = selected.filter((index) => turned(index) !== strengthOf(keyframes[index]))
+      .map((index) => [index, turned(index)])
+    if (all.length) editor.commit((keyframes) => all.forEach(([index, strength]) => (keyframes[index].strength = strength)))
   } else return false
+  editor.reveal(selected)
   return true
 }
 
@@ -273,5 +279,6 @@ function keyOnPlayhead(editor, { key, shiftKey }) {
   const moves = { ArrowLeft: by(-1), ArrowRight: by(1), Home: 0, End: frames - 1 }
   if (!(key in moves)) return false
   editor.setUi({ playhead: Math.min(frames - 1, Math.max(0, moves[key])) })
+  editor.revealFrame(editor.ui.playhead)
   return true
 }

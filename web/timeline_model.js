@@ -82,6 +82,50 @@ export function step(groups, at, by) {
   return all[Math.min(all.length - 1, Math.max(0, here + by))]
 }
 
+// Frames for keyframes `indices` of what `review` saw, moved together by `by` places as far as all stay in the clip:
+// [[index, frame], …] of those that change.
+export function shifted(groups, seen, indices, by) {
+  const all = places(groups)
+  const here = indices.filter((index) => seen[index].shown !== null)
+    .map((index) => [index, all.indexOf(snap(groups, seen[index].shown))])
+  const at = here.map(([, place]) => place)
+  const step = Math.max(-Math.min(...at), Math.min(all.length - 1 - Math.max(...at), by))
+  return here.filter(([index]) => step || seen[index].at === null).map(([index, place]) => [index, all[place + step]])
+}
+
+// The places where `count` images would hide nothing: none of the groups that they hold is among `taken`, a set.
+export function freePlaces(groups, taken, count) {
+  return places(groups).filter((place) => {
+    const own = held(groups, place, count)
+    return own.length && own.every((index) => !taken.has(index))
+  })
+}
+
+// The one of `choices` that is nearest to `at`, of two the later; undefined where there is none.
+export function nearest(choices, at) {
+  const distance = (choice) => Math.abs(choice - at)
+  return choices.reduce((best, next) => (distance(next) <= distance(best) ? next : best), choices[0])
+}
+
+// Places for [{at, count}, …] with the first of them at `start`: their distances are kept, what is taken gives way to the
+// nearest free place, and what would lie beyond the clip, or finds nothing free, gets null. `taken`: groups that are held.
+export function settle(groups, frames, items, start, taken) {
+  const [used, found] = [new Set(taken), items.map(() => null)]
+  const order = items.map((_, index) => index).sort((a, b) => items[a].at - items[b].at)
+  let begin = start
+  order.forEach((index, nth) => {
+    const { at, count } = items[index]
+    const wanted = begin + at - items[order[0]].at
+    const free = wanted < frames ? freePlaces(groups, used, count) : []
+    const place = free.includes(snap(groups, wanted)) ? snap(groups, wanted) : nearest(free, wanted)
+    if (place === undefined) return
+    if (!nth) begin = place
+    found[index] = place
+    for (const group of held(groups, place, count)) used.add(group)
+  })
+  return found
+}
+
 export const strengthOf = (keyframe) => (keyframe.strength === undefined ? 1 : keyframe.strength)
 
 // "9–12", "0", or "0, 16–20" for groups by index.

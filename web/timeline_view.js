@@ -3,8 +3,11 @@
 import { h, keepInStep } from './dom.js'
 import { drawLines, makeStrip } from './strip.js'
 import { placeWords, places, seconds, spanWords, tickStep } from './timeline_model.js'
+import { paintKeyframes, setPicture } from './timeline_thumbs.js'
+import { makeBar } from './timeline_zoom.js'
+import { say } from './words.js'
 
-const [NUMBER_ROOM, SECOND_ROOM] = [26, 46] // pixels between two marks of the ruler
+const [NUMBER_ROOM, SECOND_ROOM, LABEL_ROOM] = [26, 46, 36] // pixels between two marks of the ruler, of the words at one
 const HINTS = {
   empty: 'Connect pictures or clips to image_1, image_2, …',
   ready: 'Drag a picture onto the track, or double-click it to pin it at the playhead.',
@@ -33,10 +36,16 @@ export class TimelineView {
     this.playhead = h('div', { class: 'os-playhead', role: 'slider', tabindex: '0', 'aria-label': 'Playhead' }, this.flag)
     this.drop = h('div', { class: 'os-drop' })
     this.bubble = h('div', { class: 'os-bubble', role: 'status' })
-    this.track = h('div', { class: 'os-track', tabindex: '-1' }, this.ruler, this.blocks, this.holds, this.playhead, this.keys, this.drop, this.bubble)
-    this.stage = h('div', { class: 'os-stage' }, this.track)
+    this.box = h('div', { class: 'os-box' })
+    // As wide as the whole clip would be: the track shows a part of it.
+    this.lane = h('div', { class: 'os-lane' }, this.ruler, this.blocks, this.holds, this.playhead, this.keys, this.drop, this.box)
+    this.track = h('div', { class: 'os-track', tabindex: '-1' }, this.lane, this.bubble)
+    this.bar = makeBar()
+    this.stage = h('div', { class: 'os-stage' }, this.track, this.bar.element)
 
     this.info = h('div', { class: 'os-info' })
+    const foot = h('div', { class: 'os-foot' }, this.info, this.bar.buttons)
+    this.notice = h('p', { class: 'os-notice', role: 'status' })
     this.faults = h('ul', { class: 'os-faults', role: 'alert' })
     this.strip = makeStrip()
     this.lines = h('ul', { class: 'opensora-lines' })
@@ -52,11 +61,15 @@ export class TimelineView {
     this.panel = h('div', { class: 'os-panel' }, this.problem, this.text, h('div', { class: 'os-buttons' }, this.use, this.anew, this.back))
 
     this.ghost = h('div', { class: 'os-ghost' })
-    this.root = h('div', { class: 'opensora opensora-timeline', tabindex: '-1' }, head, this.stage, this.info, words, this.panel, this.ghost)
+    this.root = h('div', { class: 'opensora opensora-timeline', tabindex: '-1' }, head, this.stage, foot, words,
+      this.panel, this.ghost, this.notice)
   }
 
-  paint(state, ui) {
-    this.state = state
+  paint(state, ui, span) {
+    Object.assign(this, { state, span })
+    this.root.style.setProperty('--lane-left', percent(-span.first, span.count))
+    this.root.style.setProperty('--lane-width', percent(state.frames, span.count))
+    this.root.classList.toggle('os-zoomed', span.count < state.frames)
     this.root.classList.toggle('os-blocked', state.blocked)
     this.root.classList.toggle('os-dragging', state.dragging)
     if (state.blocked) this.#paintPanel(state)
@@ -64,7 +77,8 @@ export class TimelineView {
     this.#paintTray(state)
     this.#paintRuler(state)
     this.#paintBlocks(state)
-    this.#paintKeyframes(state, ui)
+    paintKeyframes(this, state, ui.selected)
+    this.bar.paint(state, span, ui.selected)
     this.#paintPlayhead(state, ui)
     this.#paintWords(state, ui)
   }
@@ -79,7 +93,7 @@ export class TimelineView {
   say(words, at = 0, warning = false) {
     this.bubble.textContent = words ?? ''
     this.bubble.classList.toggle('os-warning', warning)
-    this.bubble.style.setProperty('--at', percent(at, this.state.frames))
+    this.bubble.style.setProperty('--at', percent(at - this.span.first, this.span.count))
   }
 
   // Show where a dragged picture would go: the group's [first, last + 1), or nothing.
@@ -126,21 +140,25 @@ export class TimelineView {
   }
 
   #paintRuler({ frames, fps, groups }) {
-    const width = this.track.clientWidth || 500
+    const width = this.lane.clientWidth || 500
     const mark = () => h('span')
     const chunkStarts = groups.filter(([first, last]) => first === last).map(([first]) => first)
-    const marks = thin([...chunkStarts, ...places(groups)], (frame) => (frame / frames) * width)
+    const fitting = [...chunkStarts, ...places(groups)].filter((frame) => !frame || (1 - frame / frames) * width >= NUMBER_ROOM / 2)
+    const marks = thin(fitting, (frame) => (frame / frames) * width)
     keepInStep(this.numbers, marks, mark, (part, frame) => {
       part.textContent = frame
       part.style.left = percent(frame, frames)
     })
     const duration = frames / fps
     const step = tickStep(duration, width, SECOND_ROOM, [0.1, 0.2, 0.5])
-    const count = Math.floor(duration / step + 1e-6)
-    keepInStep(this.times, [...Array(count + 1).keys()], mark, (part, index) => {
-      part.textContent = `${(index * step).toFixed(step < 1 ? 1 : 0)} s`
-      part.style.left = percent(index * step * fps, frames)
-      part.classList.toggle('os-last', index * step * fps > frames - (34 * frames) / width)
+    const late = (time) => (duration - time) * (width / duration) < LABEL_ROOM
+    const times = [...Array(Math.floor(duration / step + 1e-6) + 1).keys()].map((index) => index * step)
+    // The last one's words stand before its mark: where the one before would run into them, it goes.
+    if (times.length > 2 && late(times.at(-1)) && (step / duration) * width < 2 * LABEL_ROOM) times.splice(-2, 1)
+    keepInStep(this.times, times, mark, (part, time) => {
+      part.textContent = `${time.toFixed(step < 1 ? 1 : 0)} s`
+      part.style.left = percent(time, duration)
+      part.classList.toggle('os-last', late(time))
     })
   }
 
@@ -152,57 +170,10 @@ export class TimelineView {
     })
   }
 
-  #paintKeyframes({ frames, groups, keyframes, seen, pictures }, { selected }) {
-    const drawn = seen.map((one) => ({ ...one, span: spanOf(one, groups) }))
-    const stacked = new Map()
-    for (const one of drawn) {
-      one.stack = stacked.get(one.span?.[0]) ?? 0
-      stacked.set(one.span?.[0], one.stack + 1)
-    }
-    const createThumb = () =>
-      h('div', { class: 'os-key' }, h('i', { class: 'os-pin' }),
-        h('div', { class: 'os-thumb', tabindex: '0', role: 'slider' },
-          h('span', { class: 'os-picture' }), h('span', { class: 'os-number' }),
-          h('button', { class: 'os-remove', type: 'button', tabindex: '-1', title: 'Remove this keyframe', text: '×' })))
-    keepInStep(this.keys, drawn, createThumb, (key, one, index) => {
-      const [, thumb] = key.children
-      key.style.display = one.span ? '' : 'none'
-      if (!one.span) return
-      key.style.setProperty('--at', percent((one.span[0] + one.span[1]) / 2, frames))
-      key.style.setProperty('--stack', one.stack)
-      key.classList.toggle('os-selected', index === selected)
-      key.classList.toggle('os-fault', one.faults.length > 0)
-      key.classList.toggle('os-partly-hidden', one.notes.length > 0)
-      thumb.dataset.index = index
-      thumb.setAttribute('aria-valuemin', 0)
-      thumb.setAttribute('aria-valuemax', frames - 1)
-      thumb.setAttribute('aria-valuenow', one.shown)
-      thumb.setAttribute('aria-label', `Keyframe of ${one.name}`)
-      thumb.setAttribute('aria-valuetext', `${this.place(one)}, strength ${round(one.strength)}`)
-      thumb.children[1].textContent = keyframes[index].image
-      setPicture(thumb.firstChild, pictures[one.name], keyframes[index].image)
-    })
-    const createHold = () =>
-      h('div', { class: 'os-hold' }, h('i', { class: 'os-fill' }),
-        h('span', { class: 'os-handle', title: 'Strength: drag up or down' }, h('b', { class: 'os-value' })))
-    keepInStep(this.holds, drawn, createHold, (hold, one, index) => {
-      hold.style.display = one.span ? '' : 'none'
-      if (!one.span) return
-      hold.style.left = percent(one.span[0], frames)
-      hold.style.width = percent(one.span[1] - one.span[0], frames)
-      hold.style.setProperty('--strength', one.strength)
-      hold.dataset.index = index
-      hold.dataset.kind = one.strength >= 1 ? 'kept' : one.strength > 0 ? 'partly' : 'generated'
-      hold.classList.toggle('os-selected', index === selected)
-      hold.classList.toggle('os-fault', one.faults.length > 0)
-      hold.lastChild.firstChild.textContent = one.strength.toFixed(2)
-    })
-  }
-
   #paintPlayhead({ frames, fps }, { playhead }) {
     this.playhead.style.setProperty('--at', percent(playhead + 0.5, frames))
     this.flag.textContent = `${seconds(playhead, fps)} · ${playhead}`
-    this.playhead.classList.toggle('os-right', playhead > frames / 2)
+    this.playhead.classList.toggle('os-right', playhead > this.span.first + this.span.count / 2)
     this.playhead.setAttribute('aria-valuemin', 0)
     this.playhead.setAttribute('aria-valuemax', frames - 1)
     this.playhead.setAttribute('aria-valuenow', playhead)
@@ -215,10 +186,8 @@ export class TimelineView {
     this.facts.classList.toggle('os-unsure', from !== 'graph')
     if (from !== 'graph') this.facts.append(h('small', { text: ORIGINS[from] }))
     if (!report) this.facts.append(h('small', { text: GROUPED }))
-    const one = seen[selected]
-    this.info.textContent = one?.name
-      ? `${one.name} · ${this.place(one)} · strength ${round(one.strength)}`
-      : Object.keys(pictures).length && !seen.length ? HINTS.ready : ''
+    this.info.textContent = this.#selectionWords(selected.map((index) => seen[index]))
+      || (Object.keys(pictures).length && !seen.length ? say(HINTS.ready) : '')
     const faults = seen.flatMap((each) => each.faults.map((text) => ({ text, bad: true })))
     const notes = seen.flatMap((each) => each.notes.map((text) => ({ text, bad: false })))
     keepInStep(this.faults, [...faults, ...notes], () => h('li'), (item, { text, bad }) => {
@@ -232,6 +201,18 @@ export class TimelineView {
     drawLines(this.lines, report.lines)
   }
 
+  // Tell what happened, until the next press or key; `bad` where it is an error, without words nothing.
+  tell(words, bad = false) {
+    this.notice.textContent = words ?? ''
+    this.notice.classList.toggle('os-bad', bad)
+  }
+
+  #selectionWords(chosen) {
+    if (chosen.length > 1) return say('{n} keyframes selected', { n: chosen.length })
+    const [one] = chosen
+    return one?.name ? `${one.name} · ${this.place(one)} · strength ${round(one.strength)}` : ''
+  }
+
   // "frame 12 · 0.50 s, holds 9–12" for a keyframe as `review` gives it.
   place(one) {
     const { groups, counts, fps, keyframes } = this.state
@@ -242,13 +223,6 @@ export class TimelineView {
   }
 }
 
-// [first, last + 1) in frames of what a keyframe covers; of its own frame where it holds nothing; null if not drawable.
-function spanOf(one, groups) {
-  if (one.shown === null) return null
-  if (!one.held.length) return [one.shown, one.shown + 1]
-  return [Math.min(...one.held.map((i) => groups[i][0])), Math.max(...one.held.map((i) => groups[i][1])) + 1]
-}
-
 // Those of `frames`, the more important first, that have room between them.
 function thin(frames, pixels) {
   const chosen = []
@@ -256,12 +230,3 @@ function thin(frames, pixels) {
     if (chosen.every((other) => Math.abs(pixels(other) - pixels(frame)) >= NUMBER_ROOM)) chosen.push(frame)
   return chosen.sort((a, b) => a - b)
 }
-
-function setPicture(element, url, number) {
-  if (element.dataset.url === String(url)) return
-  element.dataset.url = String(url)
-  element.style.backgroundImage = url ? `url("${url}")` : ''
-  element.classList.toggle('os-no-picture', !url)
-  element.textContent = url ? '' : number
-}
-
