@@ -28,15 +28,27 @@ export function keepInStep(parent, items, create, update) {
   })
 }
 
-// A widget of HTML that is never saved and never sent. `height()` is what it needs at least, in graph units.
+// How a widget of HTML behaves on a node. `height()` is what it needs at least, in graph units.
+export function htmlOptions(height, more = {}) {
+  return { hideOnZoom: false, margin: 6, getMinHeight: height, ...more }
+}
+
+// A widget of HTML that is never saved and never sent, and belongs to the node alone: panels leave it out.
 export function addDisplay(node, name, element, height, { onDraw, grows = false } = {}) {
-  const options = { serialize: false, hideOnZoom: false, margin: 6, getMinHeight: height, onDraw }
+  const options = htmlOptions(height, { serialize: false, hideInPanel: true, onDraw })
   if (!grows) options.getMaxHeight = height
   const widget = node.addDOMWidget(name, 'opensora', element, options)
   widget.serialize = false
-  element.dataset.display = name
-  passToCanvas(element)
+  settle(widget, element)
   return widget
+}
+
+// What every widget of HTML of ours needs: it stays as wide as its node, and leaves to the canvas what is the canvas's.
+export function settle(widget, element) {
+  // The properties panel writes its own width into each widget that it shows.
+  Object.defineProperty(widget, 'width', { get: () => undefined, set() {}, configurable: true })
+  element.dataset.display = widget.name
+  passToCanvas(element)
 }
 
 // Undo builds nodes anew, and the page's Vue nodes go on showing the old node's element: put ours in its place.

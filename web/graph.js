@@ -41,7 +41,23 @@ function follow(graph, linkId) {
   return null
 }
 
+// The subgraph nodes that an editor stands on, as long as it looks: one subgraph may stand on the canvas several times.
+let standing = []
+
+// What `look` returns, with the borders of subgraphs crossed at these nodes where there is a choice.
+export function within(hosts, look) {
+  const before = standing
+  standing = hosts
+  try {
+    return look()
+  } finally {
+    standing = before
+  }
+}
+
 function hostOf(graph) {
+  const known = standing.find((host) => host.subgraph === graph)
+  if (known) return known
   const root = app.rootGraph ?? app.graph?.rootGraph ?? app.graph
   const search = (inside) => {
     for (const node of inside?.nodes ?? []) {

@@ -5,7 +5,7 @@ import { addStyle, showInstead } from './dom.js'
 import { growToContent } from './graph.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
-import { addTimeline } from './timeline.js'
+import { addTimeline, promoteTimelines } from './timeline_widget.js'
 import { loadWords } from './words.js'
 
 const DISPLAYS = {
@@ -40,6 +40,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
+    if (node.subgraph) promoteTimelines(node)
     const display = DISPLAYS[node.comfyClass]?.(node)
     if (!display) return
     const { refresh, remove } = display

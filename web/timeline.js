@@ -1,36 +1,51 @@
 // The editor of Open-Sora Timeline: holds the node's JSON, the view and the gestures together.
 
 import { app } from '../../scripts/app.js'
-import { addDisplay } from './dom.js'
-import { clipBefore, outputOf, pictureOf, undoStep, widgetOf } from './graph.js'
+import { clipBefore, outputOf, pictureOf, undoStep, within } from './graph.js'
 import * as gestures from './timeline_gestures.js'
 import * as model from './timeline_model.js'
 import { TimelineView } from './timeline_view.js'
 
 const IMAGES = [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `image_${number}`)
-const [WIDTH, HEIGHT, TOP] = [560, 498, 26] // graph units; the tray stands beside the sockets, below the output's row
 const LOOK_EVERY = 100 // milliseconds between two looks at the graph while the canvas draws
 
 // Playhead and selection by node: undo builds the nodes anew, and they are not part of the workflow.
 const memory = new Map()
 
-class TimelineEditor {
-  constructor(node, widget) {
+// Inputs by timeline node that were wired anew since the last run: what it said about them no longer holds.
+const rewired = new WeakMap()
+
+export function rewiredOf(node) {
+  if (!rewired.has(node)) rewired.set(node, new Set())
+  return rewired.get(node)
+}
+
+// One drawing of a timeline. `hosts` are the subgraph nodes that its widget was promoted to, the outermost last: there
+// the value is the outermost one's, and pictures and length are looked up from the timeline node outwards through them.
+export class TimelineEditor {
+  constructor(node, hosts = []) {
     this.node = node
-    this.widget = widget
+    this.hosts = hosts
+    this.widget = null // what holds the JSON; given by whoever makes the editor
     this.view = new TimelineView()
     this.draft = null // keyframes as a gesture in progress would have them
     this.typing = false // the JSON itself is being looked at
+    this.followers = new Set() // drawings elsewhere that look again when this one does
+    this.isGone = () => false
     this.timer = null
-    this.rewired = new Set()
     this.stopGestures = gestures.listen(this)
     const resized = new ResizeObserver(() => this.paint())
     resized.observe(this.view.track)
     this.stopObserving = () => resized.disconnect()
   }
 
+  // The node on which the widget is.
+  get owner() {
+    return this.hosts.at(-1) ?? this.node
+  }
+
   get key() {
-    return `${this.node.graph?.id}:${this.node.id}`
+    return `${this.owner.graph?.id}:${this.owner.id}:${this.widget.name}`
   }
 
   get ui() {
@@ -44,15 +59,20 @@ class TimelineEditor {
 
   // Everything that the view shows, from the widget, the graph and the last run.
   look() {
+    return within(this.hosts, () => this.#look())
+  }
+
+  #look() {
     const report = outputOf(this.node)?.opensora?.[0] ?? null
     const clip = clipBefore(this.node, report)
     const groups = clip.groups ?? model.groupsOf(clip.frames, report?.vae)
     const parsed = model.parse(this.widget.value)
-    const driven = this.link(this.widget.name)
+    const driven = isWired(this.owner, this.widget.name)
     const keyframes = this.draft ?? parsed.keyframes ?? []
-    const connected = new Set(IMAGES.filter((name) => this.link(name)))
+    const connected = new Set(IMAGES.filter((name) => isWired(this.node, name)))
+    const stale = rewiredOf(this.node)
     const fromRun = (values) =>
-      Object.fromEntries(Object.entries(values ?? {}).filter(([name]) => !this.rewired.has(name)))
+      Object.fromEntries(Object.entries(values ?? {}).filter(([name]) => !stale.has(name)))
     const counts = fromRun(report?.counts)
     const thumbnails = fromRun(report?.thumbnails)
     const named = keyframes.map((keyframe) => `image_${keyframe?.image}`)
@@ -70,12 +90,15 @@ class TimelineEditor {
     }
   }
 
-  link(name) {
-    const link = this.node.inputs?.find((input) => input.name === name)?.link
-    return link !== null && link !== undefined
+  refresh = () => {
+    this.#refresh()
+    for (const follower of this.followers) {
+      if (!follower.isGone()) follower.refresh()
+      else if (this.followers.delete(follower)) follower.destroy()
+    }
   }
 
-  refresh = () => {
+  #refresh() {
     this.state = this.look()
     const { frames } = this.state
     const { playhead, selected } = this.ui
@@ -89,10 +112,7 @@ class TimelineEditor {
   }
 
   // Called for every frame that the canvas draws: another extension may have changed the JSON.
-  drawn = () => {
-    // A wire into the hidden widget ends at the editor's corner.
-    this.widget.y = this.display.y
-    this.view.root.classList.toggle('os-beside-sockets', !window.LiteGraph?.vueNodesMode)
+  drawn() {
     this.timer ??= setTimeout(() => {
       this.timer = null
       this.refresh()
@@ -124,8 +144,7 @@ class TimelineEditor {
   write(text) {
     if (text !== this.widget.value) {
       this.widget.value = text
-      this.widget.callback?.(text, app.canvas, this.node)
-      this.node.graph?.setDirtyCanvas?.(true, true)
+      app.canvas.setDirty(true, true)
       undoStep()
     }
     this.refresh()
@@ -160,45 +179,14 @@ class TimelineEditor {
   }
 
   destroy() {
+    for (const follower of this.followers) follower.destroy()
     clearTimeout(this.timer)
     this.stopGestures()
     this.stopObserving()
   }
 }
 
-function hide(widget) {
-  widget.hidden = true
-  widget.options = { ...widget.options, hidden: true, canvasOnly: true }
-  widget.computeSize = () => [0, -4]
-}
-
-// Add the editor to the node. Returns {refresh, remove}.
-export function addTimeline(node) {
-  const widget = widgetOf(node, 'timeline')
-  hide(widget)
-  node.widgets_start_y = TOP
-  const editor = new TimelineEditor(node, widget)
-  editor.display = addDisplay(node, 'opensora_timeline', editor.view.root, () => HEIGHT, {
-    onDraw: editor.drawn,
-    grows: true,
-  })
-  node.setSize([Math.max(WIDTH, node.size[0]), node.size[1]])
-  const connected = node.onConnectionsChange
-  node.onConnectionsChange = function (kind, slot, ...rest) {
-    if (kind === LiteGraph.INPUT) editor.rewired.add(node.inputs?.[slot]?.name)
-    return connected?.call(this, kind, slot, ...rest)
-  }
-  // Loading, pasting and undo report every wire as new, though they are those of the last run.
-  const configured = node.onConfigure
-  node.onConfigure = function (...values) {
-    editor.rewired.clear()
-    return configured?.apply(this, values)
-  }
-  const executed = node.onExecuted
-  node.onExecuted = function (output) {
-    editor.rewired.clear()
-    return executed?.call(this, output)
-  }
-  editor.refresh()
-  return { refresh: editor.refresh, remove: () => editor.destroy() }
+function isWired(node, inputName) {
+  const link = node.inputs?.find((input) => input.name === inputName)?.link
+  return link !== null && link !== undefined
 }
