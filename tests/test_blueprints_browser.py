@@ -72,8 +72,8 @@ class Canvas:
         self.search(name).filter(has_text=name).first.click()
         self.page.wait_for_function("(count) => app.graph.nodes.length === count + 1", arg=count)
         self.page.locator(".p-dialog-mask").wait_for(state="detached")
-        self.page.mouse.move(710, 890)
-        self.page.mouse.click(710, 890)  # newer front ends let the node hang on the pointer until it is put down
+        self.page.mouse.move(300, 920)
+        self.page.mouse.click(300, 920)  # newer front ends let the node hang on the pointer until it is put down
         place = """([x, y]) => {
             const node = app.graph.nodes.at(-1);
             node.pos = [x, y];
@@ -147,9 +147,10 @@ class Canvas:
         )
 
     def values(self, title):
-        """{name: value} of the widgets that the node `title` shows, by what stands beside them."""
+        """{name: value} of the widgets that the node `title` shows, by what stands beside them; previews left out."""
         return self.page.evaluate(
             """(title) => Object.fromEntries(app.graph.nodes.find((node) => node.title === title).widgets
+                .filter((widget) => !widget.name.includes('$$'))
                 .map((widget) => [(widget.label ?? widget.name).replaceAll(' ', '_'), widget.value]))""",
             title,
         )
@@ -218,9 +219,9 @@ def test_by_mouse_and_keyboard_from_an_empty_canvas_to_a_video_and_back(each_pag
     """A prompt is typed, a picture wired, Run pressed; the seed moves on; saved and opened again all values stay."""
     canvas = Canvas(each_page)
     canvas.blank()
-    canvas.add(IMAGE, 440, 100)
-    canvas.add("Load Image", 80, 100)
-    canvas.add("Save Video", 920, 100)
+    canvas.add(IMAGE, 440, 200)
+    canvas.add("Load Image", 80, 200)
+    canvas.add("Save Video", 920, 200)
     canvas.page.evaluate(
         """(file) => { app.graph.nodes.find((node) => node.type === 'LoadImage')
             .widgets.find((widget) => widget.name === 'image').value = file; }""",
@@ -243,7 +244,7 @@ def test_by_mouse_and_keyboard_from_an_empty_canvas_to_a_video_and_back(each_pag
     after = canvas.values(IMAGE)
     assert after.pop("seed") != before.pop("seed") and after == before
 
-    canvas.add(TEXT, 440, 700)
+    canvas.add(TEXT, 440, 1100)
     kept = {name: canvas.values(name) for name in (IMAGE, TEXT)}
     assert kept[TEXT]["fps"] == 8 and kept[TEXT]["prompt"].startswith("an orange triangle moves")
     sent = each_page.api_graph()
@@ -255,6 +256,6 @@ def test_by_mouse_and_keyboard_from_an_empty_canvas_to_a_video_and_back(each_pag
 
 
 def json_of(node):
-    """A node of an API graph as text, without the numbers of those that feed it."""
-    values = {name: value for name, value in node["inputs"].items() if not isinstance(value, list)}
+    """A node of an API graph as text, without the numbers of those that feed it, and the empty value of a player."""
+    values = {name: value for name, value in node["inputs"].items() if not isinstance(value, list) and value != ""}
     return f"{node['class_type']} {sorted(values.items())}"
