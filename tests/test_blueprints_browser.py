@@ -7,8 +7,8 @@ import av
 import pytest
 import torch
 from opensora_comfy.training.judge import judge
-from test_blueprints import WIRED, blueprint
 from playwright.sync_api import TimeoutError
+from test_blueprints import WIRED, blueprint
 from tiny import track
 
 pytestmark = pytest.mark.browser
