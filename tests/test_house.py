@@ -16,6 +16,7 @@ FOLDERS = ("model", "nodes", "training", "runner", "tests")
 FILES = sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
 SHIPPED = [file for file in FILES if file.relative_to(ROOT).parts[0] != "tests"]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 # Node types that live in ComfyUI's front end alone.
 PAGE_NODES = {"MarkdownNote", "Note", "PrimitiveNode", "Reroute"}
@@ -131,10 +132,11 @@ def test_every_workflow_has_a_picture():
     assert [path.stem for path in WORKFLOWS] == sorted(path.stem for path in (ROOT / "workflows").glob("*.jpg"))
 
 
-def test_workflows_use_only_this_pack_and_comfyui(schemas):
+def test_workflows_and_blueprints_use_only_this_pack_and_comfyui(schemas):
     sources = [COMFYUI / "nodes.py", *(COMFYUI / "comfy_extras").glob("*.py")]
     stock = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    for path in WORKFLOWS:
+    assert WORKFLOWS and BLUEPRINTS
+    for path in (*WORKFLOWS, *BLUEPRINTS):
         graph = json.loads(path.read_text(encoding="utf-8"))
         subgraphs = (graph.get("definitions") or {}).get("subgraphs") or []
         known = PAGE_NODES | set(schemas) | {subgraph["id"] for subgraph in subgraphs}

@@ -81,10 +81,14 @@ export function executionIds(node) {
   return within(root, '')
 }
 
-// The value of a widget, or of the primitive that feeds it; undefined where only a run can tell.
+// The value of a widget, or of what feeds it: a primitive, or the widget that a subgraph shows in its place; undefined
+// where only a run can tell.
 export function valueOf(node, name) {
   const widget = widgetOf(node, name)
-  if (!node.inputs?.find((input) => input.name === name)?.link) return widget?.value
+  const link = linkOf(node.graph, node.inputs?.find((input) => input.name === name)?.link)
+  if (!link) return widget?.value
+  const host = node.graph.getNodeById(link.origin_id) ? null : hostOf(node.graph)
+  if (host) return valueOf(host, host.inputs?.[link.origin_slot]?.name)
   const origin = source(node, name)?.node
   return origin?.type === 'PrimitiveNode' ? widget?.value : (origin && widgetOf(origin, 'value')?.value)
 }
