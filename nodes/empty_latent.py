@@ -68,7 +68,19 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             node_id="OpenSoraEmptyLatent",
             display_name="Empty Open-Sora Latent",
             description="An empty clip of the size, length and frame rate you choose, ready for keyframes and sampling.",
-            search_aliases=["empty latent video", "resolution", "aspect ratio"],
+            search_aliases=[
+                "empty latent video",
+                "resolution",
+                "aspect ratio",
+                "duration",
+                "length",
+                "seconds",
+                "frames",
+                "fps",
+                "frame rate",
+                "text to video",
+                "t2v",
+            ],
             inputs=[
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE: it decides which frame counts are possible."),
                 widgets.resolution(

@@ -34,12 +34,12 @@ class OpenSoraFitImage(io.ComfyNode):
             display_name="Open-Sora Fit Image",
             description="Brings an image or a clip to a size the model knows, as Open-Sora does: scaled until it covers "
             "the frame, its middle kept.",
-            search_aliases=["resize", "crop", "scale image", "resolution"],
+            search_aliases=["resize", "crop", "scale image", "resolution", "video to video", "vid2vid"],
             inputs=[
                 io.Image.Input(
                     "image",
-                    tooltip="One image, scaled bicubically, or the frames of a clip, scaled bilinearly. All channels are "
-                    "fitted, an alpha channel too.",
+                    tooltip="One image, scaled smoothly (bicubic), or the frames of a clip (bilinear). Transparent parts become "
+                    "black.",
                 ),
                 widgets.resolution(
                     "How many pixels a frame has, as in Empty Open-Sora Latent. auto takes what the VAE's file "

@@ -42,7 +42,7 @@ class OpenSoraFrameStrength(io.ComfyNode):
             display_name="Open-Sora Frame Strength",
             description="Says how firmly what is in the clip is held over a range of frames. Chain several for ranges of "
             "their own; the later one wins.",
-            search_aliases=["video to video", "denoise per frame", "noise mask"],
+            search_aliases=["video to video", "vid2vid", "v2v", "denoise per frame", "noise mask"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The clip, from Open-Sora VAE Encode or another node of this kind."),
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE that made the latent."),

@@ -15,7 +15,25 @@ class OpenSoraKeyframe(io.ComfyNode):
             display_name="Open-Sora Keyframe",
             description="Pins an image or a clip to the timeline; the sampler fills in the rest. Chain several for first "
             "and last frame, or for a storyboard.",
-            search_aliases=["image to video", "first frame", "last frame", "inpaint", "extend"],
+            search_aliases=[
+                "image to video",
+                "i2v",
+                "img2vid",
+                "first frame",
+                "last frame",
+                "start frame",
+                "end frame",
+                "flf2v",
+                "interpolate",
+                "interpolation",
+                "in-between",
+                "inbetween",
+                "tween",
+                "reference image",
+                "animate image",
+                "inpaint",
+                "extend",
+            ],
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."
@@ -24,7 +42,7 @@ class OpenSoraKeyframe(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip="One image, or the frames of a clip. It is scaled to cover the frame, and its middle is "
-                    "kept. Of a clip, the groups of frames that it covers entirely are pinned: groups of 4, or with the "
+                    "kept; transparent parts become black. Of a clip, the groups of frames that it covers entirely are pinned: groups of 4, or with the "
                     "image VAE of Open-Sora 1.0 and 1.1 single frames. Where two keyframes overlap, the later one wins.",
                 ),
                 io.Int.Input(

@@ -3,7 +3,7 @@
 from ..model import segments as plans
 from . import joining, widgets
 from .comfy import segments
-from .comfy.schema import io, schema
+from .comfy.schema import advanced, io, schema
 from .seams import meet, pin_ends
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -23,22 +23,26 @@ def _inputs(clips, frames_tooltip, direction=()):
         *clips,
         io.Int.Input("frames", default=17, min=1, max=MAX_FRAMES, tooltip=frames_tooltip),
         *direction,
-        io.Int.Input(
-            "context",
-            default=17,
-            min=1,
-            max=MAX_FRAMES,
-            tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold motion "
-            "and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, 34, 51, …, "
-            "with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
+        advanced(
+            io.Int.Input(
+                "context",
+                default=17,
+                min=1,
+                max=MAX_FRAMES,
+                tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold motion "
+                "and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, 34, 51, …, "
+                "with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
+            )
         ),
-        io.Int.Input(
-            "segment",
-            default=17,
-            min=1,
-            max=MAX_FRAMES,
-            tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
-            "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
+        advanced(
+            io.Int.Input(
+                "segment",
+                default=17,
+                min=1,
+                max=MAX_FRAMES,
+                tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
+                "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
+            )
         ),
         widgets.seed("Picks the noise of the first segment; each further one takes the next number."),
         widgets.steps(
@@ -79,7 +83,16 @@ class OpenSoraExtend(_LongVideo):
             display_name="Open-Sora Extend",
             description="Makes a clip longer, at its end or its beginning, segment by segment: each continues what is "
             "there, so any length fits into the same memory.",
-            search_aliases=["long video", "continue video", "video extend", "autoregressive"],
+            search_aliases=[
+                "long video",
+                "continue video",
+                "extend video",
+                "video extend",
+                "outpaint",
+                "longer",
+                "duration",
+                "autoregressive",
+            ],
             inputs=_inputs(
                 [
                     io.Latent.Input(
@@ -130,7 +143,19 @@ class OpenSoraConnect(_LongVideo):
             display_name="Open-Sora Connect",
             description="Makes the bridge from the end of one clip to the beginning of another, and gives all three as "
             "one clip.",
-            search_aliases=["long video", "transition", "bridge", "morph", "in-between"],
+            search_aliases=[
+                "long video",
+                "transition",
+                "bridge",
+                "morph",
+                "interpolate",
+                "interpolation",
+                "in-between",
+                "inbetween",
+                "tween",
+                "first frame",
+                "last frame",
+            ],
             inputs=_inputs(
                 [
                     io.Latent.Input("first", tooltip="The clip that comes first."),
@@ -176,7 +201,7 @@ class OpenSoraLoop(_LongVideo):
             display_name="Open-Sora Loop",
             description="Makes the bridge from the end of a clip back to its beginning, so that it plays round and "
             "round without a seam.",
-            search_aliases=["seamless loop", "endless", "cinemagraph"],
+            search_aliases=["seamless loop", "endless", "cinemagraph", "gif", "long video"],
             inputs=_inputs(
                 [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
                 "How many frames the way back takes. More leave the motion more time to return. Clip and bridge together "

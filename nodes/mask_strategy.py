@@ -3,11 +3,12 @@
 from ..model import masks
 from .comfy import vae as video_vae
 from .comfy.latent import latent_mask, with_sizes
-from .comfy.schema import io, schema
+from .comfy.schema import advanced, io, schema
 from .pinning import KEYFRAMES, check_pixels, clip_sizes, holding, lay_over, record_of
 from .report import report
 
 MAX_REFERENCES = 8
+MAX_ALIGN = 4096
 LOOP = 0  # the others belong to long videos
 
 
@@ -114,7 +115,16 @@ class OpenSoraMaskStrategy(io.ComfyNode):
             display_name="Open-Sora Mask Strategy",
             description="Pins references to the timeline by the original's text: which latent frames of which reference "
             "go where, and how firmly. Open-Sora Keyframe and Open-Sora Timeline do it by video frames.",
-            search_aliases=["mask strategy", "reference", "image to video", "keyframes", "edit ratio"],
+            search_aliases=[
+                "mask strategy",
+                "reference image",
+                "image to video",
+                "i2v",
+                "keyframes",
+                "edit ratio",
+                "interpolate",
+                "extend",
+            ],
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or a keyframe node."
@@ -122,30 +132,34 @@ class OpenSoraMaskStrategy(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE that belongs to the model."),
                 io.Image.Input(
                     "reference_1",
-                    tooltip="Reference 0 of the strategy: one image, or the frames of a clip, in the size of the clip.",
+                    tooltip="Reference 0 of the strategy: one image, or the frames of a clip, in the size of the clip. "
+                    "Transparent parts become black.",
                 ),
                 io.String.Input(
                     "strategy",
                     default="0",
                     tooltip="Entries 'loop,reference,reference_start,target_start,length,edit_ratio', separated by ';'. "
                     "What is left out at an entry's end is 0,0,0,0,1,0. Positions and lengths are latent frames, negative "
-                    "ones count from the end; a higher edit_ratio lets the model change more. Only loop 0 is this clip. "
+                    "ones count from the end; edit_ratio 0 keeps the picture exactly, higher lets the model change more. Only loop 0 is this clip. "
                     "Where two entries overlap the later one wins.",
                 ),
-                io.Int.Input(
-                    "align",
-                    default=5,
-                    min=0,
-                    max=4096,
-                    tooltip="Snaps positions to multiples of so many latent frames: 5 is a chunk of Open-Sora 1.2 and 1.3; "
-                    "higher makes coarser steps; 0 leaves positions as they are, which suits 1.0 and 1.1.",
+                advanced(
+                    io.Int.Input(
+                        "align",
+                        default=5,
+                        min=0,
+                        max=MAX_ALIGN,
+                        tooltip="Snaps positions to multiples of so many latent frames: a reference may land earlier or "
+                        "later than you asked. 5 is a chunk of Open-Sora 1.2 and 1.3, whose beginning shows a picture "
+                        "best; higher makes coarser steps; 0 leaves positions as they are, which suits 1.0 and 1.1.",
+                    )
                 ),
                 *(
                     io.Image.Input(
                         f"reference_{number}",
                         optional=True,
                         tooltip=f"Reference {number - 1} of the strategy: one image, or the frames of a clip, in the size "
-                        "of the clip.",
+                        "of the clip. Transparent parts become black.",
                     )
                     for number in range(2, MAX_REFERENCES + 1)
                 ),

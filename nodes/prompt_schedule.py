@@ -53,7 +53,17 @@ class OpenSoraPromptSchedule(io.ComfyNode):
             display_name="Open-Sora Prompt Schedule",
             description="A prompt that changes from segment to segment, for Open-Sora Extend, Connect and Loop. Scores and "
             "camera are written behind each of its prompts.",
-            search_aliases=["prompt travel", "prompt schedule", "long video", "story"],
+            search_aliases=[
+                "prompt travel",
+                "prompt schedule",
+                "long video",
+                "story",
+                "camera motion",
+                "camera movement",
+                "pan",
+                "tilt",
+                "zoom",
+            ],
             inputs=inputs,
             outputs=[
                 io.Conditioning.Output(

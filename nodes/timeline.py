@@ -90,7 +90,23 @@ class OpenSoraTimeline(io.ComfyNode):
             display_name="Open-Sora Timeline",
             description="Pins several images and clips to the timeline at once: wire them in, then drag them to their "
             "places. The sampler fills in the rest.",
-            search_aliases=["keyframes", "storyboard", "first frame", "last frame", "image to video"],
+            search_aliases=[
+                "keyframes",
+                "storyboard",
+                "first frame",
+                "last frame",
+                "start frame",
+                "end frame",
+                "flf2v",
+                "image to video",
+                "i2v",
+                "img2vid",
+                "interpolate",
+                "interpolation",
+                "in-between",
+                "inbetween",
+                "tween",
+            ],
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."
@@ -108,7 +124,7 @@ class OpenSoraTimeline(io.ComfyNode):
                         f"image_{number}",
                         optional=True,
                         tooltip=f"Image {number}, or the frames of a clip, for keyframes with image {number}. It is "
-                        "scaled to cover the frame, and its middle is kept.",
+                        "scaled to cover the frame, and its middle is kept; transparent parts become black.",
                     )
                     for number in range(1, MAX_IMAGES + 1)
                 ),
