@@ -3,7 +3,8 @@
 import logging
 
 from .comfy import vae as video_vae
-from .comfy.latent import sizes_of
+from .colors import colors_of
+from .comfy.latent import check_video, sizes_of
 from .comfy.schema import io, schema
 
 
@@ -41,6 +42,7 @@ class OpenSoraVAEEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, pixels, fps):
+        pixels = colors_of(pixels, "pixels")
         frames, height, width = pixels.shape[:3]
         if min(height, width) < video_vae.PIXELS:
             raise ValueError(f"pixels is {width} x {height}; the smallest frame that can be encoded is 8 x 8")
@@ -75,5 +77,8 @@ class OpenSoraVAEDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, samples):
-        frames = sizes_of(samples, "samples", video_vae.network_of(vae)).frames
+        network = video_vae.network_of(vae)
+        if samples["samples"].shape[1] != network.latent_channels:
+            check_video(samples, "samples")
+        frames = sizes_of(samples, "samples", network).frames
         return io.NodeOutput(video_vae.decode(vae, samples["samples"], frames))

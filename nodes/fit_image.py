@@ -2,6 +2,7 @@
 
 from . import widgets
 from .aspect import nearest_aspect_ratio
+from .colors import colors_of
 from .comfy import vae as video_vae
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
@@ -82,6 +83,7 @@ class OpenSoraFitImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, resolution, aspect_ratio, width, height, vae=None, latent=None):
+        image = colors_of(image, "image")
         network = None if vae is None else video_vae.network_of(vae)
         height, width = size_for(image, resolution, aspect_ratio, width, height, network, latent)
         return io.NodeOutput(resize_to_fill(image, height, width), width, height)

@@ -1,8 +1,9 @@
 """The node that pins an image or a clip to a place on the timeline."""
 
+from .colors import colors_of
 from .comfy import vae as video_vae
 from .comfy.schema import io, schema
-from .pinning import clip_sizes, pin, place
+from .pinning import clip_sizes, left_out, pin, place
 from .report import report
 
 
@@ -70,6 +71,10 @@ class OpenSoraKeyframe(io.ComfyNode):
     def execute(cls, latent, vae, image, frame, strength):
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
-        record = place(image, "image", frame, strength, frames, network.groups(frames))
+        groups = network.groups(frames)
+        notes = []
+        image = colors_of(image, "image", notes)
+        record = place(image, "image", frame, strength, frames, groups)
+        notes += left_out(record, len(image), groups)
         latent = pin(latent, vae, [(record, image)])
-        return io.NodeOutput(latent, ui={"opensora": [report(latent, network)]})
+        return io.NodeOutput(latent, ui={"opensora": [report(latent, network, notes)]})

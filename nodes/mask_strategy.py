@@ -1,10 +1,11 @@
 """The node for the mask strategy text of Open-Sora 1.1 and later: references, and which of their latents go where."""
 
 from ..model import masks
+from .colors import colors_of
 from .comfy import vae as video_vae
 from .comfy.latent import latent_mask, with_sizes
 from .comfy.schema import advanced, io, schema
-from .pinning import KEYFRAMES, check_pixels, clip_sizes, holding, lay_over, record_of
+from .pinning import KEYFRAMES, clip_sizes, holding, lay_over, record_of
 from .report import report
 
 MAX_REFERENCES = 8
@@ -43,9 +44,8 @@ def read_strategy(strategy):
 
 
 def check_references(references, sizes):
-    """ValueError for [(input name, IMAGE), …] without images, with alpha, or of another size than the clip's."""
+    """ValueError for [(input name, IMAGE), …] of another size than the clip's."""
     for name, pixels in references:
-        check_pixels(pixels, name)
         height, width = pixels.shape[1:3]
         if (height, width) != (sizes.height, sizes.width):
             raise ValueError(
@@ -172,7 +172,9 @@ class OpenSoraMaskStrategy(io.ComfyNode):
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
         groups, entries = network.groups(sizes.frames), read_strategy(strategy)
+        notes = []
         given = connected({"reference_1": reference_1, **references})
+        given = [(name, colors_of(pixels, name, notes)) for name, pixels in given]
         check_references(given, sizes)
         names = [name for name, _ in given]
         lengths = [network.latent_frames(len(pixels)) for _, pixels in given]
@@ -198,4 +200,4 @@ class OpenSoraMaskStrategy(io.ComfyNode):
             for index in touched:
                 own_mask[:, index] = ratios[index]
         latent = with_sizes(latent, sizes, samples=samples, noise_mask=mask, **{KEYFRAMES: held})
-        return io.NodeOutput(latent, ui={"opensora": [report(latent, network)]})
+        return io.NodeOutput(latent, ui={"opensora": [report(latent, network, notes)]})

@@ -3,10 +3,11 @@
 import json
 import math
 
+from .colors import colors_of
 from .comfy import vae as video_vae
 from .comfy.previews import save_thumbnail
 from .comfy.schema import io, schema
-from .pinning import clip_sizes, pin, place
+from .pinning import clip_sizes, left_out, pin, place
 from .report import report
 
 MAX_IMAGES = 8
@@ -136,19 +137,23 @@ class OpenSoraTimeline(io.ComfyNode):
     def execute(cls, latent, vae, timeline, **images):
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
-        groups, placed = network.groups(frames), []
-        given = {name: image for name, image in images.items() if image is not None}
+        groups, placed, notes = network.groups(frames), [], []
+        given, used = {name: image for name, image in images.items() if image is not None}, {}
         for at, keyframe in enumerate(read_timeline(timeline), 1):
             name = f"image_{keyframe['image']}"
             if name not in given:
                 connected = f"connected are {' and '.join(sorted(given))}" if given else "none is connected"
                 raise ValueError(f"timeline: keyframe {at} takes {name}, which is not connected; {connected}")
+            if name not in used:
+                used[name] = colors_of(given[name], name, notes)
+            image = used[name]
             frame_name = f"timeline: the frame of keyframe {at}"
-            record = place(given[name], name, keyframe["frame"], keyframe["strength"], frames, groups, frame_name)
-            placed.append((record, given[name]))
+            record = place(image, name, keyframe["frame"], keyframe["strength"], frames, groups, frame_name)
+            placed.append((record, image))
+            notes += left_out(record, len(image), groups)
         latent = pin(latent, vae, placed) if placed else latent
-        thumbnails = {name: saved for name, image in given.items() if (saved := save_thumbnail(image))}
+        thumbnails = {name: saved for name, image in {**given, **used}.items() if (saved := save_thumbnail(image))}
         # A record's count is cut to what is left of the clip: the page needs the whole length, for any place.
         counts = {name: len(image) for name, image in given.items()}
-        shown = {**report(latent, network), "thumbnails": thumbnails, "counts": counts}
+        shown = {**report(latent, network, notes), "thumbnails": thumbnails, "counts": counts}
         return io.NodeOutput(latent, ui={"opensora": [shown]})

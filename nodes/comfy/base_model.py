@@ -132,7 +132,8 @@ class OpenSoraModel(comfy.model_base.BaseModel):
                 "or its own: leave the other node out"
             )
         channels = self.latent_format.latent_channels
-        if noise.ndim != 5 or noise.shape[1] != channels:
+        latent_keys.check_video({"samples": noise})
+        if noise.shape[1] != channels:
             raise ValueError(
                 f"latent has shape {tuple(noise.shape)}; this model takes video latents with {channels} channels, "
                 f"[batch, {channels}, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
