@@ -2,8 +2,8 @@
 
 import logging
 
-from .comfy import vae as video_vae
 from .colors import colors_of
+from .comfy import vae as video_vae
 from .comfy.latent import check_video, sizes_of
 from .comfy.schema import io, schema
 
