@@ -2,8 +2,9 @@
 
 from .colors import colors_of
 from .comfy import vae as video_vae
+from .comfy.foresight import told
 from .comfy.schema import io, schema
-from .pinning import clip_sizes, left_out, pin, place
+from .pinning import check_strength, clip_sizes, left_out, pin, place
 from .report import report
 
 
@@ -66,6 +67,10 @@ class OpenSoraKeyframe(io.ComfyNode):
             ],
             outputs=[io.Latent.Output(tooltip="The clip with this keyframe, for the sampler or the next keyframe.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, strength=None):
+        return told((check_strength, strength))
 
     @classmethod
     def execute(cls, latent, vae, image, frame, strength):

@@ -3,6 +3,7 @@
 from ..model import masks
 from .colors import colors_of
 from .comfy import vae as video_vae
+from .comfy.foresight import told
 from .comfy.latent import latent_mask, with_sizes
 from .comfy.schema import advanced, io, schema
 from .pinning import KEYFRAMES, clip_sizes, holding, lay_over, record_of
@@ -166,6 +167,10 @@ class OpenSoraMaskStrategy(io.ComfyNode):
             ],
             outputs=[io.Latent.Output(tooltip="The clip with these references, for the sampler or a keyframe node.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, strategy=None):
+        return told((read_strategy, strategy))
 
     @classmethod
     def execute(cls, latent, vae, reference_1, strategy, align, **references):

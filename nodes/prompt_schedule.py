@@ -4,6 +4,7 @@ import re
 
 from ..model.text import schedule as prompts_of
 from .comfy.conditioning import from_segment
+from .comfy.foresight import told
 from .comfy.schema import io, schema
 from .comfy.text import encode_prompt
 from .text import NO_CAMERA, OpenSoraTextEncode
@@ -72,6 +73,10 @@ class OpenSoraPromptSchedule(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt=None):
+        return told((read_schedule, prompt))
 
     @classmethod
     def execute(cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None):

@@ -5,6 +5,7 @@ import math
 
 from .colors import colors_of
 from .comfy import vae as video_vae
+from .comfy.foresight import told
 from .comfy.previews import save_thumbnail
 from .comfy.schema import io, schema
 from .pinning import clip_sizes, left_out, pin, place
@@ -132,6 +133,10 @@ class OpenSoraTimeline(io.ComfyNode):
             ],
             outputs=[io.Latent.Output(tooltip="The clip with these keyframes, for the sampler or another keyframe.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, timeline=None):
+        return told((read_timeline, timeline))
 
     @classmethod
     def execute(cls, latent, vae, timeline, **images):
