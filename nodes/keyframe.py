@@ -2,10 +2,11 @@
 
 from .colors import colors_of
 from .comfy import vae as video_vae
-from .comfy.foresight import told
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.schema import io, schema
-from .pinning import check_strength, clip_sizes, left_out, pin, place
+from .pinning import check_strength, clip_sizes, left_out, pin, place, resolve_frame
 from .report import report
+from .upstream import frames_before
 
 
 class OpenSoraKeyframe(io.ComfyNode):
@@ -36,6 +37,7 @@ class OpenSoraKeyframe(io.ComfyNode):
                 "inpaint",
                 "extend",
             ],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."
@@ -69,8 +71,8 @@ class OpenSoraKeyframe(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, strength=None):
-        return told((check_strength, strength))
+    def validate_inputs(cls, frame=None, strength=None):
+        return told((check_strength, strength), (resolve_frame, frame, frames_before(Node.of(cls))))
 
     @classmethod
     def execute(cls, latent, vae, image, frame, strength):

@@ -3,8 +3,11 @@
 from ..model import segments as plans
 from . import joining, widgets
 from .comfy import segments
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.schema import advanced, io, schema
+from .empty_latent import check_least
 from .seams import meet, pin_ends
+from .upstream import frames_before
 
 FORWARD, BACKWARD = "forward", "backward"
 MAX_FRAMES = 4096
@@ -69,6 +72,25 @@ def _inputs(clips, frames_tooltip, direction=()):
 class _LongVideo(io.ComfyNode):
     """What the three nodes have in common: an interrupted run's output is not the cached answer to the next."""
 
+    FROM = "latent"  # the input of the clip that `frames` are added to
+
+    @classmethod
+    def check_of(cls, node):
+        """The check of `frames` and the Clip that a run makes; None where only a run knows which."""
+        raise NotImplementedError
+
+    @classmethod
+    def validate_inputs(cls, frames=None, context=None, segment=None):
+        node = Node.of(cls)
+        network, check = node.network(), cls.check_of(node)
+        chunk = network and plans.Chunk.of(network)
+        return told(
+            (joining.chunks_of, "segment", segment, chunk),
+            (joining.chunks_of, "context", context, chunk),
+            (check_least, "frames", frames, 1),
+            *([(check, frames, joining.foreseen(network, frames_before(node, cls.FROM)))] if check else []),
+        )
+
     @classmethod
     def fingerprint_inputs(cls, **inputs):
         return segments.times_cut_short()
@@ -93,6 +115,7 @@ class OpenSoraExtend(_LongVideo):
                 "duration",
                 "autoregressive",
             ],
+            hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
                     io.Latent.Input(
@@ -114,6 +137,10 @@ class OpenSoraExtend(_LongVideo):
                 io.Latent.Output(tooltip="The whole clip, what was there and what is new, for Open-Sora VAE Decode.")
             ],
         )
+
+    @classmethod
+    def check_of(cls, node):
+        return {FORWARD: joining.check_forward, BACKWARD: joining.check_backward}.get(node.constant("direction"))
 
     @classmethod
     def execute(
@@ -156,6 +183,7 @@ class OpenSoraConnect(_LongVideo):
                 "first frame",
                 "last frame",
             ],
+            hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
                     io.Latent.Input("first", tooltip="The clip that comes first."),
@@ -169,6 +197,12 @@ class OpenSoraConnect(_LongVideo):
             ),
             outputs=[io.Latent.Output(tooltip="The first clip, the bridge and the second clip as one.")],
         )
+
+    FROM = "first"
+
+    @classmethod
+    def check_of(cls, node):
+        return joining.check_bridge
 
     @classmethod
     def execute(
@@ -202,6 +236,7 @@ class OpenSoraLoop(_LongVideo):
             description="Makes the bridge from the end of a clip back to its beginning, so that it plays round and "
             "round without a seam.",
             search_aliases=["seamless loop", "endless", "cinemagraph", "gif", "long video"],
+            hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
                 "How many frames the way back takes. More leave the motion more time to return. Clip and bridge together "
@@ -210,6 +245,10 @@ class OpenSoraLoop(_LongVideo):
             ),
             outputs=[io.Latent.Output(tooltip="The clip and the bridge back to its first frame.")],
         )
+
+    @classmethod
+    def check_of(cls, node):
+        return joining.check_loop
 
     @classmethod
     def execute(

@@ -3,22 +3,23 @@
 from ..model import masks
 from .colors import colors_of
 from .comfy import vae as video_vae
-from .comfy.foresight import told
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import latent_mask, with_sizes
 from .comfy.schema import advanced, io, schema
 from .pinning import KEYFRAMES, clip_sizes, holding, lay_over, record_of
 from .report import report
+from .upstream import frames_before
 
 MAX_REFERENCES = 8
 MAX_ALIGN = 4096
+REFERENCES = tuple(f"reference_{number}" for number in range(1, MAX_REFERENCES + 1))
 LOOP = 0  # the others belong to long videos
 
 
 def connected(references):
     """[(input name, IMAGE), …] of the inputs reference_1 … that are connected. ValueError for a gap among them."""
-    names = [f"reference_{number}" for number in range(1, MAX_REFERENCES + 1)]
-    given = [name for name in names if references.get(name) is not None]
-    for name, expected in zip(given, names):
+    given = [name for name in REFERENCES if references.get(name) is not None]
+    for name, expected in zip(given, REFERENCES):
         if name != expected:
             raise ValueError(
                 f"{name} is connected, but {expected} is not: the strategy counts references from 0 without gaps, so "
@@ -62,6 +63,27 @@ def check_entry(entry, names, lengths, frames):
         names, lengths: input name and latent frames of each reference.
         frames: latent frames of the clip.
     """
+    check_number(entry, names)
+    number = entry[1]
+    for field, position, length in zip(masks.FIELDS[2:4], entry[2:4], (lengths[number], frames)):
+        check_position(entry, field, position, length)
+
+
+def check_targets(strategy, names, frames):
+    """As `check_entry` for every entry of a text, without what only the references' lengths tell."""
+    for entry in read_strategy(strategy):
+        check_number(entry, list(names))
+        check_position(entry, "target_start", entry[3], frames)
+
+
+def check_position(entry, field, position, length):
+    """ValueError for a position outside of a clip of `length` latent frames."""
+    if not -length <= position < length:
+        raise ValueError(masks.outside(entry, field, position, length))
+
+
+def check_number(entry, names):
+    """ValueError where an entry asks for a reference that is not among the connected `names`."""
     number = entry[1]
     if not -len(names) <= number < len(names):
         wanted = f", the input reference_{number + 1}" if 0 <= number < MAX_REFERENCES else ""
@@ -70,9 +92,6 @@ def check_entry(entry, names, lengths, frames):
             f"{' and '.join(f'{name} (number {index})' for index, name in enumerate(names))}, the nearest is "
             f"{len(names) - 1 if number > 0 else 0}"
         )
-    for field, position, length in zip(masks.FIELDS[2:4], entry[2:4], (lengths[number], frames)):
-        if not -length <= position < length:
-            raise ValueError(masks.outside(entry, field, position, length))
 
 
 def entry_record(entry, name, length, groups, align):
@@ -126,6 +145,7 @@ class OpenSoraMaskStrategy(io.ComfyNode):
                 "interpolate",
                 "extend",
             ],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or a keyframe node."
@@ -170,7 +190,11 @@ class OpenSoraMaskStrategy(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, strategy=None):
-        return told((read_strategy, strategy))
+        node = Node.of(cls)
+        network, frames = node.network(), frames_before(node)
+        latents = network and frames and len(network.groups(frames))
+        wired = {name: True for name in REFERENCES if node.wired(name)}
+        return told((read_strategy, strategy), (connected, wired), (check_targets, strategy, wired or None, latents))
 
     @classmethod
     def execute(cls, latent, vae, reference_1, strategy, align, **references):

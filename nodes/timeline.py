@@ -5,13 +5,15 @@ import math
 
 from .colors import colors_of
 from .comfy import vae as video_vae
-from .comfy.foresight import told
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.previews import save_thumbnail
 from .comfy.schema import io, schema
-from .pinning import clip_sizes, left_out, pin, place
+from .pinning import clip_sizes, left_out, pin, place, resolve_frame
 from .report import report
+from .upstream import frames_before
 
 MAX_IMAGES = 8
+IMAGES = tuple(f"image_{number}" for number in range(1, MAX_IMAGES + 1))
 VERSION = 1
 EMPTY = '{"version": 1, "keyframes": []}'
 
@@ -41,6 +43,26 @@ def read_timeline(text):
             f"as in {EMPTY}"
         )
     return [_read_keyframe(keyframe, f"timeline: keyframe {at}") for at, keyframe in enumerate(keyframes, 1)]
+
+
+def check_images(timeline, given):
+    """ValueError where a keyframe of the JSON takes an image that is not among the inputs `given`."""
+    for at, keyframe in enumerate(read_timeline(timeline), 1):
+        name = f"image_{keyframe['image']}"
+        if name not in given:
+            connected = f"connected are {' and '.join(sorted(given))}" if given else "none is connected"
+            raise ValueError(f"timeline: keyframe {at} takes {name}, which is not connected; {connected}")
+
+
+def check_frames(timeline, frames):
+    """ValueError where a keyframe of the JSON lies outside of a clip of so many frames."""
+    for at, keyframe in enumerate(read_timeline(timeline), 1):
+        resolve_frame(keyframe["frame"], frames, frame_name(at))
+
+
+def frame_name(at):
+    """How messages call the frame of keyframe number `at`."""
+    return f"timeline: the frame of keyframe {at}"
 
 
 def _read_keyframe(keyframe, where):
@@ -109,6 +131,7 @@ class OpenSoraTimeline(io.ComfyNode):
                 "inbetween",
                 "tween",
             ],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."
@@ -136,7 +159,12 @@ class OpenSoraTimeline(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, timeline=None):
-        return told((read_timeline, timeline))
+        node = Node.of(cls)
+        return told(
+            (read_timeline, timeline),
+            (check_images, timeline, [name for name in IMAGES if node.wired(name)] if node.kind else None),
+            (check_frames, timeline, frames_before(node)),
+        )
 
     @classmethod
     def execute(cls, latent, vae, timeline, **images):
@@ -144,16 +172,13 @@ class OpenSoraTimeline(io.ComfyNode):
         frames = clip_sizes(latent, network).frames
         groups, placed, notes = network.groups(frames), [], []
         given, used = {name: image for name, image in images.items() if image is not None}, {}
+        check_images(timeline, given)
         for at, keyframe in enumerate(read_timeline(timeline), 1):
             name = f"image_{keyframe['image']}"
-            if name not in given:
-                connected = f"connected are {' and '.join(sorted(given))}" if given else "none is connected"
-                raise ValueError(f"timeline: keyframe {at} takes {name}, which is not connected; {connected}")
             if name not in used:
                 used[name] = colors_of(given[name], name, notes)
             image = used[name]
-            frame_name = f"timeline: the frame of keyframe {at}"
-            record = place(image, name, keyframe["frame"], keyframe["strength"], frames, groups, frame_name)
+            record = place(image, name, keyframe["frame"], keyframe["strength"], frames, groups, frame_name(at))
             placed.append((record, image))
             notes += left_out(record, len(image), groups)
         latent = pin(latent, vae, placed) if placed else latent
