@@ -192,5 +192,5 @@ class OpenSoraEmptyLatent(io.ComfyNode):
         )
         latent = {"samples": empty(shape), "fps": fps, "frames": frames, "width": width, "height": height}
         size = {"width": width, "height": height, "frames": frames, "fps": fps}
-        size |= {"seconds": frames / fps, "latents": shape[2], "duration": duration}
+        size |= {"seconds": frames / fps, "latents": shape[2], "duration": duration, "vae": network.family}
         return io.NodeOutput(latent, width, height, frames, fps, ui={"opensora_size": [size]})

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from small import pack, run
+from stock import ksampler
 
 LATENT = {"samples": torch.zeros(1, 4, 5, 8, 8)}
 PICTURE = torch.zeros(1, 4, 5, 8, 8)
@@ -25,9 +26,7 @@ def sample(model, positive, negative):
 
 
 def ksample(model, positive, negative):
-    import nodes
-
-    return nodes.common_ksampler(model, 1, 2, 2.0, "euler", "simple", positive, negative, LATENT)[0]["samples"]
+    return ksampler(model, positive, negative, LATENT, steps=2)
 
 
 @pytest.mark.parametrize("act", [sample, ksample], ids=["Open-Sora Sampler", "KSampler"])
@@ -53,5 +52,5 @@ def test_what_stock_nodes_write_is_known(comfy):
 
 
 def test_empty_keys_say_nothing(model, positive, caplog):
-    sample(model, with_keys(positive, control=None, concat_mask=PICTURE), positive)
+    sample(model, with_keys(positive, concat_latent_image=None, concat_mask=PICTURE), positive)
     assert "Open-Sora: the conditioning brings" not in caplog.text
