@@ -13,11 +13,13 @@ async def comfy_entrypoint():
     class OpenSoraExtension(ComfyExtension):
         async def get_node_list(self):
             from .nodes import NODES
+            from .nodes.comfy import foresight
             from .nodes.comfy.examples import offer_example_images
             from .nodes.comfy.folder_name import warn_of_folder_name
             from .nodes.comfy.replacements import offer_replacements
 
             warn_of_folder_name()
+            foresight.listen()
             offer_example_images()
             await offer_replacements()
             return NODES

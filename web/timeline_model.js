@@ -53,6 +53,22 @@ export function groupsOf(frames, vae) {
   return groups
 }
 
+// Whether a VAE represents so many frames exactly.
+function represents(frames, vae) {
+  if (frames === 1 || vae === 'vae_2d') return frames >= 1
+  if (vae === 'vae_v1_3') return frames > 1 && frames % (CHUNK - 1) === 1
+  return frames >= CHUNK && (frames % CHUNK) % FACTOR === 0
+}
+
+// The counts that a VAE represents nearest to `frames`, low to high; `frames` alone where it is one. `vae` as in groupsOf.
+export function nearestFrames(frames, vae) {
+  if (represents(frames, vae)) return [frames]
+  let [low, high] = [frames - 1, Math.max(1, frames + 1)]
+  while (low > 0 && !represents(low, vae)) low--
+  while (!represents(high, vae)) high++
+  return low > 0 ? [low, high] : [high]
+}
+
 // 0 … frames - 1 for a frame that may count from the end; null outside of the clip.
 export function resolve(frame, frames) {
   return isWhole(frame) && frame >= -frames && frame < frames ? (frame + frames) % frames : null

@@ -15,6 +15,12 @@ def _known(function, keywords):
     return {name: value for name, value in keywords.items() if name in parameters}
 
 
+def advanced(item):
+    """An input that newer pages fold away until it is asked for. (Older versions have no such keyword, and show it.)"""
+    item.advanced = True
+    return item
+
+
 def schema(group, *, shows_report=False, **keywords):
     """An `io.Schema` in the category Open-Sora/`group`.
 
@@ -24,4 +30,4 @@ def schema(group, *, shows_report=False, **keywords):
     return io.Schema(**_known(io.Schema.__init__, keywords))
 
 
-__all__ = ["CATEGORY", "ComfyExtension", "io", "schema"]
+__all__ = ["CATEGORY", "ComfyExtension", "advanced", "io", "schema"]

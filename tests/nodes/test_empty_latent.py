@@ -179,6 +179,7 @@ def test_the_node_shows_the_size(vae):
                 "seconds": 51 / 12,
                 "latents": 15,
                 "duration": "2s",
+                "vae": "vae_v1_2",
             },
         ]
     }
