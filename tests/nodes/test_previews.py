@@ -159,7 +159,7 @@ def test_runs_side_by_side_count_for_themselves(tiny):
 
 
 @pytest.mark.parametrize("text", ["", "no network", "AAAA", 7], ids=repr)
-def test_a_network_that_is_none_costs_the_colors_only(tiny, comfy, caplog, text):
+def test_a_network_that_is_none_costs_the_colors_only(previews, caplog, text):
     """A file of another maker, or of a later version, still loads and previews by its factors."""
     path = pack("nodes.comfy.files").path_of("tiny (bundled)", "diffusion_models", "transformer")
     state_dict, metadata = pack("nodes.comfy.files").read(path, "model_name")
@@ -168,7 +168,7 @@ def test_a_network_that_is_none_costs_the_colors_only(tiny, comfy, caplog, text)
     assert shown_by(previewer_of(model), torch.zeros(1, 4, 5, 8, 8)).shape == (8, 8, 3)
 
 
-def test_files_of_earlier_versions_keep_their_colors(tiny, comfy, previews):
+def test_files_of_earlier_versions_keep_their_colors(comfy):
     """Those with `latent_rgb_mixing`: what the clip's mean adds."""
     path = pack("nodes.comfy.files").path_of("tiny (bundled)", "diffusion_models", "transformer")
     state_dict, metadata = pack("nodes.comfy.files").read(path, "model_name")
