@@ -131,7 +131,10 @@ def report(folder, tokenizer, count):
     pipeline = open_pipeline(folder, tokenizer)
     scores, videos, trials = evaluate(pipeline, count)
     scores |= evaluate_in_betweens(pipeline)
-    scores |= {"vae_psnr": held_out_psnr(pipeline.vae), "vae_psnr_34_frames": held_out_psnr(pipeline.vae, num_frames=34)}
+    scores |= {
+        "vae_psnr": held_out_psnr(pipeline.vae),
+        "vae_psnr_34_frames": held_out_psnr(pipeline.vae, num_frames=34),
+    }
     (folder / "scores.json").write_text(json.dumps(scores, indent=1))
     contact_sheet(videos[:24], [trial.text for trial in trials[:24]], folder / "contact_sheet.png")
     print(json.dumps(scores, indent=1))

@@ -114,7 +114,9 @@ def shown_with_nag(comfy, tiny, trials, scale):
     kept = Counter()
     for trial in trials:
         model = with_nag(comfy, tiny.model, scale)
-        latent = node("OpenSoraSampler", model=model, positive=tiny.text(trial.text), latent=tiny.empty(), seed=trial.seed)
+        latent = node(
+            "OpenSoraSampler", model=model, positive=tiny.text(trial.text), latent=tiny.empty(), seed=trial.seed
+        )
         kept.update(name for name, agrees in judge(tiny.decode(latent[0])).agrees(trial.scene).items() if agrees)
     return kept
 

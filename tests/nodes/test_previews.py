@@ -108,9 +108,14 @@ def test_the_page_is_sent_moving_pictures(server):
     """As the server sends them: large enough to be looked at, one latent frame each, in the clip's colours."""
     graph = prompts.text_to_latent(PROMPT, 17) | prompts.shown("sample")
     values = {"seed": 5, "steps": 10, "cfg": 7.0, "sampler_name": "original", "denoise": 1.0}
-    graph["sample"] = ("OpenSoraSampler", {"model": ["model", 0], "positive": ["text", 0], "latent": ["empty", 0], **values})
+    graph["sample"] = (
+        "OpenSoraSampler",
+        {"model": ["model", 0], "positive": ["text", 0], "latent": ["empty", 0], **values},
+    )
     sent = []
-    result = server.post_prompt(prompts.as_prompt(graph), on_event=lambda kind, data: kind == "preview" and sent.append(data))
+    result = server.post_prompt(
+        prompts.as_prompt(graph), on_event=lambda kind, data: kind == "preview" and sent.append(data)
+    )
     assert result.success, result.message
     pictures = [Image.open(io.BytesIO(data[data.index(b"\xff\xd8") :])).convert("RGB") for data in sent]
     assert [picture.size for picture in pictures] == [(512, 512)] * 10
@@ -118,7 +123,9 @@ def test_the_page_is_sent_moving_pictures(server):
     video = torch.stack([torch.from_numpy(numpy.asarray(frame) / 255) for frame in frames])
     model = importlib.import_module("opensora_comfy.model.vae")
     truth = cells_of_video(video, model.groups(17), 8, 8)
-    small = [torch.from_numpy(numpy.asarray(picture.resize((8, 8), Image.Resampling.BOX)) / 255) for picture in pictures]
+    small = [
+        torch.from_numpy(numpy.asarray(picture.resize((8, 8), Image.Resampling.BOX)) / 255) for picture in pictures
+    ]
     nearest = [int((truth - picture).square().mean((1, 2, 3)).argmin()) for picture in small]
     assert nearest[5:] == [0, 1, 2, 3, 4]
 

@@ -11,7 +11,6 @@ from opensora_comfy.model.vae import groups, latent_frames
 from opensora_comfy.training.export import export, tell_more
 from opensora_comfy.training.previews import fit_network, sampled
 
-
 SCENE = SimpleNamespace(num_frames=17, height=64, width=64)
 
 
