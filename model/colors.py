@@ -1,10 +1,20 @@
-"""The colours of latents: the linear map from a latent to the colour that it decodes to, for previews."""
+"""The colours of latents, for previews: the linear map from a latent to the colour that it decodes to, or a network."""
 
+import base64
+
+import safetensors.torch
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 # Against latents of unit scale: sampled ones lie a little off those of every clip, and colours must bear it.
 RIDGE = 0.01
+
+
+def colors_behind(latents, video, groups):
+    """The mean colour [B, 3, T, h, w] of the frames and pixels behind each latent; arguments as `fit_colors`."""
+    colors = torch.stack([video[:, :, group.start : group.stop].mean(dim=2) for group in groups], dim=2)
+    return F.interpolate(colors.float().clamp(-1, 1), size=latents.shape[2:], mode="area")
 
 
 def fit_colors(latents, video, groups):
@@ -23,8 +33,7 @@ def fit_colors(latents, video, groups):
         nothing, mixing is None.
     """
     C, several = latents.shape[1], len(latents) > 1
-    colors = torch.stack([video[:, :, group.start : group.stop].mean(dim=2) for group in groups], dim=2)
-    colors = F.interpolate(colors.float().clamp(-1, 1), size=latents.shape[2:], mode="area")
+    colors = colors_behind(latents, video, groups)
     means = latents.mean(dim=(2, 3, 4), keepdim=True).expand_as(latents)
     one = torch.ones_like(latents[:, :1])
     known = torch.cat([latents, means, one] if several else [latents, one], dim=1)
@@ -35,3 +44,45 @@ def fit_colors(latents, video, groups):
     factors, bias = solution[:C], solution[-1]
     mixing = (solution[C : 2 * C] @ torch.linalg.pinv(factors)).tolist() if several else None
     return factors.tolist(), bias.tolist(), mixing
+
+
+class ColorNetwork(nn.Module):
+    """Latents that a VAE with group norms decodes, as latents whose colours by `fit_colors`' factors are the decoded ones.
+
+    A small VAE's colours hang on the whole clip, and not in a straight line: beside a latent and its neighbours in its
+    frame it looks at the clip's mean and covariance.
+    """
+
+    def __init__(self, channels, hidden):
+        super().__init__()
+        self.near = nn.Conv3d(channels, hidden, (1, 3, 3), padding=(0, 1, 1), padding_mode="replicate")
+        self.clip = nn.Linear(channels * (channels + 3) // 2, hidden, bias=False)
+        self.mix = nn.Conv3d(hidden, hidden, 1)
+        self.out = nn.Conv3d(hidden, channels, 1)
+
+    def forward(self, latents):
+        """[B, C, T, h, w] to the same shape; the clip is all of T."""
+        C = latents.shape[1]
+        mean = latents.mean(dim=(2, 3, 4), keepdim=True)
+        off = (latents - mean).flatten(2)
+        pairs = torch.triu_indices(C, C)
+        covariance = (off @ off.mT / off.shape[2])[:, pairs[0], pairs[1]]
+        clip = self.clip(torch.cat([mean.flatten(1), covariance], dim=1))
+        hidden = F.silu(self.near(latents) + clip[:, :, None, None, None])
+        return self.out(F.silu(self.mix(hidden)))
+
+    def to_text(self):
+        """The weights for a file's metadata: a safetensors file of half precision in base64."""
+        weights = {key: value.detach().half().cpu().contiguous() for key, value in self.state_dict().items()}
+        return base64.b64encode(safetensors.torch.save(weights)).decode()
+
+    @classmethod
+    def from_text(cls, text, channels):
+        """The network that `to_text` wrote for latents of so many channels. ValueError for any other text."""
+        try:
+            weights = safetensors.torch.load(base64.b64decode(text, validate=True))
+            network = cls(channels, len(weights["near.weight"]))
+            network.load_state_dict({key: value.float() for key, value in weights.items()})
+        except Exception as error:
+            raise ValueError(f"latent_rgb_network is no network of preview colours: {error}") from error
+        return network.requires_grad_(False)

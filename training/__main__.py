@@ -18,19 +18,20 @@ from . import latents as latents_module
 from . import text_encoder as text
 from .calibrate import calibrate
 from .evaluate import Pipeline, evaluate, evaluate_in_betweens
-from .export import BUNDLED, PREVIEW_KEYS, export, preview_colors
+from .export import BUNDLED, PREVIEW_KEYS, export, preview_colors, tell_more
 from .judge import contact_sheet
 from .loop import rank
 from .polish import polish
+from .previews import fit_network
 from .refine import refine
 from .shapes import RESOLUTIONS
 from .train_transformer import FLOW, train_transformer
 from .train_vae import TINY as TINY_VAE
 from .train_vae import held_out_psnr, train_vae
 
-STAGES = ("text_encoder", "vae", "latents", "teacher", "transformer", "polish", "evaluate")
+STAGES = ("text_encoder", "vae", "latents", "teacher", "transformer", "polish", "previews", "evaluate")
 # What goes into the pack, and the stage's file that it is.
-INSTALLED = {"text_encoder": "text_encoder", "vae": "polish", "transformer": "transformer"}
+INSTALLED = {"text_encoder": "text_encoder", "vae": "polish", "transformer": "previews"}
 
 
 def make_text_encoder(folder, tokenizer):
@@ -112,13 +113,28 @@ def export_transformer(transformer, folder, name):
     export(transformer, path, kind="transformer", family=transformer.family, title=title, flow=FLOW, **colors)
 
 
+def open_pipeline(folder, tokenizer):
+    """The finished files as text to video."""
+    vae, _ = open_vae(folder, "polish")
+    return Pipeline(open_transformer(folder, "transformer"), vae, *open_text_encoder(folder, tokenizer), FLOW)
+
+
+def make_previews(folder, tokenizer, steps):
+    """Learn the colours of previews from the finished files; folder/previews.safetensors is the transformer with them."""
+    factors, bias = (open_vae(folder, "polish")[1][key] for key in PREVIEW_KEYS[:2])
+    network = fit_network(open_pipeline(folder, tokenizer), factors, bias, **steps)
+    tell_more(folder / "transformer.safetensors", folder / "previews.safetensors", latent_rgb_network=network.to_text())
+
+
 def report(folder, tokenizer, count):
     """Score the exported files on held-out captions; write scores.json and a contact sheet of the first 24 samples."""
-    vae, _ = open_vae(folder, "polish")
-    pipeline = Pipeline(open_transformer(folder, "transformer"), vae, *open_text_encoder(folder, tokenizer), FLOW)
+    pipeline = open_pipeline(folder, tokenizer)
     scores, videos, trials = evaluate(pipeline, count)
     scores |= evaluate_in_betweens(pipeline)
-    scores |= {"vae_psnr": held_out_psnr(vae), "vae_psnr_34_frames": held_out_psnr(vae, num_frames=34)}
+    scores |= {
+        "vae_psnr": held_out_psnr(pipeline.vae),
+        "vae_psnr_34_frames": held_out_psnr(pipeline.vae, num_frames=34),
+    }
     (folder / "scores.json").write_text(json.dumps(scores, indent=1))
     contact_sheet(videos[:24], [trial.text for trial in trials[:24]], folder / "contact_sheet.png")
     print(json.dumps(scores, indent=1))
@@ -137,6 +153,7 @@ def main():
     parser.add_argument("--teacher-steps", type=int, help="steps of the transformer's training")
     parser.add_argument("--transformer-steps", type=int, help="steps of its calibration to the default guidance")
     parser.add_argument("--polish-steps", type=int, help="steps of the VAE's decoders on sampled latents")
+    parser.add_argument("--previews-steps", type=int, help="steps of the colours of previews")
     parser.add_argument(
         "--from-bundled", action="store_true", help="go on from the pack's own files: train on, not anew"
     )
@@ -164,6 +181,7 @@ def main():
         "teacher": lambda: make_teacher(folder, options.tokenizer, steps["teacher_steps"], options.from_bundled),
         "transformer": lambda: make_transformer(folder, options.tokenizer, steps["transformer_steps"]),
         "polish": lambda: make_polish(folder, options.tokenizer, steps["polish_steps"]),
+        "previews": lambda: make_previews(folder, options.tokenizer, steps["previews_steps"]),
         "evaluate": lambda: report(folder, options.tokenizer, options.trials),
     }
     for stage in options.stages:

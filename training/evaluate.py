@@ -56,8 +56,14 @@ class Pipeline:
         self.flow_settings = flow_settings
 
     @torch.no_grad()
-    def __call__(self, trials, steps=30, guidance=7.0, fps=24.0, pin_ends=False):
-        """Videos [N, T, H, W, 3] of trials that share one size; `pin_ends` keeps the true first and last frames."""
+    def __call__(self, trials, **options):
+        """Videos [N, T, H, W, 3] of trials that share one size; `options` as `sample`."""
+        video = self.vae.decode(self.sample(trials, **options), trials[0].scene.num_frames)
+        return ((video + 1) / 2).clamp(0, 1).permute(0, 2, 3, 4, 1)
+
+    @torch.no_grad()
+    def sample(self, trials, steps=30, guidance=7.0, fps=24.0, pin_ends=False):
+        """Their latents [N, C, T, h, w]; `pin_ends` keeps the true first and last frames."""
         scene = trials[0].scene
         T = self.vae.latent_frames(scene.num_frames)
         shape = (4, T, scene.height // 8, scene.width // 8)
@@ -72,7 +78,7 @@ class Pipeline:
         length = int(mask.sum(1).max())
         timesteps = flow.timesteps(steps, scene.height, scene.width, scene.num_frames, **self.flow_settings)
         rows = torch.ones(len(trials))
-        z = flow.sample(
+        return flow.sample(
             self.transformer,
             z,
             features[:, :length],
@@ -85,8 +91,6 @@ class Pipeline:
             height=rows * scene.height,
             width=rows * scene.width,
         )
-        video = self.vae.decode(z, scene.num_frames)
-        return ((video + 1) / 2).clamp(0, 1).permute(0, 2, 3, 4, 1)
 
     def encode_still(self, images, latent):
         """Latents [N, 4, h, w] of lone images [H, W, 3] pinned to a latent frame: repeated over their chunk."""

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..model.colors import fit_colors
+from ..model.loading import read_file
 
 BUNDLED = Path(__file__).parent.parent / "model" / "bundled"
 PREVIEW_KEYS = ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_mixing")
@@ -21,7 +22,16 @@ def export(module, path, *, kind, family, title, config=None, **more):
         for key, value in module.state_dict().items()
     }
     about = {"kind": kind, "family": family, "version": "1.2", "title": title, "config": config or {}}
-    about |= {"made_for": MADE_FOR, **more}
+    return _write(path, state_dict, about | {"made_for": MADE_FOR, **more})
+
+
+def tell_more(source, path, **more):
+    """Save the exported file `source` as `path`, with `more` in its metadata and the tensors as they are."""
+    state_dict, metadata = read_file(source)
+    return _write(path, state_dict, metadata["opensora"] | more)
+
+
+def _write(path, state_dict, about):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")

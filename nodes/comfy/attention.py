@@ -36,13 +36,27 @@ class HostAttention:
         )
         if out.ndim == 3:  # the path for very large batches ignores skip_output_reshape
             out = _split(out, heads)
-        output_patches = patches.get(f"{self.name}_output_patch", ())
+        output_patches = self._output_patches(patches)
         if output_patches:
             out = out.transpose(1, 2).flatten(2)
             for patch in output_patches:
                 out = patch(out, extra)
             out = _split(out, heads)
         return out
+
+    def _output_patches(self, patches):
+        """Those that sit here, but normalised attention guidance where the text enters.
+
+        ComfyUI's node for it knows attn1 alone: in models that attend to text and video together that is the place.
+        """
+        own, of_self = (patches.get(f"{name}_output_patch", ()) for name in (self.name, "attn1"))
+        if self.name == "attn1":
+            return [patch for patch in own if not _is_nag(patch)]
+        return [*own, *filter(_is_nag, of_self)]
+
+
+def _is_nag(patch):
+    return getattr(patch, "__name__", "").startswith("nag")
 
 
 def _inputs(patch, q, k, v, mask, extra):

@@ -1,24 +1,53 @@
 """What ComfyUI is to know of our latents: their scale, their sizes, and how to preview them."""
 
-import math
+import copy
 
 import comfy.latent_formats
 import torch
 
+LOOP = 30  # the most latent frames that a preview passes before it begins again: a run of default length shows them all
 
-def frames_side_by_side(x0):
-    """Lay all latent frames [B, C, T, H, W] out in one picture [B, C, 1, rows · H, columns · W] for previews.
 
-    ComfyUI previews the first frame only, which stands still when that frame is pinned.
+class MovingPicture:
+    """ComfyUI previews one frame of a clip; this gives it the next one at every call, in the colours of the clip.
+
+    What it returns are latents again, so that those who read `latent_rgb_factors` alone get along without it.
     """
-    if x0.ndim != 5 or x0.shape[2] == 1:
+
+    def __init__(self, latent_format):
+        self.latent_format = latent_format
+        self.network = copy.deepcopy(latent_format.latent_rgb_network)  # of one's own, as it goes to the run's device
+        self.calls = 0
+
+    def __call__(self, x0):
+        """Latents [B, C, T, H, W] as one frame of them; frames [T, C, H, W] of one clip as so many frames."""
+        if x0.ndim == 4:  # from previewers that play the clip themselves
+            return self._colored(x0.movedim(0, 1)[None])[0].movedim(1, 0)
+        shown = range(0, x0.shape[2], -(-x0.shape[2] // LOOP))
+        frame = shown[self.calls % len(shown)]
+        self.calls += 1
+        return self._colored(x0)[:, :, frame : frame + 1]
+
+    def _colored(self, x0):
+        """Latents [B, C, T, H, W] whose colours by the factors are those of the clip."""
+        mixing = self.latent_format.latent_rgb_mixing
+        if self.network is not None:
+            with torch.inference_mode():
+                return self.network.to(x0.device)(x0.float())
+        if mixing is not None:
+            mean = x0.mean(dim=(2, 3, 4))
+            return x0 + (mean @ torch.tensor(mixing).to(x0))[:, :, None, None, None]
         return x0
-    B, C, T, H, W = x0.shape
-    columns = min(T, max(1, round(math.sqrt(T * H / W))))
-    rows = -(-T // columns)
-    x0 = torch.cat([x0, x0.new_zeros(B, C, rows * columns - T, H, W)], dim=2)
-    x0 = x0.unflatten(2, (rows, columns)).permute(0, 1, 2, 4, 3, 5)
-    return x0.reshape(B, C, 1, rows * H, columns * W)
+
+
+class NewForEachRun:
+    """An attribute made anew whenever it is read, as ComfyUI does once a run: no run's state reaches another."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __get__(self, latent_format, owner=None):
+        return self if latent_format is None else self.make(latent_format)
 
 
 class VideoLatents(comfy.latent_formats.LatentFormat):
@@ -32,16 +61,8 @@ class VideoLatents(comfy.latent_formats.LatentFormat):
     # Until a VAE has been used (preview_colors.py): a neutral guess. Files of this pack carry their own.
     latent_rgb_factors = [[0.20, 0.15, 0.15], [0.10, 0.20, 0.10], [-0.05, 0.05, 0.15], [-0.20, -0.20, -0.25]]
     latent_rgb_mixing = None  # [C, C]: what the clip's mean adds to each latent before its colour is read
-
-    def __init__(self):
-        self.latent_rgb_factors_reshape = self._lay_out
-
-    def _lay_out(self, x0):
-        """Latents [B, C, T, H, W] as the one picture that ComfyUI takes the colours of."""
-        if self.latent_rgb_mixing is not None and x0.ndim == 5:
-            mean, mixing = x0.mean(dim=(2, 3, 4)), torch.tensor(self.latent_rgb_mixing).to(x0)
-            x0 = x0 + (mean @ mixing)[:, :, None, None, None]
-        return frames_side_by_side(x0)
+    latent_rgb_network = None  # a model.colors.ColorNetwork, which takes the place of the mixing
+    latent_rgb_factors_reshape = NewForEachRun(MovingPicture)
 
 
 class FrameLatents(VideoLatents):

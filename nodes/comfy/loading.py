@@ -7,7 +7,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...model.flow import shift_ratio
 from ...model.loading import plan_transformer
-from . import files, guidance
+from . import files, guidance, preview_colors
 from .base_model import MODELS, compute_dtype, flow_settings
 from .kept_frames import keep_frames, wake_frames
 from .latent_formats import SigmaLatents
@@ -94,6 +94,7 @@ def _config(config_class, plan, metadata, dtype, load_device):
         config.latent_format.latent_rgb_factors = metadata["latent_rgb_factors"]
         config.latent_format.latent_rgb_factors_bias = metadata.get("latent_rgb_factors_bias")
         config.latent_format.latent_rgb_mixing = metadata.get("latent_rgb_mixing")
+        config.latent_format.latent_rgb_network = preview_colors.network_of(metadata, sizes.in_channels)
     made_for = metadata.get("made_for")
     if made_for and plan.family.prediction == "flow":
         # A graph without OpenSoraModelSampling then samples as for the size the file was made for.

@@ -1,4 +1,4 @@
-"""Preview colours for VAEs whose files do not tell them: learned from a test card at a VAE's first use."""
+"""Preview colours: as a file tells them, or learned from a test card at the first use of a VAE whose file does not."""
 
 import logging
 import math
@@ -6,13 +6,25 @@ import math
 import comfy.model_management as management
 import torch
 
-from ...model.colors import fit_colors
+from ...model.colors import ColorNetwork, fit_colors
 from .latent_formats import CausalLatents, VideoLatents
 
 # The latents of the 2D VAE are Stable Diffusion's, whose colours ComfyUI knows.
 FORMATS = {"vae_v1_2": VideoLatents, "vae_v1_3": CausalLatents}
 CARD_SIDE = 96
 _learned = set()
+
+
+def network_of(metadata, channels):
+    """The ColorNetwork for latents of so many channels in a file's metadata, or None."""
+    text = metadata.get("latent_rgb_network")
+    if text is None:
+        return None
+    try:
+        return ColorNetwork.from_text(text, channels)
+    except ValueError as error:
+        logging.warning("Open-Sora: previews are in rough colours: %s", error)
+        return None
 
 
 def learn(vae):

@@ -1,10 +1,14 @@
 """Patches of blocks and attention: SkipLayerGuidanceDiT, NAG, and what other packs put into a DiT."""
 
+import importlib.util
+from collections import Counter
+
 import pytest
 import torch
 from families import SMALL, VIDEO, clip, negative, ours
 from golden import difference
 from stock import ksampler, stock
+from tiny import run as node
 
 MASK = [0.0, 1.0, 1.0, 0.0, 1.0]
 SLG = "comfy_extras.nodes_slg"
@@ -53,30 +57,85 @@ def has_nag(comfy):
 
 
 def test_nag_is_there_where_it_should_be(comfy):
-    import importlib.util
-
     assert importlib.util.find_spec("comfy_extras.nodes_nag") is not None or not has_nag(comfy)
 
 
-def nag(out, extra_options, scale=5.0, alpha=0.5):
-    """What a node for normalised attention guidance does, without its normalisation."""
-    which = extra_options["cond_or_uncond"]
-    rows = out.shape[0] // len(which)
-    halves = [slice(rows * which.index(kind), rows * (which.index(kind) + 1)) for kind in (0, 1)]
-    positive, negative = (out[half] for half in halves)
-    out[halves[0]] = alpha * (positive * scale - negative * (scale - 1)) + (1 - alpha) * positive
-    return out
+def with_nag(comfy, model, scale=5.0):
+    """The MODEL behind ComfyUI's node where this version has it, else with the patch that such a node makes."""
+    if has_nag(comfy):
+        inputs = {"nag_scale": scale, "nag_alpha": 0.5, "nag_tau": 1.5}
+        return stock("comfy_extras.nodes_nag", "NAGuidance", model=model, **inputs)[0]
+
+    def nag(out, extra_options):
+        which = extra_options["cond_or_uncond"]
+        rows = out.shape[0] // len(which)
+        halves = [slice(rows * which.index(kind), rows * (which.index(kind) + 1)) for kind in (0, 1)]
+        positive, negative = (out[half] for half in halves)
+        guided = positive * scale - negative * (scale - 1)
+        ratio = guided.norm(p=1, dim=-1, keepdim=True) / positive.norm(p=1, dim=-1, keepdim=True).clamp_min(1e-6)
+        out[halves[0]] = 0.5 * guided * ratio.clamp(max=1.5) / ratio + 0.5 * positive
+        return out
+
+    model = model.clone()
+    model.set_model_attn1_output_patch(nag)
+    return model
 
 
 @pytest.mark.parametrize("name", VIDEO)
 def test_nag_acts(comfy, models, positive, name):
-    """ComfyUI's node where this version has it, else the patch that such a node makes."""
-    if has_nag(comfy):
-        model = stock("comfy_extras.nodes_nag", "NAGuidance", model=models[name])[0]
-    else:
-        model = models[name].clone()
-        model.set_model_attn1_output_patch(nag)
-    acts(models, name, model, positive)
+    acts(models, name, with_nag(comfy, models[name]), positive)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nag_sits_where_the_text_enters(comfy, models, positive, name):
+    """At the results of cross-attention, whose rows are the clips; other patches of attn1 stay at self-attention."""
+    latent, model = clip(name, None if name == "pixart" else MASK), models[name].clone()
+    shapes = {"nag": [], "other": []}
+
+    def nag(out, extra_options):
+        shapes["nag"].append(out.shape[0] // len(extra_options["cond_or_uncond"]))
+        return out
+
+    def other(out, extra_options):
+        shapes["other"].append(out.shape[0] // len(extra_options["cond_or_uncond"]))
+        return out
+
+    model.set_model_attn1_output_patch(nag)
+    plain = ours(model, positive, latent, steps=2)
+    assert set(shapes["nag"]) == {latent["samples"].shape[0]}
+    model.set_model_attn1_output_patch(other)
+    assert torch.equal(ours(model, positive, latent, steps=2), plain)
+    assert name == "pixart" or max(shapes["other"]) > max(shapes["nag"])
+
+
+def shown_with_nag(comfy, tiny, trials, scale):
+    """How many of the clips of captions show what the caption says, by attribute, with NAG before the sampler."""
+    judge = importlib.import_module("opensora_comfy.training.judge").judge
+    kept = Counter()
+    for trial in trials:
+        model = with_nag(comfy, tiny.model, scale)
+        latent = node(
+            "OpenSoraSampler", model=model, positive=tiny.text(trial.text), latent=tiny.empty(), seed=trial.seed
+        )
+        kept.update(name for name, agrees in judge(tiny.decode(latent[0])).agrees(trial.scene).items() if agrees)
+    return kept
+
+
+def trials_of(count):
+    return importlib.import_module("opensora_comfy.training.evaluate").held_out_trials(count)
+
+
+def test_nag_keeps_colors_shapes_and_motion(comfy, tiny):
+    kept = shown_with_nag(comfy, tiny, trials_of(3), 5.0)
+    assert kept == {"color": 3, "background": 3, "shape": 3, "motion": 3}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scale", [1.5, 2.0, 5.0, 8.0])
+def test_nag_on_24_prompts(comfy, tiny, scale):
+    kept = shown_with_nag(comfy, tiny, trials_of(24), scale)
+    print(f"NAG at scale {scale}: {dict(kept)} of 24")
+    assert min(kept[name] for name in ("color", "background", "shape", "motion")) >= 22
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -1,0 +1,65 @@
+"""The colours of previews: a small network fitted on what the finished transformer samples and the finished VAE decodes."""
+
+import numpy
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..model.colors import ColorNetwork, colors_behind
+from .captions import caption
+from .evaluate import Trial
+from .shapes import FRAME_COUNTS, RESOLUTIONS, sample_scene
+
+HIDDEN = 32
+BATCH = 16
+IMAGE, CLIP, LONG = FRAME_COUNTS
+# What is sampled in turn, frames and size: mostly what the model is made for.
+KINDS = [(CLIP, *RESOLUTIONS[0])] * 7 + [(CLIP, *size) for size in RESOLUTIONS[1:]]
+KINDS += [(LONG, *RESOLUTIONS[0]), (IMAGE, *RESOLUTIONS[0])]
+
+
+def fit_network(pipeline, factors, bias, clips=704, steps=6000, seed=3):
+    """A ColorNetwork for latents whose colours are read by `factors` and `bias` (`model.colors.fit_colors`).
+
+    Args:
+        pipeline: an `evaluate.Pipeline` of the finished files.
+        clips: how many to sample from captions of the training's scenes.
+        steps: of AdamW, each on one batch of clips of a kind.
+    """
+    torch.manual_seed(seed)
+    batches = sampled(pipeline, clips, numpy.random.default_rng(seed))
+    network = ColorNetwork(len(factors), HIDDEN)
+    network.out = nn.Conv3d(HIDDEN, 3, 1)  # colours, until they are learned
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, steps)
+    for _ in range(steps):
+        latents, colors = batches[torch.randint(len(batches), ()).item()]
+        optimizer.zero_grad()
+        F.mse_loss(network(latents), colors).backward()
+        optimizer.step()
+        schedule.step()
+    network.out = as_latents(network.out, torch.tensor(factors), torch.tensor(bias))
+    return network
+
+
+@torch.no_grad()
+def as_latents(colors, factors, bias):
+    """A last layer that gives colours [3], as one that gives latents [C] whose colours these are."""
+    inverse = torch.linalg.pinv(factors)
+    out = nn.Conv3d(HIDDEN, len(factors), 1)
+    out.weight.copy_(torch.einsum("oi...,oc->ci...", colors.weight, inverse))
+    out.bias.copy_((colors.bias - bias) @ inverse)
+    return out
+
+
+def sampled(pipeline, clips, rng):
+    """[(latents [B, C, T, h, w], the colours behind them [B, 3, T, h, w])] of at least so many clips."""
+    batches = []
+    while BATCH * len(batches) < clips:
+        frames, height, width = KINDS[len(batches) % len(KINDS)]
+        scenes = [sample_scene(rng, height, width, frames) for _ in range(BATCH)]
+        latents = pipeline.sample([Trial(scene, caption(scene, rng), int(rng.integers(2**31))) for scene in scenes])
+        with torch.no_grad():
+            video = pipeline.vae.decode(latents, frames)
+        batches.append((latents, colors_behind(latents, video, pipeline.vae.groups(frames))))
+    return batches
