@@ -216,7 +216,8 @@ export class Translation {
     const made = this.make(SAMPLER, node, values, { title: ownTitle(node), mode })
     this.places.set(node, [[made, 0]])
     this.leadWidget(node, 'seed', [made, 'seed'])
-    if (part) this.absorb(node, first ? 'scheduler' : 'pipe')
+    const fed = first ? 'scheduler' : 'pipe'
+    if (this.loaderOf(node, fed)) this.absorb(node, fed)
     if (first) return this.firstSampler(node, widgets, part, made)
     this.connect(part?.model, made, 'model')
     this.leadWidget(node, 'steps', [made, 'steps'])
