@@ -169,9 +169,9 @@ def carried(old, new, node, name, source):
     if name == "reference" and kind == "OpenSoraEncoder":
         return any(each["type"] == "OpenSoraKeyframe" for each in latents(new, node["id"]))
     if name == "num_sampling_steps":
-        return any(each["type"] == "OpenSoraSampler" and comes_from(new, each, "steps", source) for each in new.nodes.values())
+        return any(comes_from(new, each, "steps", source) for each in new.nodes.values())
     if name == "negative_prompt":
-        return any(each["type"] == "OpenSoraTextEncode" and comes_from(new, each, "prompt", source) for each in new.nodes.values())
+        return any(comes_from(new, each, "prompt", source) for each in new.nodes.values())
     if name in ("duration", "resolution", "custom_clip", "custom_vae"):
         mine = INPUTS[node["type"]][name]
         return any(comes_from(new, each, mine, source) for each in new.nodes.values())
@@ -181,6 +181,8 @@ def carried(old, new, node, name, source):
     ours = new.nodes[node["id"]]
     for step in way:
         ours = new.nodes[new.wire(ours, step)[1]]
+    if not source[2] and (found := new.source(new.wire(ours, mine.split()[0]))):
+        return not found[2]  # what was switched off still is
     return any(comes_from(new, ours, each, source) for each in mine.split())
 
 
