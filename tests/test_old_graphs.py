@@ -6,7 +6,7 @@ import pytest
 from old_graphs import OLD_TYPES, random_workflow
 
 CASES = 300
-SHOWN = 12  # of these one is also opened in the editor
+SHOWN = 20  # of these one is also opened in the editor
 
 TRANSLATE = """async (workflows) => {
     const { translate } = await import('/extensions/opensora_comfy/old_workflows.js');
@@ -254,7 +254,7 @@ def test_random_workflows(each_page):
             *faults_of_meaning(theirs, ours["workflow"]),
         )
     ]
-    assert faults == [], '\n'.join(faults)
+    assert faults == [], "\n".join(faults)
     opened = before[::SHOWN]
     for seed, seen in zip(range(0, CASES, SHOWN), each_page.page.evaluate(OPEN, opened), strict=True):
         assert seen["dangling"] == [] and seen["empty"] == [] and seen["types"], seed

@@ -136,7 +136,11 @@ def test_reroutes_lead_to_what_is_behind_them(each_page):
     assert (sampler["seed"], sampler["steps"], sampler["cfg"]) == (771, 30, 4.5)
     assert fed(sampler, "model") == ("OpenSoraLoadModel", 0) and fed(sampler, "latent") == ("OpenSoraKeyframe", 0)
     assert fed(keyframe, "image") == ("ImageScale", 0)
-    assert not [node for node in each_page.saved()["nodes"] if node["type"] == "Reroute" and node["outputs"][0]["type"] == "PIPE"]
+    assert not [
+        node
+        for node in each_page.saved()["nodes"]
+        if node["type"] == "Reroute" and node["outputs"][0]["type"] == "PIPE"
+    ]
 
     broken = rerouted(copy.deepcopy(WITH_PIPE), [1], 1)
     first = next(link for link in broken["links"] if link[5] == "PIPE" and link[1] == 1)
@@ -145,7 +149,7 @@ def test_reroutes_lead_to_what_is_behind_them(each_page):
     said(each_page)
     each_page.load(broken, "broken")
     (sampler,) = by_type(each_page.api_graph())[0]["OpenSoraSampler"]
-    assert sampler["steps"] == 30 or isinstance(sampler["steps"], int)
+    assert isinstance(sampler["steps"], int)
     assert "OpenSoraSampler (6): the wire into pipe comes from nowhere" in said(each_page)
 
 
@@ -201,7 +205,10 @@ def test_wires_into_widgets_and_nodes_that_others_read(each_page):
     positive = next(text for text in nodes["OpenSoraTextEncode"] if fed(text, "prompt"))
     assert fed(positive, "prompt") == ("PrimitiveString", 0)
     assert (sampler["seed"], sampler["steps"], sampler["cfg"], empty["aspect_ratio"]) == (4711, 30, 4.5, "9:16")
-    assert {fed(decoder, "samples")[0] for decoder in nodes["OpenSoraVAEDecode"]} == {"OpenSoraSampler", "OpenSoraVAEEncode"}
+    assert {fed(decoder, "samples")[0] for decoder in nodes["OpenSoraVAEDecode"]} == {
+        "OpenSoraSampler",
+        "OpenSoraVAEEncode",
+    }
     for part in ("guidance cannot be read", "into aspect_ratio is left out; its value was 16:9", "it read pipe of"):
         assert part in told, told
     saved = each_page.saved()
