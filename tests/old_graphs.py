@@ -1,4 +1,4 @@
-"""Random workflows of the other Open-Sora packs: reroutes, values from other nodes, modes, shared outputs, groups, broken wires."""
+"""Random workflows of the other Open-Sora packs: reroutes, values from nodes, modes, shared outputs, broken wires."""
 
 import random
 
@@ -108,8 +108,8 @@ class Workflow:
             return
         type_ = origin["outputs"][slot]["type"]
         if fate < 0.1:  # a reroute that nothing leads into
-            return self.link(self.reroute(type_), 0, target, name)
-        if fate < 0.13:  # a link whose origin is not in the file
+            origin, slot = self.reroute(type_), 0
+        elif fate < 0.13:  # a link whose origin is not in the file
             self.link(origin, slot, target, name)[1] = 999
             return
         ways = self.ways.setdefault((origin["id"], slot), [])

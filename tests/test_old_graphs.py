@@ -1,4 +1,4 @@
-"""Random workflows of the other Open-Sora packs: nothing dangles, nothing is null, and no wire is lost without a word."""
+"""Random workflows of the other Open-Sora packs: nothing dangles, nothing is null, no wire is lost without a word."""
 
 import copy
 
@@ -17,7 +17,8 @@ TRANSLATE = """async (workflows) => {
     });
     for (const { workflow } of after)
         for (const { type } of workflow.nodes)
-            if (type.startsWith('OpenSora')) widgets[type] ??= LiteGraph.createNode(type).serialize().widgets_values ?? [];
+            if (type.startsWith('OpenSora'))
+                widgets[type] ??= LiteGraph.createNode(type).serialize().widgets_values ?? [];
     return { after, widgets };
 }"""
 OPEN = """async (workflows) => {
@@ -28,7 +29,8 @@ OPEN = """async (workflows) => {
         const dangling = Object.values(output).flatMap(({ inputs }) => Object.values(inputs)
             .filter((value) => Array.isArray(value) && !(value[0] in output)));
         const ours = app.graph.nodes.filter((node) => node.type.startsWith('OpenSora'));
-        const empty = ours.flatMap((node) => node.widgets.filter(({ value }) => (value ?? null) === null || value !== value)
+        const nothing = ({ value }) => (value ?? null) === null || value !== value;
+        const empty = ours.flatMap((node) => node.widgets.filter(nothing)
             .map((widget) => `${node.type}.${widget.name}`));
         const links = app.graph.links.size ?? Object.keys(app.graph.links).length;
         seen.push({ dangling, empty, links, types: Object.values(output).map((node) => node.class_type) });
@@ -38,7 +40,8 @@ OPEN = """async (workflows) => {
 # Inputs of theirs and ours; where a node of theirs is several of ours, the ones on the way to it.
 INPUTS = {
     "OpenSoraLoader": {
-        "ckpt_path": "model_name", "custom_checkpoint": "model_name", "custom_clip": "text_encoder_name", "custom_vae": "vae_name",
+        "ckpt_path": "model_name", "custom_checkpoint": "model_name", "custom_clip": "text_encoder_name",
+        "custom_vae": "vae_name",
         "duration": "duration", "resolution": "resolution",
     },
     "OpenSoraTextEncoder": {

@@ -1,9 +1,19 @@
-// How our nodes look where another pack's stood: title, colours and folding are the artist's, and so are groups.
+// Our nodes where another pack's stood, and how they look: title, colours and folding are the artist's, and so are groups.
 
 const TITLE = 30 // height of the bar above a node
 const GAP = 20
 
 const pair = (value, fallback) => (value ? [Number(value[0]), Number(value[1])] : fallback)
+
+// One of our nodes as a file holds it, with these values; undefined leaves the node's own.
+export function newNode(type, values) {
+  const fresh = LiteGraph.createNode(type)
+  for (const [name, value] of Object.entries(values)) {
+    const widget = fresh.widgets?.find((each) => each.name === name)
+    if (widget && value !== undefined) widget.value = value
+  }
+  return JSON.parse(JSON.stringify(fresh.serialize()))
+}
 
 // Gives `made` what the artist had given to `node`.
 export function keepLooks(made, node, title) {

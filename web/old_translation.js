@@ -1,22 +1,9 @@
 // A workflow of another Open-Sora pack, node by node into ours. No wire is dropped that is not named.
 
-import { keepLooks, layOut } from './old_looks.js'
+import { keepLooks, layOut, newNode } from './old_looks.js'
 import { Losses } from './old_losses.js'
-import {
-  CFG,
-  DECODER,
-  ENCODER,
-  LOADER,
-  RUN,
-  SAMPLER,
-  TEXT,
-  Widgets,
-  isFirst,
-  isOld,
-  ofFirst,
-  ofSecond,
-  ownTitle,
-} from './old_nodes.js'
+import { CFG, DECODER, ENCODER, LOADER, RUN, SAMPLER, TEXT } from './old_nodes.js'
+import { Widgets, isFirst, isOld, ofFirst, ofSecond, ownTitle } from './old_nodes.js'
 import { BYPASSED, MUTED, WorkflowGraph, fits, inputOf, isOff, isValue } from './workflow_graph.js'
 
 export class Translation {
@@ -84,12 +71,7 @@ export class Translation {
 
   // One of our nodes with these values, for `node` of theirs.
   make(type, node, values, { mode = node.mode ?? 0, title } = {}) {
-    const fresh = LiteGraph.createNode(type)
-    for (const [name, value] of Object.entries(values)) {
-      const widget = fresh.widgets?.find((each) => each.name === name)
-      if (widget && value !== undefined) widget.value = value
-    }
-    const made = JSON.parse(JSON.stringify(fresh.serialize()))
+    const made = newNode(type, values)
     made.id = this.ids.delete(node.id) ? node.id : ++this.graph.nodeId
     made.mode = mode
     made.order = node.order
