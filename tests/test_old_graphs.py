@@ -80,6 +80,10 @@ class Graph:
         entry = next((entry for entry in node["inputs"] if entry["name"] == name), None)
         return entry and self.links.get(entry["link"])
 
+    def begins(self, number):
+        """Whether a link is in the file, and its origin too."""
+        return number in self.links and self.links[number][1] in self.nodes
+
     def source(self, link):
         """(node, slot, whether it runs) behind reroutes and bypassed nodes; None where a wire begins nowhere."""
         while link and (node := self.nodes.get(link[1])):
@@ -87,7 +91,7 @@ class Graph:
                 link = self.wire(node, "")
                 continue
             type_ = node["outputs"][link[2]]["type"]
-            same = [entry for entry in node["inputs"] if entry["type"] == type_ and entry["link"] in self.links]
+            same = [entry for entry in node["inputs"] if entry["type"] == type_ and self.begins(entry["link"])]
             if node["mode"] != 4 or not same:
                 return node, link[2], node["mode"] == 0
             link = self.links[same[0]["link"]]

@@ -1,4 +1,4 @@
-// Our nodes where another pack's stood, and how they look: title, colours and folding are the artist's, and so are groups.
+// Our nodes where another pack's stood: title, colours and folding are the artist's, and so are groups.
 
 const TITLE = 30 // height of the bar above a node
 const GAP = 20
