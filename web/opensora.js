@@ -6,7 +6,7 @@ import { growToContent } from './graph.js'
 import { addSize } from './size.js'
 import { addStrip } from './strip.js'
 import { addTimeline } from './timeline.js'
-import { loadWords } from './words.js'
+import { loadWords, translateTexts } from './words.js'
 
 const DISPLAYS = {
   OpenSoraEmptyLatent: addSize,
@@ -38,6 +38,8 @@ app.registerExtension({
     addStyle()
     await loadWords()
   },
+
+  beforeConfigureGraph: translateTexts,
 
   nodeCreated(node) {
     const display = DISPLAYS[node.comfyClass]?.(node)

@@ -20,3 +20,17 @@ export async function loadWords() {
 export function say(text, values = {}) {
   return (table[text] ?? text).replace(/\{(\w+)\}/g, (all, name) => (name in values ? values[name] : all))
 }
+
+const NOTES = new Set(['MarkdownNote', 'Note'])
+
+// The texts that templates bring (notes, titles of groups and nodes), as long as nobody has changed them. In place.
+export function translateTexts(workflow) {
+  const said = (text) => (typeof text === 'string' ? (table[text] ?? text) : text)
+  for (const graph of [workflow, ...(workflow.definitions?.subgraphs ?? [])]) {
+    for (const group of graph.groups ?? []) group.title = said(group.title)
+    for (const node of graph.nodes ?? []) {
+      if (node.title !== undefined) node.title = said(node.title)
+      if (NOTES.has(node.type) && Array.isArray(node.widgets_values)) node.widgets_values[0] = said(node.widgets_values[0])
+    }
+  }
+}
