@@ -13,9 +13,11 @@ async def comfy_entrypoint():
     class OpenSoraExtension(ComfyExtension):
         async def get_node_list(self):
             from .nodes import NODES
+            from .nodes.comfy import foresight
             from .nodes.comfy.files import offer_example_images
             from .nodes.comfy.replacements import offer_replacements
 
+            foresight.listen()
             offer_example_images()
             await offer_replacements()
             return NODES

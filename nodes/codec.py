@@ -2,8 +2,9 @@
 
 import logging
 
+from .colors import colors_of
 from .comfy import vae as video_vae
-from .comfy.latent import sizes_of
+from .comfy.latent import check_video, sizes_of
 from .comfy.schema import io, schema
 
 
@@ -16,14 +17,15 @@ class OpenSoraVAEEncode(io.ComfyNode):
             display_name="Open-Sora VAE Encode",
             description="Encodes a clip (or one image) to video latents, and keeps its frame rate, frame count and size "
             "with them.",
-            search_aliases=["video to latent", "vae encode"],
+            search_aliases=["video to latent", "vae encode", "video to video", "vid2vid", "v2v"],
             inputs=[
                 io.Vae.Input("vae", tooltip="An Open-Sora video VAE."),
                 io.Image.Input(
                     "pixels",
                     tooltip="The frames of one clip, in order; any number of them. More frames take more time and make "
                     "more latents. Open-Sora 1.3 keeps only what fills its latents: 17 of 20, 37 of 40. What is left "
-                    "over of 8 pixels, right and bottom, is dropped; 1.3 fills it up instead where it is 2 or more.",
+                    "over of 8 pixels, right and bottom, is dropped; 1.3 fills it up instead where it is 2 or more. Transparent "
+                    "parts become black.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -40,6 +42,7 @@ class OpenSoraVAEEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, pixels, fps):
+        pixels = colors_of(pixels, "pixels")
         frames, height, width = pixels.shape[:3]
         if min(height, width) < video_vae.PIXELS:
             raise ValueError(f"pixels is {width} x {height}; the smallest frame that can be encoded is 8 x 8")
@@ -74,5 +77,8 @@ class OpenSoraVAEDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, samples):
-        frames = sizes_of(samples, "samples", video_vae.network_of(vae)).frames
+        network = video_vae.network_of(vae)
+        if samples["samples"].shape[1] != network.latent_channels:
+            check_video(samples, "samples")
+        frames = sizes_of(samples, "samples", network).frames
         return io.NodeOutput(video_vae.decode(vae, samples["samples"], frames))

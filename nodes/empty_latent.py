@@ -3,9 +3,10 @@
 from . import widgets
 from .aspect import SQUARES, frame_size, nearest_aspect_ratio, same_area
 from .comfy import vae as video_vae
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import empty
 from .comfy.schema import io, schema
-from .widgets import AUTO, CUSTOM, MIN_SIDE
+from .widgets import AUTO, CUSTOM, MAX_SIDE, MIN_SIDE
 
 FALLBACK_RESOLUTION, FALLBACK_ASPECT_RATIO = "240p", "16:9"
 MAX_FRAMES, MIN_FPS = 4096, 1
@@ -29,6 +30,18 @@ def choose_size(resolution, aspect_ratio, width, height, made_for=None):
             nearest_aspect_ratio(made_for["height"], made_for["width"]) if made_for else FALLBACK_ASPECT_RATIO
         )
     return frame_size(FALLBACK_RESOLUTION if resolution == AUTO else resolution, aspect_ratio)
+
+
+def check_side(name, value):
+    """ValueError for a side beyond its widget's range."""
+    check_least(name, value, MIN_SIDE)
+    check_most(name, value, MAX_SIDE)
+
+
+def check_most(name, value, most):
+    """ValueError for a number above a widget's range."""
+    if not value <= most:
+        raise ValueError(f"{name} is {value:g}; it must be at most {most}")
 
 
 def check_least(name, value, least):
@@ -68,7 +81,20 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             node_id="OpenSoraEmptyLatent",
             display_name="Empty Open-Sora Latent",
             description="An empty clip of the size, length and frame rate you choose, ready for keyframes and sampling.",
-            search_aliases=["empty latent video", "resolution", "aspect ratio"],
+            search_aliases=[
+                "empty latent video",
+                "resolution",
+                "aspect ratio",
+                "duration",
+                "length",
+                "seconds",
+                "frames",
+                "fps",
+                "frame rate",
+                "text to video",
+                "t2v",
+            ],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE: it decides which frame counts are possible."),
                 widgets.resolution(
@@ -133,6 +159,21 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                 io.Int.Output("frames_out", display_name="frames", tooltip="Number of frames."),
                 io.Float.Output("fps_out", display_name="fps", tooltip="Frames per second, for Create Video."),
             ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, frames=None, width=None, height=None):
+        node = Node.of(cls)
+        custom = node.constant("resolution") == CUSTOM or None
+        return told(
+            *((check_side, name, custom and side) for name, side in (("width", width), ("height", height))),
+            (check_most, "frames", frames, MAX_FRAMES),
+            (
+                choose_frames,
+                node.network(),
+                frames,
+                None if node.wired("duration") else node.constant("duration") or BY_FRAMES,
+            ),
         )
 
     @classmethod

@@ -2,12 +2,14 @@
 
 from . import widgets
 from .aspect import nearest_aspect_ratio
+from .colors import colors_of
 from .comfy import vae as video_vae
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
-from .empty_latent import choose_size
+from .empty_latent import check_side, choose_size
 from .fit import resize_to_fill
-from .widgets import AUTO
+from .widgets import AUTO, CUSTOM
 
 
 def size_for(image, resolution, aspect_ratio, width, height, network=None, latent=None):
@@ -34,12 +36,13 @@ class OpenSoraFitImage(io.ComfyNode):
             display_name="Open-Sora Fit Image",
             description="Brings an image or a clip to a size the model knows, as Open-Sora does: scaled until it covers "
             "the frame, its middle kept.",
-            search_aliases=["resize", "crop", "scale image", "resolution"],
+            search_aliases=["resize", "crop", "scale image", "resolution", "video to video", "vid2vid"],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Image.Input(
                     "image",
-                    tooltip="One image, scaled bicubically, or the frames of a clip, scaled bilinearly. All channels are "
-                    "fitted, an alpha channel too.",
+                    tooltip="One image, scaled smoothly (bicubic), or the frames of a clip (bilinear). Transparent parts become "
+                    "black.",
                 ),
                 widgets.resolution(
                     "How many pixels a frame has, as in Empty Open-Sora Latent. auto takes what the VAE's file "
@@ -81,7 +84,14 @@ class OpenSoraFitImage(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, width=None, height=None):
+        node = Node.of(cls)
+        custom = (node.constant("resolution") == CUSTOM and not node.wired("latent")) or None
+        return told(*((check_side, name, custom and side) for name, side in (("width", width), ("height", height))))
+
+    @classmethod
     def execute(cls, image, resolution, aspect_ratio, width, height, vae=None, latent=None):
+        image = colors_of(image, "image")
         network = None if vae is None else video_vae.network_of(vae)
         height, width = size_for(image, resolution, aspect_ratio, width, height, network, latent)
         return io.NodeOutput(resize_to_fill(image, height, width), width, height)

@@ -1,10 +1,12 @@
 """The node that says how firmly a range of a clip's frames is held."""
 
 from .comfy import vae as video_vae
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import latent_mask, with_sizes
 from .comfy.schema import io, schema
 from .pinning import check_strength, clip_sizes, frames_words, resolve_frame
 from .report import report
+from .upstream import frames_before
 
 
 def latents_within(groups, first, last):
@@ -30,6 +32,12 @@ def latents_within(groups, first, last):
     return found
 
 
+def check_range(groups, first_frame, last_frame, frames):
+    """`latents_within` for frames that may count from the end of a clip of `frames`. ValueError beyond its ends."""
+    first = resolve_frame(first_frame, frames, "first_frame")
+    return latents_within(groups, first, resolve_frame(last_frame, frames, "last_frame"))
+
+
 class OpenSoraFrameStrength(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -42,7 +50,8 @@ class OpenSoraFrameStrength(io.ComfyNode):
             display_name="Open-Sora Frame Strength",
             description="Says how firmly what is in the clip is held over a range of frames. Chain several for ranges of "
             "their own; the later one wins.",
-            search_aliases=["video to video", "denoise per frame", "noise mask"],
+            search_aliases=["video to video", "vid2vid", "v2v", "denoise per frame", "noise mask"],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input("latent", tooltip="The clip, from Open-Sora VAE Encode or another node of this kind."),
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE that made the latent."),
@@ -72,13 +81,19 @@ class OpenSoraFrameStrength(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, first_frame=None, last_frame=None, strength=None):
+        node = Node.of(cls)
+        network, frames = node.network(), frames_before(node)
+        groups = network.groups(frames) if network and frames else None
+        return told((check_strength, strength), (check_range, groups, first_frame, last_frame, frames))
+
+    @classmethod
     def execute(cls, latent, vae, first_frame, last_frame, strength):
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
-        first = resolve_frame(first_frame, sizes.frames, "first_frame")
-        last = resolve_frame(last_frame, sizes.frames, "last_frame")
+        held = check_range(network.groups(sizes.frames), first_frame, last_frame, sizes.frames)
         check_strength(strength)
         mask = latent_mask(latent)
-        mask[:, :, latents_within(network.groups(sizes.frames), first, last)] = 1.0 - strength
+        mask[:, :, held] = 1.0 - strength
         latent = with_sizes(latent, sizes, noise_mask=mask)
         return io.NodeOutput(latent, ui={"opensora": [report(latent, network)]})

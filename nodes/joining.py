@@ -7,7 +7,7 @@ import torch
 from ..model.segments import Chunk, frames_of
 from .comfy import segments as runner
 from .comfy import vae as video_vae
-from .comfy.latent import with_sizes
+from .comfy.latent import DEFAULT_FPS, Sizes, with_sizes
 from .pinning import KEYFRAMES, clip_sizes, encode_groups
 
 FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate
@@ -34,6 +34,13 @@ def clip_of(latent, vae, model, name="latent"):
     network = video_vae.network_of(vae)
     runner.refuse_mismatch(model, network)
     return Clip(latent, clip_sizes(latent, network, name), vae, network, Chunk.of(network))
+
+
+def foreseen(network, frames):
+    """A Clip of which nothing but its length is known, for the checks of `frames`; None where that is not known."""
+    if network is None or frames is None:
+        return None
+    return Clip(None, Sizes(DEFAULT_FPS, frames, 0, 0), None, network, Chunk.of(network))
 
 
 def refuse_unlike(first, second):

@@ -1,9 +1,12 @@
 """The node that pins an image or a clip to a place on the timeline."""
 
+from .colors import colors_of
 from .comfy import vae as video_vae
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.schema import io, schema
-from .pinning import clip_sizes, pin, place
+from .pinning import check_strength, clip_sizes, left_out, pin, place, resolve_frame
 from .report import report
+from .upstream import frames_before
 
 
 class OpenSoraKeyframe(io.ComfyNode):
@@ -15,7 +18,26 @@ class OpenSoraKeyframe(io.ComfyNode):
             display_name="Open-Sora Keyframe",
             description="Pins an image or a clip to the timeline; the sampler fills in the rest. Chain several for first "
             "and last frame, or for a storyboard.",
-            search_aliases=["image to video", "first frame", "last frame", "inpaint", "extend"],
+            search_aliases=[
+                "image to video",
+                "i2v",
+                "img2vid",
+                "first frame",
+                "last frame",
+                "start frame",
+                "end frame",
+                "flf2v",
+                "interpolate",
+                "interpolation",
+                "in-between",
+                "inbetween",
+                "tween",
+                "reference image",
+                "animate image",
+                "inpaint",
+                "extend",
+            ],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."
@@ -24,7 +46,7 @@ class OpenSoraKeyframe(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip="One image, or the frames of a clip. It is scaled to cover the frame, and its middle is "
-                    "kept. Of a clip, the groups of frames that it covers entirely are pinned: groups of 4, or with the "
+                    "kept; transparent parts become black. Of a clip, the groups of frames that it covers entirely are pinned: groups of 4, or with the "
                     "image VAE of Open-Sora 1.0 and 1.1 single frames. Where two keyframes overlap, the later one wins.",
                 ),
                 io.Int.Input(
@@ -49,9 +71,17 @@ class OpenSoraKeyframe(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, frame=None, strength=None):
+        return told((check_strength, strength), (resolve_frame, frame, frames_before(Node.of(cls))))
+
+    @classmethod
     def execute(cls, latent, vae, image, frame, strength):
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
-        record = place(image, "image", frame, strength, frames, network.groups(frames))
+        groups = network.groups(frames)
+        notes = []
+        image = colors_of(image, "image", notes)
+        record = place(image, "image", frame, strength, frames, groups)
+        notes += left_out(record, len(image), groups)
         latent = pin(latent, vae, [(record, image)])
-        return io.NodeOutput(latent, ui={"opensora": [report(latent, network)]})
+        return io.NodeOutput(latent, ui={"opensora": [report(latent, network, notes)]})

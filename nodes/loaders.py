@@ -2,7 +2,7 @@
 
 from .comfy import files
 from .comfy.loading import WEIGHT_DTYPES, load_model
-from .comfy.schema import io, schema
+from .comfy.schema import advanced, io, schema
 from .comfy.vae import load_vae
 
 
@@ -15,7 +15,15 @@ class OpenSoraLoadModel(io.ComfyNode):
             display_name="Load Open-Sora Model",
             description="Loads an Open-Sora transformer (1.0, 1.1, 1.2 or 1.3) or a PixArt one, the part that turns noise into "
             "video latents. Works with stock samplers, LoRA loaders and model patches too.",
-            search_aliases=["stdit", "open sora", "text to video", "diffusion model", "pixart"],
+            search_aliases=[
+                "stdit",
+                "open sora",
+                "text to video",
+                "diffusion model",
+                "pixart",
+                "checkpoint loader",
+                "unet loader",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -25,13 +33,15 @@ class OpenSoraLoadModel(io.ComfyNode):
                     "bundled tiny model draws coloured shapes and runs anywhere; larger files (.safetensors, .pth) and "
                     "folders go into models/diffusion_models.",
                 ),
-                io.Combo.Input(
-                    "weight_dtype",
-                    options=list(WEIGHT_DTYPES),
-                    default="auto",
-                    tooltip="How exactly the weights are stored. auto lets ComfyUI choose for your hardware. Going down "
-                    "the list takes less memory: fp32 is exact, bf16 and fp16 take half, fp8_e4m3fn a quarter and "
-                    "costs some quality.",
+                advanced(
+                    io.Combo.Input(
+                        "weight_dtype",
+                        options=list(WEIGHT_DTYPES),
+                        default="auto",
+                        tooltip="How exactly the weights are stored. auto lets ComfyUI choose for your hardware. Going "
+                        "down the list takes less memory: fp32 is exact; bf16 and fp16 take half, and the picture stays "
+                        "nearly the same; fp8_e4m3fn takes a quarter and costs some quality, in fine detail first.",
+                    )
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The transformer, for Open-Sora Sampler or any stock sampler.")],
@@ -52,7 +62,7 @@ class OpenSoraLoadVAE(io.ComfyNode):
             display_name="Load Open-Sora VAE",
             description="Loads the VAE of any Open-Sora (1.0 to 1.3), which turns video into latents and back. "
             "Stock VAE Encode, VAE Decode and VAE Decode (Tiled) work with it too.",
-            search_aliases=["open sora", "video vae"],
+            search_aliases=["open sora", "video vae", "vae loader"],
             inputs=[
                 io.Combo.Input(
                     "vae_name",
@@ -60,7 +70,8 @@ class OpenSoraLoadVAE(io.ComfyNode):
                     default=files.BUNDLED,
                     tooltip="The VAE's file or Hugging Face folder. It must be the one the transformer was trained with: "
                     "the bundled VAE for the bundled model, OpenSora-VAE-v1.2 for 1.2, OpenSora-VAE-v1.3 for 1.3, "
-                    "sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1. They go into models/vae.",
+                    "sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1; with another one colours and shapes come out wrong. They go "
+                    "into models/vae.",
                 ),
             ],
             outputs=[

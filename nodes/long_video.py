@@ -3,8 +3,11 @@
 from ..model import segments as plans
 from . import joining, widgets
 from .comfy import segments
-from .comfy.schema import io, schema
+from .comfy.foresight import KNOWS_ITSELF, Node, told
+from .comfy.schema import advanced, io, schema
+from .empty_latent import check_least
 from .seams import meet, pin_ends
+from .upstream import frames_before
 
 FORWARD, BACKWARD = "forward", "backward"
 MAX_FRAMES = 4096
@@ -23,22 +26,26 @@ def _inputs(clips, frames_tooltip, direction=()):
         *clips,
         io.Int.Input("frames", default=17, min=1, max=MAX_FRAMES, tooltip=frames_tooltip),
         *direction,
-        io.Int.Input(
-            "context",
-            default=17,
-            min=1,
-            max=MAX_FRAMES,
-            tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold motion "
-            "and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, 34, 51, …, "
-            "with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
+        advanced(
+            io.Int.Input(
+                "context",
+                default=17,
+                min=1,
+                max=MAX_FRAMES,
+                tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold motion "
+                "and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, 34, 51, …, "
+                "with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
+            )
         ),
-        io.Int.Input(
-            "segment",
-            default=17,
-            min=1,
-            max=MAX_FRAMES,
-            tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
-            "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
+        advanced(
+            io.Int.Input(
+                "segment",
+                default=17,
+                min=1,
+                max=MAX_FRAMES,
+                tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
+                "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
+            )
         ),
         widgets.seed("Picks the noise of the first segment; each further one takes the next number."),
         widgets.steps(
@@ -65,6 +72,25 @@ def _inputs(clips, frames_tooltip, direction=()):
 class _LongVideo(io.ComfyNode):
     """What the three nodes have in common: an interrupted run's output is not the cached answer to the next."""
 
+    FROM = "latent"  # the input of the clip that `frames` are added to
+
+    @classmethod
+    def check_of(cls, node):
+        """The check of `frames` and the Clip that a run makes; None where only a run knows which."""
+        raise NotImplementedError
+
+    @classmethod
+    def validate_inputs(cls, frames=None, context=None, segment=None):
+        node = Node.of(cls)
+        network, check = node.network(), cls.check_of(node)
+        chunk = network and plans.Chunk.of(network)
+        return told(
+            (joining.chunks_of, "segment", segment, chunk),
+            (joining.chunks_of, "context", context, chunk),
+            (check_least, "frames", frames, 1),
+            *([(check, frames, joining.foreseen(network, frames_before(node, cls.FROM)))] if check else []),
+        )
+
     @classmethod
     def fingerprint_inputs(cls, **inputs):
         return segments.times_cut_short()
@@ -79,7 +105,17 @@ class OpenSoraExtend(_LongVideo):
             display_name="Open-Sora Extend",
             description="Makes a clip longer, at its end or its beginning, segment by segment: each continues what is "
             "there, so any length fits into the same memory.",
-            search_aliases=["long video", "continue video", "video extend", "autoregressive"],
+            search_aliases=[
+                "long video",
+                "continue video",
+                "extend video",
+                "video extend",
+                "outpaint",
+                "longer",
+                "duration",
+                "autoregressive",
+            ],
+            hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
                     io.Latent.Input(
@@ -101,6 +137,10 @@ class OpenSoraExtend(_LongVideo):
                 io.Latent.Output(tooltip="The whole clip, what was there and what is new, for Open-Sora VAE Decode.")
             ],
         )
+
+    @classmethod
+    def check_of(cls, node):
+        return {FORWARD: joining.check_forward, BACKWARD: joining.check_backward}.get(node.constant("direction"))
 
     @classmethod
     def execute(
@@ -130,7 +170,20 @@ class OpenSoraConnect(_LongVideo):
             display_name="Open-Sora Connect",
             description="Makes the bridge from the end of one clip to the beginning of another, and gives all three as "
             "one clip.",
-            search_aliases=["long video", "transition", "bridge", "morph", "in-between"],
+            search_aliases=[
+                "long video",
+                "transition",
+                "bridge",
+                "morph",
+                "interpolate",
+                "interpolation",
+                "in-between",
+                "inbetween",
+                "tween",
+                "first frame",
+                "last frame",
+            ],
+            hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
                     io.Latent.Input("first", tooltip="The clip that comes first."),
@@ -144,6 +197,12 @@ class OpenSoraConnect(_LongVideo):
             ),
             outputs=[io.Latent.Output(tooltip="The first clip, the bridge and the second clip as one.")],
         )
+
+    FROM = "first"
+
+    @classmethod
+    def check_of(cls, node):
+        return joining.check_bridge
 
     @classmethod
     def execute(
@@ -176,7 +235,8 @@ class OpenSoraLoop(_LongVideo):
             display_name="Open-Sora Loop",
             description="Makes the bridge from the end of a clip back to its beginning, so that it plays round and "
             "round without a seam.",
-            search_aliases=["seamless loop", "endless", "cinemagraph"],
+            search_aliases=["seamless loop", "endless", "cinemagraph", "gif", "long video"],
+            hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
                 "How many frames the way back takes. More leave the motion more time to return. Clip and bridge together "
@@ -185,6 +245,10 @@ class OpenSoraLoop(_LongVideo):
             ),
             outputs=[io.Latent.Output(tooltip="The clip and the bridge back to its first frame.")],
         )
+
+    @classmethod
+    def check_of(cls, node):
+        return joining.check_loop
 
     @classmethod
     def execute(

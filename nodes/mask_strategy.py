@@ -1,21 +1,25 @@
 """The node for the mask strategy text of Open-Sora 1.1 and later: references, and which of their latents go where."""
 
 from ..model import masks
+from .colors import colors_of
 from .comfy import vae as video_vae
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import latent_mask, with_sizes
-from .comfy.schema import io, schema
-from .pinning import KEYFRAMES, check_pixels, clip_sizes, holding, lay_over, record_of
+from .comfy.schema import advanced, io, schema
+from .pinning import KEYFRAMES, clip_sizes, holding, lay_over, record_of
 from .report import report
+from .upstream import frames_before
 
 MAX_REFERENCES = 8
+MAX_ALIGN = 4096
+REFERENCES = tuple(f"reference_{number}" for number in range(1, MAX_REFERENCES + 1))
 LOOP = 0  # the others belong to long videos
 
 
 def connected(references):
     """[(input name, IMAGE), …] of the inputs reference_1 … that are connected. ValueError for a gap among them."""
-    names = [f"reference_{number}" for number in range(1, MAX_REFERENCES + 1)]
-    given = [name for name in names if references.get(name) is not None]
-    for name, expected in zip(given, names):
+    given = [name for name in REFERENCES if references.get(name) is not None]
+    for name, expected in zip(given, REFERENCES):
         if name != expected:
             raise ValueError(
                 f"{name} is connected, but {expected} is not: the strategy counts references from 0 without gaps, so "
@@ -42,9 +46,8 @@ def read_strategy(strategy):
 
 
 def check_references(references, sizes):
-    """ValueError for [(input name, IMAGE), …] without images, with alpha, or of another size than the clip's."""
+    """ValueError for [(input name, IMAGE), …] of another size than the clip's."""
     for name, pixels in references:
-        check_pixels(pixels, name)
         height, width = pixels.shape[1:3]
         if (height, width) != (sizes.height, sizes.width):
             raise ValueError(
@@ -60,6 +63,27 @@ def check_entry(entry, names, lengths, frames):
         names, lengths: input name and latent frames of each reference.
         frames: latent frames of the clip.
     """
+    check_number(entry, names)
+    number = entry[1]
+    for field, position, length in zip(masks.FIELDS[2:4], entry[2:4], (lengths[number], frames)):
+        check_position(entry, field, position, length)
+
+
+def check_targets(strategy, names, frames):
+    """As `check_entry` for every entry of a text, without what only the references' lengths tell."""
+    for entry in read_strategy(strategy):
+        check_number(entry, list(names))
+        check_position(entry, "target_start", entry[3], frames)
+
+
+def check_position(entry, field, position, length):
+    """ValueError for a position outside of a clip of `length` latent frames."""
+    if not -length <= position < length:
+        raise ValueError(masks.outside(entry, field, position, length))
+
+
+def check_number(entry, names):
+    """ValueError where an entry asks for a reference that is not among the connected `names`."""
     number = entry[1]
     if not -len(names) <= number < len(names):
         wanted = f", the input reference_{number + 1}" if 0 <= number < MAX_REFERENCES else ""
@@ -68,9 +92,6 @@ def check_entry(entry, names, lengths, frames):
             f"{' and '.join(f'{name} (number {index})' for index, name in enumerate(names))}, the nearest is "
             f"{len(names) - 1 if number > 0 else 0}"
         )
-    for field, position, length in zip(masks.FIELDS[2:4], entry[2:4], (lengths[number], frames)):
-        if not -length <= position < length:
-            raise ValueError(masks.outside(entry, field, position, length))
 
 
 def entry_record(entry, name, length, groups, align):
@@ -114,7 +135,17 @@ class OpenSoraMaskStrategy(io.ComfyNode):
             display_name="Open-Sora Mask Strategy",
             description="Pins references to the timeline by the original's text: which latent frames of which reference "
             "go where, and how firmly. Open-Sora Keyframe and Open-Sora Timeline do it by video frames.",
-            search_aliases=["mask strategy", "reference", "image to video", "keyframes", "edit ratio"],
+            search_aliases=[
+                "mask strategy",
+                "reference image",
+                "image to video",
+                "i2v",
+                "keyframes",
+                "edit ratio",
+                "interpolate",
+                "extend",
+            ],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or a keyframe node."
@@ -122,30 +153,34 @@ class OpenSoraMaskStrategy(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE that belongs to the model."),
                 io.Image.Input(
                     "reference_1",
-                    tooltip="Reference 0 of the strategy: one image, or the frames of a clip, in the size of the clip.",
+                    tooltip="Reference 0 of the strategy: one image, or the frames of a clip, in the size of the clip. "
+                    "Transparent parts become black.",
                 ),
                 io.String.Input(
                     "strategy",
                     default="0",
                     tooltip="Entries 'loop,reference,reference_start,target_start,length,edit_ratio', separated by ';'. "
                     "What is left out at an entry's end is 0,0,0,0,1,0. Positions and lengths are latent frames, negative "
-                    "ones count from the end; a higher edit_ratio lets the model change more. Only loop 0 is this clip. "
+                    "ones count from the end; edit_ratio 0 keeps the picture exactly, higher lets the model change more. Only loop 0 is this clip. "
                     "Where two entries overlap the later one wins.",
                 ),
-                io.Int.Input(
-                    "align",
-                    default=5,
-                    min=0,
-                    max=4096,
-                    tooltip="Snaps positions to multiples of so many latent frames: 5 is a chunk of Open-Sora 1.2 and 1.3; "
-                    "higher makes coarser steps; 0 leaves positions as they are, which suits 1.0 and 1.1.",
+                advanced(
+                    io.Int.Input(
+                        "align",
+                        default=5,
+                        min=0,
+                        max=MAX_ALIGN,
+                        tooltip="Snaps positions to multiples of so many latent frames: a reference may land earlier or "
+                        "later than you asked. 5 is a chunk of Open-Sora 1.2 and 1.3, whose beginning shows a picture "
+                        "best; higher makes coarser steps; 0 leaves positions as they are, which suits 1.0 and 1.1.",
+                    )
                 ),
                 *(
                     io.Image.Input(
                         f"reference_{number}",
                         optional=True,
                         tooltip=f"Reference {number - 1} of the strategy: one image, or the frames of a clip, in the size "
-                        "of the clip.",
+                        "of the clip. Transparent parts become black.",
                     )
                     for number in range(2, MAX_REFERENCES + 1)
                 ),
@@ -154,11 +189,21 @@ class OpenSoraMaskStrategy(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, strategy=None):
+        node = Node.of(cls)
+        network, frames = node.network(), frames_before(node)
+        latents = network and frames and len(network.groups(frames))
+        wired = {name: True for name in REFERENCES if node.wired(name)}
+        return told((read_strategy, strategy), (connected, wired), (check_targets, strategy, wired or None, latents))
+
+    @classmethod
     def execute(cls, latent, vae, reference_1, strategy, align, **references):
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
         groups, entries = network.groups(sizes.frames), read_strategy(strategy)
+        notes = []
         given = connected({"reference_1": reference_1, **references})
+        given = [(name, colors_of(pixels, name, notes)) for name, pixels in given]
         check_references(given, sizes)
         names = [name for name, _ in given]
         lengths = [network.latent_frames(len(pixels)) for _, pixels in given]
@@ -184,4 +229,4 @@ class OpenSoraMaskStrategy(io.ComfyNode):
             for index in touched:
                 own_mask[:, index] = ratios[index]
         latent = with_sizes(latent, sizes, samples=samples, noise_mask=mask, **{KEYFRAMES: held})
-        return io.NodeOutput(latent, ui={"opensora": [report(latent, network)]})
+        return io.NodeOutput(latent, ui={"opensora": [report(latent, network, notes)]})

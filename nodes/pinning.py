@@ -3,7 +3,7 @@
 import torch
 
 from .comfy import vae as video_vae
-from .comfy.latent import latent_mask, sizes_of, with_sizes
+from .comfy.latent import check_video, latent_mask, sizes_of, with_sizes
 from .fit import resize_to_fill
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
@@ -13,26 +13,13 @@ RECORD = ("name", "frame", "count", "strength", "laid", "latents")
 def clip_sizes(latent, network, name="latent"):
     """`latent.Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
     samples, sizes = latent["samples"], sizes_of(latent, name, network)
-    if samples.ndim != 5 or samples.shape[1] != network.latent_channels or 0 in samples.shape:
+    check_video(latent, name)
+    if samples.shape[1] != network.latent_channels or 0 in samples.shape:
         raise ValueError(
             f"{name} has shape {tuple(samples.shape)}; this VAE's video latents have {network.latent_channels} "
             "channels, [batch, channels, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
         )
     return sizes
-
-
-def check_pixels(pixels, name):
-    """ValueError where IMAGE [T, H, W, C], the node's input `name`, is no picture of red, green and blue."""
-    if 0 in pixels.shape:
-        raise ValueError(f"{name} has shape {tuple(pixels.shape)}, which holds no image; give at least one")
-    channels = pixels.shape[-1]
-    if channels == 4:
-        raise ValueError(
-            f"{name} has 4 channels: red, green, blue and alpha. A video has no transparency, so give 3 channels: split "
-            "the alpha off with Split Image with Alpha, or lay the picture over a background first"
-        )
-    if channels != 3:
-        raise ValueError(f"{name} has {channels} channels; a picture here has 3: red, green and blue")
 
 
 def resolve_frame(frame, frames, name="frame"):
@@ -168,24 +155,28 @@ def place_words(record):
 
 def frames_words(latents, groups):
     """The video frames of these latents in words: "frames 9–12 and 17"."""
+    joined = runs_words((groups[index][0], groups[index][-1]) for index in latents)
+    return f"frame {joined}" if joined.isdigit() else f"frames {joined}"
+
+
+def runs_words(spans):
+    """(first, last) spans in words, neighbours joined: "9–12 and 17"."""
     runs = []
-    for first, last in sorted((groups[index][0], groups[index][-1]) for index in latents):
+    for first, last in sorted(spans):
         if runs and first <= runs[-1][1] + 1:
             runs[-1][1] = max(last, runs[-1][1])
         else:
             runs.append([first, last])
     words = [str(first) if first == last else f"{first}–{last}" for first, last in runs]
-    joined = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-    return f"frame {joined}" if words == [joined] and "–" not in joined else f"frames {joined}"
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def place(image, name, frame, strength, frames, groups, frame_name="frame"):
     """The record of a keyframe that IMAGE [T, H, W, 3] makes in a clip of so many `frames`.
 
-    Raises ValueError, naming the input, for alpha, a strength beyond 0…1, a frame outside the clip, and images that
-    cover no group.
+    Raises ValueError, naming the input, for a strength beyond 0…1, a frame outside the clip, and images that cover no
+    group.
     """
-    check_pixels(image, name)
     check_strength(strength)
     frame = resolve_frame(frame, frames, frame_name)
     # At least two images of a clip stay: one alone would count as a lone image, which fills its group.
@@ -200,6 +191,24 @@ def place(image, name, frame, strength, frames, groups, frame_name="frame"):
             "entirely, so nothing would be pinned; give a longer clip, another frame, or a single image"
         )
     return record_of(name, frame, count, float(strength), latents)
+
+
+def left_out(record, count, groups):
+    """The line that says which of a keyframe's `count` images hold nothing: [] where all do, and of a lone image.
+
+    Args:
+        record: as `place` makes it.
+    """
+    held = {frame for index in record["latents"] for frame in groups[index]}
+    frames = [frame for frame in range(record["frame"], record["frame"] + count) if frame not in held]
+    if count == 1 or not frames:
+        return []
+    numbers = runs_words((frame - record["frame"] + 1,) * 2 for frame in frames)
+    why = "the clip ends before" if frames[0] > groups[-1][-1] else "the VAE keeps groups of frames, and they fill none"
+    return [
+        f"{place_words(record)}: left out of its {count} images: {numbers} ({why}). They count as a clip; for pictures "
+        "that each have a place of their own give each its own keyframe"
+    ]
 
 
 def pin(latent, vae, placed):

@@ -4,6 +4,7 @@ import re
 
 from ..model.text import schedule as prompts_of
 from .comfy.conditioning import from_segment
+from .comfy.foresight import told
 from .comfy.schema import io, schema
 from .comfy.text import encode_prompt
 from .text import NO_CAMERA, OpenSoraTextEncode
@@ -53,7 +54,17 @@ class OpenSoraPromptSchedule(io.ComfyNode):
             display_name="Open-Sora Prompt Schedule",
             description="A prompt that changes from segment to segment, for Open-Sora Extend, Connect and Loop. Scores and "
             "camera are written behind each of its prompts.",
-            search_aliases=["prompt travel", "prompt schedule", "long video", "story"],
+            search_aliases=[
+                "prompt travel",
+                "prompt schedule",
+                "long video",
+                "story",
+                "camera motion",
+                "camera movement",
+                "pan",
+                "tilt",
+                "zoom",
+            ],
             inputs=inputs,
             outputs=[
                 io.Conditioning.Output(
@@ -62,6 +73,10 @@ class OpenSoraPromptSchedule(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt=None):
+        return told((read_schedule, prompt))
 
     @classmethod
     def execute(cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None):

@@ -68,7 +68,15 @@ class OpenSoraMaskRegion(io.ComfyNode):
             display_name="Open-Sora Mask Region",
             description="Inpainting over time: the sampler changes what the mask shows white, and leaves the rest of the "
             "clip as it is.",
-            search_aliases=["inpaint", "noise mask", "set latent noise mask", "video edit"],
+            search_aliases=[
+                "inpaint",
+                "outpaint",
+                "noise mask",
+                "set latent noise mask",
+                "video edit",
+                "video to video",
+                "vid2vid",
+            ],
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to edit, from Open-Sora VAE Encode, with keyframes if you like."

@@ -6,12 +6,13 @@ from .pinning import frames_words, place_words, records
 GENERATED = "generated"
 
 
-def report(latent, network):
+def report(latent, network, notes=()):
     """Everything the page needs to draw a LATENT's mask; plain numbers and words.
 
     Args:
         latent: samples [B, C, T, h, w].
         network: the VAE's, as `nodes.comfy.vae.network_of` gives it.
+        notes: lines that the node has to say beside.
 
     Returns:
         {"frames", "fps", "width", "height": of the clip, "vae": the VAE's family, which groups other lengths alike,
@@ -36,7 +37,7 @@ def report(latent, network):
         "vae": network.family,
         "groups": [[group[0], group[-1], value] for group, value in zip(groups, mean)],
         "keyframes": [_landing(record, groups) for record in known],
-        "lines": [*words.of_keyframes(known), *words.of_the_rest(known)],
+        "lines": [*words.of_keyframes(known), *words.of_the_rest(known), *notes],
     }
 
 

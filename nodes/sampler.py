@@ -28,7 +28,18 @@ class OpenSoraSampler(io.ComfyNode):
             display_name="Open-Sora Sampler",
             description="Generates the video: turns noise into latents that follow the prompt, the clip's size and "
             "frame rate, and the frames that are pinned.",
-            search_aliases=["ksampler", "generate video", "text to video"],
+            search_aliases=[
+                "ksampler",
+                "generate video",
+                "text to video",
+                "t2v",
+                "image to video",
+                "i2v",
+                "video to video",
+                "vid2vid",
+                "v2v",
+                "animate",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer."),
                 io.Conditioning.Input("positive", tooltip="What the video should show, from Open-Sora Text Encode."),
@@ -87,9 +98,13 @@ class OpenSoraScheduler(io.ComfyNode):
             "a model from Open-Sora Model Sampling.",
             search_aliases=["sigmas", "scheduler"],
             inputs=[
-                io.Model.Input("model", tooltip="An Open-Sora transformer; its file says what size the shift is for."),
+                io.Model.Input(
+                    "model", tooltip="An Open-Sora transformer; each generation has noise levels of its own."
+                ),
                 io.Latent.Input(
-                    "latent", tooltip="The clip to sample: larger and longer ones spend more steps in noise."
+                    "latent",
+                    tooltip="The clip to sample: of a larger or longer one more steps shape composition and motion, and "
+                    "fewer fine detail.",
                 ),
                 _steps(),
                 _denoise(
@@ -115,13 +130,14 @@ class OpenSoraModelSampling(io.ComfyNode):
             node_id="OpenSoraModelSampling",
             display_name="Open-Sora Model Sampling",
             description="Prepares a model for stock samplers (KSampler, SamplerCustomAdvanced): it then knows this "
-            "clip's frame rate and size, and 1.2 and 1.3 shift their schedule for them. Open-Sora Sampler does this by itself.",
+            "clip's frame rate and size, and 1.2 and 1.3 choose their noise levels for them. Open-Sora Sampler does this by itself.",
             search_aliases=["model sampling", "shift"],
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="The clip that will be sampled. A larger or longer one shifts the schedule toward noise.",
+                    tooltip="The clip that will be sampled. Of a larger or longer one more steps shape composition and motion, "
+                    "and fewer fine detail.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model, prepared for clips like this latent.")],

@@ -3,7 +3,7 @@
 from ..model.text import CAMERA_MOTIONS
 from .comfy import files
 from .comfy.conditioning import null_conditioning
-from .comfy.schema import io, schema
+from .comfy.schema import advanced, io, schema
 from .comfy.text import DEVICES, encode_prompt, load_text_encoder
 
 NO_CAMERA = "none"
@@ -18,7 +18,7 @@ class OpenSoraLoadTextEncoder(io.ComfyNode):
             display_name="Load Open-Sora Text Encoder",
             description="Loads the T5 text encoder that reads prompts for Open-Sora. "
             "Stock CLIP Text Encode and LoRA loaders work with it too.",
-            search_aliases=["open sora", "t5", "t5xxl", "clip loader"],
+            search_aliases=["open sora", "t5", "t5xxl", "clip loader", "load clip"],
             inputs=[
                 io.Combo.Input(
                     "text_encoder_name",
@@ -28,12 +28,14 @@ class OpenSoraLoadTextEncoder(io.ComfyNode):
                     "bundled one for the bundled model; for every official model t5xxl (fp16, or fp8 to save memory) "
                     "from models/text_encoders.",
                 ),
-                io.Combo.Input(
-                    "device",
-                    options=list(DEVICES),
-                    default=DEVICES[0],
-                    tooltip="Where prompts are encoded. default lets ComfyUI choose; cpu leaves the graphics card's "
-                    "memory to the transformer and takes longer.",
+                advanced(
+                    io.Combo.Input(
+                        "device",
+                        options=list(DEVICES),
+                        default=DEVICES[0],
+                        tooltip="Where prompts are encoded; the picture is the same. default lets ComfyUI choose; cpu "
+                        "leaves the graphics card's memory to the transformer and takes longer.",
+                    )
                 ),
             ],
             outputs=[io.Clip.Output(tooltip="The text encoder, for Open-Sora Text Encode.")],
@@ -54,7 +56,18 @@ class OpenSoraTextEncode(io.ComfyNode):
             display_name="Open-Sora Text Encode",
             description="Turns a prompt into conditioning, worded as in Open-Sora's training: quality, motion and "
             "camera are sentences at the end of the prompt.",
-            search_aliases=["open sora", "prompt", "clip text encode"],
+            search_aliases=[
+                "open sora",
+                "prompt",
+                "clip text encode",
+                "camera motion",
+                "camera movement",
+                "pan",
+                "tilt",
+                "zoom",
+                "motion score",
+                "aesthetic score",
+            ],
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder, from Load Open-Sora Text Encoder."),
                 io.String.Input(
@@ -62,7 +75,7 @@ class OpenSoraTextEncode(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What the video should show. Whole sentences work best. (word:1.3) stresses a part, "
-                    "(word:0.7) plays it down; what goes beyond the model's length is left out.",
+                    "(word:0.7) plays it down; what goes beyond the model's length (roughly 90 to 220 words) is left out.",
                 ),
                 io.Float.Input(
                     "aesthetic_score",
@@ -89,22 +102,26 @@ class OpenSoraTextEncode(io.ComfyNode):
                     "camera_motion",
                     options=[NO_CAMERA, *CAMERA_MOTIONS],
                     default=NO_CAMERA,
-                    tooltip="How the camera should move. none leaves it to the prompt.",
+                    tooltip="How the camera should move: pan turns it sideways, tilt up or down, zoom goes nearer or farther, "
+                    "static holds it still. It is a sentence behind the prompt; none leaves it to the prompt.",
                 ),
-                io.Boolean.Input(
-                    "clean_caption",
-                    default=True,
-                    tooltip="On: the prompt is cleaned as the training captions of every Open-Sora were. It becomes lower "
-                    "case, and loses Chinese, Japanese and Korean ideographs, links, @names, file names, codes and "
-                    "sizes such as 1920x1080, markup, brackets and slashes; (word:1.3) still works. Off: it is read "
-                    "exactly as typed, capitals and brackets included, which the model knows less well.",
+                advanced(
+                    io.Boolean.Input(
+                        "clean_caption",
+                        default=True,
+                        tooltip="On: the prompt is cleaned as the training captions of every Open-Sora were. It becomes "
+                        "lower case, and loses Chinese, Japanese and Korean ideographs, links, @names, file names, codes "
+                        "and sizes such as 1920x1080, markup, brackets and slashes; (word:1.3) still works. Off: it is "
+                        "read exactly as typed, capitals and brackets included, which the model knows less well: the "
+                        "video may show less of it.",
+                    )
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The transformer that will read this prompt: sets the number of tokens (1.0: 120, 1.1: "
-                    "200, 1.2 and 1.3: 300) and the wording of its generation: 1.3 reads scores as words. Left out: "
-                    "Open-Sora 1.2.",
+                    tooltip="The transformer that will read this prompt: it sets how long a prompt may be (1.0: 120 tokens, "
+                    "1.1: 200, 1.2 and 1.3: 300) and words scores as its training did (1.3: in words), so that they "
+                    "show in the picture. Left out: Open-Sora 1.2.",
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="The encoded prompt and which of its tokens are real.")],
@@ -124,7 +141,7 @@ class OpenSoraNullPrompt(io.ComfyNode):
             node_id="OpenSoraNullPrompt",
             display_name="Open-Sora Null Prompt",
             description="The empty prompt that Open-Sora learned in training, for the negative input of stock "
-            "samplers. It is not the same as encoding an empty text.",
+            "samplers. It is not the same as encoding an empty text, which pushes the picture elsewhere.",
             search_aliases=["open sora", "negative prompt", "unconditional"],
             inputs=[
                 io.Model.Input("model", tooltip="The Open-Sora transformer; its file holds the learned null caption."),

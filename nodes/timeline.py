@@ -3,13 +3,17 @@
 import json
 import math
 
+from .colors import colors_of
 from .comfy import vae as video_vae
+from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.previews import save_thumbnail
 from .comfy.schema import io, schema
-from .pinning import clip_sizes, pin, place
+from .pinning import clip_sizes, left_out, pin, place, resolve_frame
 from .report import report
+from .upstream import frames_before
 
 MAX_IMAGES = 8
+IMAGES = tuple(f"image_{number}" for number in range(1, MAX_IMAGES + 1))
 VERSION = 1
 EMPTY = '{"version": 1, "keyframes": []}'
 
@@ -39,6 +43,26 @@ def read_timeline(text):
             f"as in {EMPTY}"
         )
     return [_read_keyframe(keyframe, f"timeline: keyframe {at}") for at, keyframe in enumerate(keyframes, 1)]
+
+
+def check_images(timeline, given):
+    """ValueError where a keyframe of the JSON takes an image that is not among the inputs `given`."""
+    for at, keyframe in enumerate(read_timeline(timeline), 1):
+        name = f"image_{keyframe['image']}"
+        if name not in given:
+            connected = f"connected are {' and '.join(sorted(given))}" if given else "none is connected"
+            raise ValueError(f"timeline: keyframe {at} takes {name}, which is not connected; {connected}")
+
+
+def check_frames(timeline, frames):
+    """ValueError where a keyframe of the JSON lies outside of a clip of so many frames."""
+    for at, keyframe in enumerate(read_timeline(timeline), 1):
+        resolve_frame(keyframe["frame"], frames, frame_name(at))
+
+
+def frame_name(at):
+    """How messages call the frame of keyframe number `at`."""
+    return f"timeline: the frame of keyframe {at}"
 
 
 def _read_keyframe(keyframe, where):
@@ -90,7 +114,24 @@ class OpenSoraTimeline(io.ComfyNode):
             display_name="Open-Sora Timeline",
             description="Pins several images and clips to the timeline at once: wire them in, then drag them to their "
             "places. The sampler fills in the rest.",
-            search_aliases=["keyframes", "storyboard", "first frame", "last frame", "image to video"],
+            search_aliases=[
+                "keyframes",
+                "storyboard",
+                "first frame",
+                "last frame",
+                "start frame",
+                "end frame",
+                "flf2v",
+                "image to video",
+                "i2v",
+                "img2vid",
+                "interpolate",
+                "interpolation",
+                "in-between",
+                "inbetween",
+                "tween",
+            ],
+            hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to pin to, from Empty Open-Sora Latent or another keyframe."
@@ -108,7 +149,7 @@ class OpenSoraTimeline(io.ComfyNode):
                         f"image_{number}",
                         optional=True,
                         tooltip=f"Image {number}, or the frames of a clip, for keyframes with image {number}. It is "
-                        "scaled to cover the frame, and its middle is kept.",
+                        "scaled to cover the frame, and its middle is kept; transparent parts become black.",
                     )
                     for number in range(1, MAX_IMAGES + 1)
                 ),
@@ -117,22 +158,32 @@ class OpenSoraTimeline(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, timeline=None):
+        node = Node.of(cls)
+        return told(
+            (read_timeline, timeline),
+            (check_images, timeline, [name for name in IMAGES if node.wired(name)] if node.kind else None),
+            (check_frames, timeline, frames_before(node)),
+        )
+
+    @classmethod
     def execute(cls, latent, vae, timeline, **images):
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
-        groups, placed = network.groups(frames), []
-        given = {name: image for name, image in images.items() if image is not None}
+        groups, placed, notes = network.groups(frames), [], []
+        given, used = {name: image for name, image in images.items() if image is not None}, {}
+        check_images(timeline, given)
         for at, keyframe in enumerate(read_timeline(timeline), 1):
             name = f"image_{keyframe['image']}"
-            if name not in given:
-                connected = f"connected are {' and '.join(sorted(given))}" if given else "none is connected"
-                raise ValueError(f"timeline: keyframe {at} takes {name}, which is not connected; {connected}")
-            frame_name = f"timeline: the frame of keyframe {at}"
-            record = place(given[name], name, keyframe["frame"], keyframe["strength"], frames, groups, frame_name)
-            placed.append((record, given[name]))
+            if name not in used:
+                used[name] = colors_of(given[name], name, notes)
+            image = used[name]
+            record = place(image, name, keyframe["frame"], keyframe["strength"], frames, groups, frame_name(at))
+            placed.append((record, image))
+            notes += left_out(record, len(image), groups)
         latent = pin(latent, vae, placed) if placed else latent
-        thumbnails = {name: saved for name, image in given.items() if (saved := save_thumbnail(image))}
+        thumbnails = {name: saved for name, image in {**given, **used}.items() if (saved := save_thumbnail(image))}
         # A record's count is cut to what is left of the clip: the page needs the whole length, for any place.
         counts = {name: len(image) for name, image in given.items()}
-        shown = {**report(latent, network), "thumbnails": thumbnails, "counts": counts}
+        shown = {**report(latent, network, notes), "thumbnails": thumbnails, "counts": counts}
         return io.NodeOutput(latent, ui={"opensora": [shown]})

@@ -2,7 +2,7 @@
 
 from ..model.flow_v1_3 import OFFICIAL, Options
 from .comfy.sampling import with_options
-from .comfy.schema import io, schema
+from .comfy.schema import advanced, io, schema
 
 
 class OpenSoraV13Options(io.ComfyNode):
@@ -14,7 +14,7 @@ class OpenSoraV13Options(io.ComfyNode):
             display_name="Open-Sora 1.3 Options",
             description="Guidance as Open-Sora 1.3 was published with it: how firmly pinned frames are followed, and three "
             "refinements, all on here. Without this node a 1.3 model has an image_cfg of 5 and the refinements off.",
-            search_aliases=["image guidance", "oscillation guidance", "sdedit", "image to video"],
+            search_aliases=["image guidance", "oscillation guidance", "sdedit", "image to video", "i2v", "image cfg"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="An Open-Sora 1.3 transformer; the other generations have no such options."
@@ -30,24 +30,30 @@ class OpenSoraV13Options(io.ComfyNode):
                     "1 leaves this guidance out. It fades over the steps, and grows from the first frame to the last. "
                     "Used only where frames are pinned at strength 1.",
                 ),
-                io.Boolean.Input(
-                    "oscillation",
-                    default=OFFICIAL.oscillation,
-                    tooltip="From the 12th step on, guidance rests on every other step. On, colours and contrast stay "
-                    "softer and those steps are faster; off, guidance pushes on every step.",
+                advanced(
+                    io.Boolean.Input(
+                        "oscillation",
+                        default=OFFICIAL.oscillation,
+                        tooltip="From the 12th step on, the prompt is enforced on every other step only. On, colours and contrast stay "
+                        "softer and those steps are faster; off, it is enforced on every step: harder and more literal.",
+                    )
                 ),
-                io.Boolean.Input(
-                    "flaw_fix",
-                    default=OFFICIAL.flaw_fix,
-                    tooltip="Pulls contrast that strong guidance has blown up back toward normal. On, a high cfg burns "
-                    "less; off, it acts fully. Used only where no frame is pinned at strength 1.",
+                advanced(
+                    io.Boolean.Input(
+                        "flaw_fix",
+                        default=OFFICIAL.flaw_fix,
+                        tooltip="Takes back contrast that a high cfg has blown up. On, bright and dark parts burn out "
+                        "less; off, cfg acts fully. Used only where no frame is pinned at strength 1.",
+                    )
                 ),
-                io.Boolean.Input(
-                    "sdedit",
-                    default=OFFICIAL.sdedit,
-                    tooltip="Before each step pinned frames are laid into the noise again. On, the video joins them more "
-                    "closely; off, only image_cfg ties it to them. Only Open-Sora Sampler at original asks: other samplers "
-                    "always hold pinned frames in place.",
+                advanced(
+                    io.Boolean.Input(
+                        "sdedit",
+                        default=OFFICIAL.sdedit,
+                        tooltip="Before each step pinned frames are laid into the noise again. On, the video joins them more "
+                        "closely; off, only image_cfg ties it to them. Only Open-Sora Sampler at original asks: other samplers "
+                        "always hold pinned frames in place.",
+                    )
                 ),
             ],
             outputs=[

@@ -14,6 +14,7 @@ from .activations import transformer_bytes
 from .kept_frames import ConditionFrames, FlowFrames, StepFrames, strongest
 from .latent_formats import CausalLatents, FrameLatents, VideoLatents
 from .transformer import hosted
+from .unread import Unread
 
 # What may take the place of a model's own sampling, and the stock node that gives it.
 SAMPLING = {
@@ -75,6 +76,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
             self, model_config, self.model_type_of_family, device=device, unet_model=hosted(family)
         )
         self.metadata = self.model_config.file_metadata = metadata or {}
+        self.unread = Unread()
 
     @property
     def version(self):
@@ -90,6 +92,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         """Everything the network is told beside the noisy latents and the caption; numbers stay fp32."""
         out = super().extra_conds(**kwargs)
         self.refuse_misfits(**kwargs)
+        self.unread.warn(kwargs, kwargs["noise"])
         attention_mask = kwargs.get("attention_mask")
         if attention_mask is not None:
             out["attention_mask"] = comfy.conds.CONDRegular(attention_mask.to(torch.int32))
@@ -132,7 +135,8 @@ class OpenSoraModel(comfy.model_base.BaseModel):
                 "or its own: leave the other node out"
             )
         channels = self.latent_format.latent_channels
-        if noise.ndim != 5 or noise.shape[1] != channels:
+        latent_keys.check_video({"samples": noise})
+        if noise.shape[1] != channels:
             raise ValueError(
                 f"latent has shape {tuple(noise.shape)}; this model takes video latents with {channels} channels, "
                 f"[batch, {channels}, frames, height / 8, width / 8], as from Empty Open-Sora Latent"

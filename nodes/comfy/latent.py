@@ -88,17 +88,25 @@ def _side(pixels, latents, known):
     return int(pixels) if fits else latents * PIXELS
 
 
+def check_video(latent, name="latent"):
+    """ValueError, naming the node's input, for a LATENT that is no video's: before anything is said of its channels."""
+    shape = tuple(latent["samples"].shape)
+    if len(shape) != 5:
+        what = ", that of an image, which has no frames" if len(shape) == 4 else ""
+        raise ValueError(
+            f"{name} has shape {shape}{what}; a video latent is [batch, channels, frames, height / 8, width / 8], as from "
+            "Empty Open-Sora Latent"
+        )
+
+
 def sizes_of(latent, input_name="latent", counting=None):
     """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys.
 
     `counting` as in `countings`. ValueError, naming the node's input, where its samples are neither of a video nor of an image.
     """
     samples = latent["samples"]
-    if samples.ndim not in (4, 5):
-        raise ValueError(
-            f"{input_name} has shape {tuple(samples.shape)}; a video latent is [batch, channels, frames, height / 8, "
-            "width / 8], as from Empty Open-Sora Latent"
-        )
+    if samples.ndim != 4:
+        check_video(latent, input_name)
     shape = samples.shape if samples.ndim == 5 else (*samples.shape[:2], 1, *samples.shape[2:])
     return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")}, counting=counting)
 

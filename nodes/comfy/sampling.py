@@ -14,7 +14,7 @@ from ...model import flow, iddpm
 from . import original
 from .base_model import OpenSoraModel
 from .guidance import OPTIONS
-from .latent import sizes_of
+from .latent import check_video, sizes_of
 
 ORIGINAL = "original"
 
@@ -136,6 +136,7 @@ def refuse_misfit(base, latent):
     samples = latent["samples"]
     channels = base.latent_format.latent_channels
     if samples.shape[1] != channels:
+        check_video(latent)
         raise ValueError(
             f"latent has shape {tuple(samples.shape)} with {samples.shape[1]} channels; this model takes {channels} "
             "([batch, channels, frames, height / 8, width / 8]), as from Empty Open-Sora Latent"

@@ -15,9 +15,15 @@ def _known(function, keywords):
     return {name: value for name, value in keywords.items() if name in parameters}
 
 
+def advanced(item):
+    """An input that newer pages fold away until it is asked for. (Older versions have no such keyword, and show it.)"""
+    item.advanced = True
+    return item
+
+
 def schema(group, **keywords):
     """An `io.Schema` in the category Open-Sora/`group`."""
     return io.Schema(**_known(io.Schema.__init__, {"category": f"{CATEGORY}/{group}", **keywords}))
 
 
-__all__ = ["CATEGORY", "ComfyExtension", "io", "schema"]
+__all__ = ["CATEGORY", "ComfyExtension", "advanced", "io", "schema"]

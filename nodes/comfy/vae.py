@@ -213,9 +213,9 @@ def network_of(vae):
 
 
 def encode(vae, pixels):
-    """IMAGE [T, H, W, C] as one video: latents [1, C, T', H // 8, W // 8]. An alpha channel is dropped."""
+    """IMAGE [T, H, W, 3] as one video: latents [1, C, T', H // 8, W // 8]."""
     network_of(vae)
-    return vae.encode(pixels[..., :3])
+    return vae.encode(pixels)
 
 
 def decode(vae, samples, frames):

@@ -39,16 +39,6 @@ def test_frames_go_through_image_nodes_and_back(tiny, clip):
     assert tiny.encode(frames[16:])["frames"] == 1
 
 
-def test_alpha_is_dropped_where_it_says_nothing_and_refused_where_it_would(tiny, clip):
-    frames = clip[1]
-    alpha = torch.rand(frames.shape[:3])
-    joined = stock("comfy_extras.nodes_compositing", "JoinImageWithAlpha", image=frames, alpha=alpha)[0]
-    assert joined.shape[-1] == 4
-    assert torch.equal(tiny.encode(joined)["samples"], tiny.encode(frames)["samples"])
-    with pytest.raises(ValueError, match="image has 4 channels"):
-        tiny.pin(tiny.empty(), joined[:1])
-
-
 def test_masks_of_mask_nodes_say_where_to_paint(tiny, clip):
     latent, _ = clip
     mask = stock(MASKS, "SolidMask", value=0.0, width=64, height=64)[0]

@@ -115,15 +115,6 @@ def test_a_clip_is_the_originals(comfy, source, target):
     assert torch.allclose(fitted, frames[:, top : top + height, left : left + width], atol=1e-6)
 
 
-def test_alpha_is_fitted_like_a_color(comfy):
-    image = picture(90, 100, channels=4)
-    fitted = fit(image, resolution="custom", width=64, height=64)[0]
-    assert fitted.shape == (1, 64, 64, 4)
-    for channel in range(4):
-        alone = fit(image[..., channel : channel + 1], resolution="custom", width=64, height=64)[0]
-        assert torch.equal(fitted[..., channel : channel + 1], alone)
-
-
 def test_an_image_that_fits_stays_as_it_is(comfy):
     image = picture(64, 48)
     assert fit(image, resolution="custom", width=48, height=64)[0] is image

@@ -203,14 +203,6 @@ def test_another_ones_keyframes_are_no_concern(vae):
     assert [record["frame"] for record in keyframe(vae, cut, picture())["keyframes"]] == [0]
 
 
-@pytest.mark.parametrize(
-    ("channels", "words"), [(4, "image has 4 channels.*Split Image with Alpha"), (1, "1 channels")]
-)
-def test_alpha_is_refused(vae, channels, words):
-    with pytest.raises(ValueError, match=words):
-        keyframe(vae, empty(vae), torch.rand(1, 64, 48, channels))
-
-
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
 def test_a_strength_that_a_wire_brings_is_checked(vae, strength):
     with pytest.raises(ValueError, match="strength is .*; allowed are 0 .* to 1"):

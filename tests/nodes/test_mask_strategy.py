@@ -120,11 +120,6 @@ def test_a_gap_in_the_references_is_refused(vae):
         strategy(vae, empty(vae), reference_1=picture(), reference_2=None, reference_3=picture())
 
 
-def test_alpha_is_refused_even_where_no_entry_asks_for_it(vae):
-    with pytest.raises(ValueError, match="reference_2 has 4 channels.*Split Image with Alpha"):
-        strategy(vae, empty(vae), reference_1=picture(), reference_2=torch.rand(1, 64, 48, 4))
-
-
 def test_another_size_is_refused(vae):
     with pytest.raises(ValueError, match="reference_1 is 64 x 48 pixels, but the clip is 48 x 64; Open-Sora Fit Image"):
         strategy(vae, empty(vae), reference_1=picture(height=48, width=64))

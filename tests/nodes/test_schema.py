@@ -28,6 +28,8 @@ def describe(node):
         entry = {"id": item.id, "type": item.get_io_type(), "optional": bool(item.optional)}
         entry["tooltip"] = bool(options.get("tooltip"))
         entry.update({key: options[key] for key in KEPT if key in options})
+        if getattr(item, "advanced", None):  # only newer versions hand it to the page
+            entry["advanced"] = True
         if "options" in options:
             entry["options"] = options["options"][:1] if item.id in OPEN_COMBOS else list(options["options"])
         inputs.append(entry)

@@ -25,7 +25,6 @@ NODES = {
     "blue": picture(0x0000FF),
     "wide": picture(0x0000FF, width=96),
     "mask": {"class_type": "SolidMask", "inputs": {"value": 0.5, "width": SIDE, "height": SIDE}},
-    "clear": {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["red", 0], "alpha": ["mask", 0]}},
 }  # fmt: skip
 
 
@@ -90,9 +89,6 @@ def test_the_others_report_too(server, node_id, inputs):
         (timeline((2, 0), image_1="red"), "takes image_2, which is not connected; connected are image_1"),
         (timeline((1, 17), image_1="red"), "is 17, but the clip has 17 frames; allowed are -17 to 16, the nearest is 16"),
         (timeline((1, 0), (2, 0), image_1="red", image_2="blue"), "would hide the earlier image_1 at frame 0"),
-        (timeline((1, 0), image_1="clear"), "image_1 has 4 channels"),
-        (graph("OpenSoraKeyframe", image="clear", frame=0, strength=1.0), "image has 4 channels"),
-        (graph("OpenSoraMaskStrategy", reference_1="clear", strategy="0", align=5), "reference_1 has 4 channels"),
         (graph("OpenSoraMaskStrategy", reference_1="wide", strategy="0", align=5), "96 x 64 pixels, but the clip is 64 x 64"),
         (graph("OpenSoraMaskStrategy", reference_1="red", strategy="", align=5), "strategy is empty"),
         (graph("OpenSoraMaskStrategy", reference_1="red", strategy="0,0,x", align=5), "character 5, 'x', is no whole number"),

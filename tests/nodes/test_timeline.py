@@ -117,11 +117,6 @@ def test_no_image_at_all_is_said(vae):
         timeline(vae, empty(vae), [GOOD])
 
 
-def test_alpha_is_refused(vae):
-    with pytest.raises(ValueError, match="image_2 has 4 channels"):
-        timeline(vae, empty(vae), [{"image": 2, "frame": 0}], image_2=torch.rand(1, 64, 48, 4))
-
-
 def test_thumbnails_are_small_pictures_of_what_is_wired_in(comfy, vae):
     import folder_paths
 
