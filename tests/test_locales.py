@@ -1,4 +1,4 @@
-"""Names in other languages: every node and input has one in each, and ComfyUI finds them."""
+"""Names, descriptions and tooltips in other languages: every node has them in each, and ComfyUI finds them."""
 
 import json
 from pathlib import Path
@@ -15,15 +15,18 @@ def translations(language, kind):
     return json.loads((language / f"{kind}.json").read_text(encoding="utf-8"))
 
 
-def untranslated(schemas):
-    """What a language's nodeDefs.json has to name: {node: (inputs, numbers of the outputs that have names of their own)}."""
-    return {
-        schema.node_id: (
-            [item.id for item in schema.inputs],
-            [str(index) for index, item in enumerate(schema.outputs) if item.display_name],
-        )
-        for schema in schemas
-    }
+def shape_of(node):
+    """What there is of a node in a nodeDefs.json, without the words."""
+    inputs, outputs = node["inputs"], node.get("outputs", {})
+    return {key: sorted(item) for key, item in [("", node), *inputs.items(), *outputs.items()]}
+
+
+def shape_to_be(schema):
+    """The same for what a schema says: names of the outputs only where they have names of their own."""
+    shape = {"": ["description", "display_name", "inputs", "outputs"]}
+    shape |= {item.id: ["name", "tooltip"] for item in schema.inputs}
+    named = [(str(index), ["name"] if item.display_name else []) for index, item in enumerate(schema.outputs)]
+    return shape | {index: [*name, "tooltip"] for index, name in named}
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +39,21 @@ def test_the_languages_are_those_of_comfyui():
 
 
 @pytest.mark.parametrize("language", LOCALES, ids=lambda path: path.name)
-def test_every_name_is_translated_and_nothing_else(language, schemas):
+def test_every_text_is_translated_and_nothing_else(language, schemas):
     nodes = translations(language, "nodeDefs")
-    named = {key: (list(node["inputs"]), list(node.get("outputs", {}))) for key, node in nodes.items()}
-    assert named == untranslated(schemas)
+    wanted = {schema.node_id: shape_to_be(schema) for schema in schemas}
+    assert {key: shape_of(node) for key, node in nodes.items()} == wanted
     for schema in schemas:
         node = nodes[schema.node_id]
-        names = [
-            node["display_name"],
-            *(item["name"] for item in {**node["inputs"], **node.get("outputs", {})}.values()),
-        ]
-        assert all(name and name == name.strip() for name in names), schema.node_id
+        texts = [node["display_name"], node["description"]]
+        texts += [text for item in {**node["inputs"], **node["outputs"]}.values() for text in item.values()]
+        assert all(text and text == text.strip() for text in texts), schema.node_id
         inputs = [item["name"] for item in node["inputs"].values()]
         assert len(set(inputs)) == len(inputs), f"{schema.node_id}: two inputs of the same name"
-        assert node["display_name"] != schema.display_name
+        assert node["display_name"] != schema.display_name and node["description"] != schema.description
+        english = [item.id for item in schema.inputs if node["inputs"][item.id]["tooltip"] == item.tooltip]
+        english += [i for i, item in enumerate(schema.outputs) if node["outputs"][str(i)]["tooltip"] == item.tooltip]
+        assert not english, f"{schema.node_id}: tooltips of {english} are still in English"
     titles = [node["display_name"] for node in nodes.values()]
     assert len(set(titles)) == len(titles)
 

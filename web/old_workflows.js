@@ -48,14 +48,7 @@ function tell({ count, types, lost }) {
   add({ severity: 'warn', summary: say('Open-Sora: not carried over'), detail: shown.join('\n') })
 }
 
-<<<<<<< HEAD
-const FRAMES = { '2s': 51, '4s': 102, '8s': 204, '16s': 408 }
-const FPS = { 1: 1, 16: 8, 64: 12 }
-
 registerOnce({
-=======
-registerOnce({
->>>>>>> old
   name: 'OpenSora.OldWorkflows',
   beforeConfigureGraph(workflow) {
     try {

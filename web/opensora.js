@@ -9,7 +9,7 @@ import { addSize } from './size.js'
 import { addStrip } from './strip.js'
 import { orderTemplates } from './templates.js'
 import { addTimeline, promoteTimelines } from './timeline_widget.js'
-import { loadWords } from './words.js'
+import { loadWords, translateTexts } from './words.js'
 
 const DISPLAYS = {
   OpenSoraEmptyLatent: addSize,
@@ -54,6 +54,8 @@ registerOnce({
     })
     await loadWords()
   },
+
+  beforeConfigureGraph: translateTexts,
 
   nodeCreated(node) {
     if (node.subgraph) promoteTimelines(node)
