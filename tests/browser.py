@@ -107,7 +107,7 @@ class ComfyPage:
 
     def saved(self) -> dict:
         """The open graph as the page would save it."""
-        return self.page.evaluate("() => app.graph.serialize()")
+        return self.page.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
 
     def api_graph(self) -> dict:
         """The open graph in API format, as the page would send it."""

@@ -9,7 +9,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 WIDTHS = """() => Object.fromEntries([...document.querySelectorAll('.dom-widget > .opensora')]
     .map((one) => [one.dataset.display, Math.round(one.getBoundingClientRect().width)]))"""
 DISPLAYS = ("OpenSoraTimeline", "OpenSoraKeyframe", "OpenSoraEmptyLatent")
-LOOK_AT_ALL = """() => { app.canvas.ds.scale = 0.5; app.canvas.ds.offset = [120, 300]; app.canvas.setDirty(true, true) }"""
+LOOK_AT_ALL = (
+    """() => { app.canvas.ds.scale = 0.5; app.canvas.ds.offset = [120, 300]; app.canvas.setDirty(true, true) }"""
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

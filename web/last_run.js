@@ -23,7 +23,8 @@ export function outputsOf(runs, prompt, ids) {
   const found = {}
   for (const id of ids) {
     const made = prompt[id] && madeFrom(prompt, id)
-    const run = made && runs.findLast(({ outputs, prompt: [, , before] }) => outputs?.[id] && madeFrom(before, id) === made)
+    const isSame = ({ outputs, prompt: [, , before] }) => outputs?.[id] && madeFrom(before, id) === made
+    const run = made && runs.findLast(isSame)
     if (run) found[id] = run.outputs[id]
   }
   return found

@@ -42,9 +42,8 @@ function drawnWidget(editor, { read, write }, make) {
   // Front ends that show a copy of the widget on the subgraph ask it for one.
   widget.createCopyForNode = (host) => {
     let text = widget.value
-    const copy = promoted(editor, host, { read: () => text, write: (value) => (text = value) }, (element, more) =>
+    return promoted(editor, host, { read: () => text, write: (value) => (text = value) }, (element, more) =>
       new widget.constructor({ node: host, name: widget.name, type: TYPE, element, options: more }))
-    return copy
   }
   widget.opensoraEditor = editor
   return widget
@@ -87,7 +86,8 @@ export function promoteTimelines(host) {
 
 // A widget that the page draws on the node, but that is not in the node's list: its input brings it in.
 function looseWidget(host, name, element, options) {
-  const own = ['onAdded', 'onRemoved', 'onResize'].map((handler) => [handler, Object.getOwnPropertyDescriptor(host, handler)])
+  const handlers = ['onAdded', 'onRemoved', 'onResize']
+  const own = handlers.map((handler) => [handler, Object.getOwnPropertyDescriptor(host, handler)])
   host.addCustomWidget = (widget) => widget
   const widget = host.addDOMWidget(name, TYPE, element, options)
   delete host.addCustomWidget
