@@ -1,6 +1,7 @@
 """The template browser of the page: this pack's templates in order, on every file system and in both front ends."""
 
 import pytest
+
 from runner.comfyui import PACK_NAME
 from runner.templates import OFFICIAL, WORKFLOWS, templates
 
