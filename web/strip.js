@@ -2,10 +2,10 @@
 
 import { addDisplay, h, keepInStep } from './dom.js'
 import { growToContent, outputOf } from './graph.js'
-import { seconds } from './timeline_model.js'
+import { framesWords, seconds } from './timeline_model.js'
+import { say } from './words.js'
 
-const KINDS = { kept: 'kept', partly: 'partly kept', generated: 'generated' }
-const HINT = 'A run shows here which frames are kept and which are generated.'
+const KINDS = { kept: () => say('kept'), partly: () => say('partly kept'), generated: () => say('generated') }
 const [HINT_HEIGHT, STRIP_HEIGHT, LINE_HEIGHT, MOST_LINES] = [34, 82, 15, 5]
 
 export const kindOf = (mask) => (mask <= 0 ? 'kept' : mask >= 1 ? 'generated' : 'partly')
@@ -17,7 +17,7 @@ export function makeStrip() {
   const legend = h('div', { class: 'opensora-strip-legend' })
   for (const [kind, words] of Object.entries(KINDS)) {
     const swatch = h('i', { class: 'opensora-cell', 'data-kind': kind }, h('b', { style: `height: ${level(kind)}%` }))
-    legend.append(h('span', {}, swatch, words))
+    legend.append(h('span', {}, swatch, words()))
   }
   const element = h('div', { class: 'opensora-strip', role: 'img' }, cells, scale, legend)
 
@@ -27,9 +27,9 @@ export function makeStrip() {
       part.dataset.kind = kindOf(mask)
       part.style.flexGrow = last - first + 1
       part.firstChild.style.height = `${100 * (1 - mask)}%`
-      const held = mask > 0 && mask < 1 ? `, ${Math.round(100 * (1 - mask))} % held` : ''
-      const where = first === last ? `frame ${first}` : `frames ${first}–${last}`
-      part.title = `${where} (${seconds(first, fps)} – ${seconds(last + 1, fps)}): ${KINDS[kindOf(mask)]}${held}`
+      const held = mask > 0 && mask < 1 ? say(', {percent} % held', { percent: Math.round(100 * (1 - mask)) }) : ''
+      const when = `${framesWords(first, last)} (${seconds(first, fps)} – ${seconds(last + 1, fps)})`
+      part.title = `${when}: ${KINDS[kindOf(mask)]()}${held}`
     })
     const middle = Math.floor(frames / 2)
     const marks = [...new Set([0, middle, frames - 1])]
@@ -37,8 +37,9 @@ export function makeStrip() {
       mark.textContent = `${frame} · ${seconds(frame, fps)}`
     })
     const count = (kind) => groups.filter(([, , mask]) => kindOf(mask) === kind).length
-    const summary = Object.entries(KINDS).map(([kind, words]) => `${count(kind)} groups of frames ${words}`)
-    element.setAttribute('aria-label', `${frames} frames: ${summary.join(', ')}`)
+    const counts = { count: frames, kept: count('kept'), partly: count('partly'), generated: count('generated') }
+    element.setAttribute('aria-label',
+      say('{count} frames; groups of frames kept: {kept}, partly kept: {partly}, generated: {generated}', counts))
   }
   return { element, draw }
 }
@@ -54,7 +55,7 @@ export function drawLines(list, lines) {
 export function addStrip(node) {
   const strip = makeStrip()
   const lines = h('ul', { class: 'opensora-lines' })
-  const hint = h('p', { class: 'opensora-hint', text: HINT })
+  const hint = h('p', { class: 'opensora-hint', text: say('A run shows here which frames are kept and which are generated.') })
   const element = h('div', { class: 'opensora opensora-report' }, hint, strip.element, lines)
   let shown
 

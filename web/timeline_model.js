@@ -1,5 +1,7 @@
 // The timeline as data: its JSON, the VAE's groups of frames, snapping, and who holds what. No page, no graph.
 
+import { say } from './words.js'
+
 export const EMPTY = '{"version": 1, "keyframes": []}'
 const VERSION = 1
 
@@ -12,12 +14,12 @@ export function parse(text) {
   try {
     value = JSON.parse(text)
   } catch (error) {
-    return { error: String(text ?? '').trim() ? `it is no JSON: ${error.message}` : 'it is empty' }
+    return { error: String(text ?? '').trim() ? say('it is no JSON: {reason}', { reason: error.message }) : say('it is empty') }
   }
-  if (!isObject(value)) return { error: 'it is no JSON object {"version": 1, "keyframes": […]}' }
+  if (!isObject(value)) return { error: say('it is no JSON object such as {example}', { example: EMPTY }) }
   const { version = VERSION } = value
-  if (version !== VERSION) return { error: `it has version ${JSON.stringify(version)}; this node reads version ${VERSION}` }
-  if (!Array.isArray(value.keyframes)) return { error: 'it has no list "keyframes"' }
+  if (version !== VERSION) return { error: say('it has version {version}; this node reads version {known}', { version: JSON.stringify(version), known: VERSION }) }
+  if (!Array.isArray(value.keyframes)) return { error: say('it has no list "keyframes"') }
   return { value, keyframes: value.keyframes }
 }
 
@@ -155,13 +157,17 @@ export function spanWords(groups, indices) {
   return runs.map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`)).join(', ')
 }
 
+// "frame 12" or "frames 9–12"
+export const framesWords = (first, last) =>
+  first === last ? say('frame {frame}', { frame: first }) : say('frames {first}–{last}', { first, last })
+
 export const seconds = (frame, fps) => `${(frame / fps).toFixed(2)} s`
 
 // "frame 12 · 0.50 s, holds 9–12"
 export function placeWords(groups, at, count, fps, frame = at) {
   const own = held(groups, at, count)
-  const number = frame < 0 ? `frame ${frame} (${at})` : `frame ${at}`
-  return `${number} · ${seconds(at, fps)}, ${own.length ? `holds ${spanWords(groups, own)}` : 'holds no whole group'}`
+  const place = `${framesWords(frame, frame)}${frame < 0 ? ` (${at})` : ''} · ${seconds(at, fps)}`
+  return own.length ? say('{place}, holds {span}', { place, span: spanWords(groups, own) }) : say('{place}, holds no whole group', { place })
 }
 
 // Every keyframe looked at: [{index, name, at, held, kept, strength, faults: [words], notes: [words]}, …].
@@ -178,41 +184,45 @@ export function review(keyframes, groups, frames, { counts = {}, connected = nul
     if (!lost.length) continue
     const winners = [...new Set(lost.map((index) => owner.get(index).label))].join(', ')
     const where = spanWords(groups, lost)
-    if (one.kept.length) one.notes.push(`${one.label}: ${winners} comes later in the list and takes ${where}`)
-    else one.faults.push(`${one.label} is hidden: ${winners} holds ${where} too and wins. ${freePlace(one, owner, groups)}`)
+    const values = { label: one.label, winners, where }
+    if (one.kept.length) one.notes.push(say('{label}: {winners} comes later in the list and takes {where}', values))
+    else one.faults.push(`${say('{label} is hidden: {winners} holds {where} too and wins.', values)} ${freePlace(one, owner, groups)}`)
   }
   return seen
 }
 
 function look(keyframe, index, groups, frames, counts, connected) {
   const one = { index, held: [], kept: [], faults: [], notes: [], at: null, shown: null, strength: 1, name: null }
-  one.label = `keyframe ${index + 1}`
-  if (!isObject(keyframe)) one.faults.push(`${one.label} is no object with image and frame`)
-  else if (!isWhole(keyframe.image)) one.faults.push(`${one.label} has no number of an image`)
-  else if (!isWhole(keyframe.frame)) one.faults.push(`${one.label} (image ${keyframe.image}) has no whole number as frame`)
+  one.label = say('keyframe {number}', { number: index + 1 })
+  const { label } = one
+  if (!isObject(keyframe)) one.faults.push(say('{label} is no object with image and frame', { label }))
+  else if (!isWhole(keyframe.image)) one.faults.push(say('{label} has no number of an image', { label }))
+  else if (!isWhole(keyframe.frame))
+    one.faults.push(say('{label} (image {image}) has no whole number as frame', { label, image: keyframe.image }))
   if (one.faults.length) return one
   one.name = `image_${keyframe.image}`
-  one.label = `image ${keyframe.image} at frame ${keyframe.frame}`
+  one.label = say('image {image} at frame {frame}', keyframe)
+  const fault = (text) => one.faults.push(`${one.label}: ${text}`)
   one.at = resolve(keyframe.frame, frames)
   one.strength = strengthOf(keyframe)
-  if (connected && !connected.has(one.name)) one.faults.push(`${one.label}: ${one.name} is not connected`)
+  if (connected && !connected.has(one.name)) fault(say('{name} is not connected', { name: one.name }))
   if (typeof one.strength !== 'number' || !(one.strength >= 0 && one.strength <= 1)) {
-    one.faults.push(`${one.label}: strength is ${JSON.stringify(one.strength)}; allowed are 0 to 1`)
+    fault(say('strength is {strength}; allowed are 0 to 1', { strength: JSON.stringify(one.strength) }))
     one.strength = Math.min(1, Math.max(0, Number(one.strength) || 0))
   }
   one.shown = one.at ?? (keyframe.frame < 0 ? 0 : frames - 1)
-  if (one.at === null) one.faults.push(`${one.label} is outside of the clip, which has frames 0 to ${frames - 1}`)
+  if (one.at === null) one.faults.push(say('{label} is outside of the clip, which has frames 0 to {last}', { label: one.label, last: frames - 1 }))
   else one.held = held(groups, one.at, counts[one.name])
-  if (one.at !== null && !one.held.length) one.faults.push(`${one.label}: the clip covers no whole group there`)
+  if (one.at !== null && !one.held.length) fault(say('the clip covers no whole group there'))
   return one
 }
 
 function freePlace(one, owner, groups) {
   const free = groups.map((_, index) => index).filter((index) => !owner.has(index))
-  if (!free.length) return 'No group is free.'
+  if (!free.length) return say('No group is free.')
   const distance = (index) => Math.abs(groups[index][0] - one.at)
   const nearest = free.reduce((best, index) => (distance(index) < distance(best) ? index : best))
-  return `The nearest free place is ${spanWords(groups, [nearest])}.`
+  return say('The nearest free place is {span}.', { span: spanWords(groups, [nearest]) })
 }
 
 // Distance of ruler marks, at least `room` apart: the smallest of `nice` (which repeats times ten) that is long enough.

@@ -2,38 +2,35 @@
 
 import { h, keepInStep } from './dom.js'
 import { drawLines, makeStrip } from './strip.js'
-import { placeWords, places, seconds, spanWords, tickStep } from './timeline_model.js'
+import { framesWords, placeWords, places, seconds, spanWords, tickStep } from './timeline_model.js'
 import { paintKeyframes, setPicture } from './timeline_thumbs.js'
 import { makeBar } from './timeline_zoom.js'
 import { say } from './words.js'
 
 const [NUMBER_ROOM, SECOND_ROOM, LABEL_ROOM] = [26, 46, 36] // pixels between two marks of the ruler, of the words at one
-const HINTS = {
-  empty: 'Connect pictures or clips to image_1, image_2, …',
-  ready: 'Drag a picture onto the track, or double-click it to pin it at the playhead.',
-}
-const GROUPED = 'grouped as Open-Sora 1.2 until a run'
-const ORIGINS = { graph: '', run: 'as in the last run', guess: 'assumed: connect Empty Open-Sora Latent' }
+const ORIGINS = { run: () => say('as in the last run'), guess: () => say('assumed: connect Empty Open-Sora Latent') }
 
 const percent = (value, whole) => `${(100 * value) / whole}%`
 const round = (value) => Number(value.toFixed(2))
 
 export class TimelineView {
   constructor() {
-    this.tray = h('div', { class: 'os-tray', role: 'list', 'aria-label': 'Pictures wired in' })
-    this.trayHint = h('p', { class: 'os-tray-hint', text: HINTS.empty })
+    this.tray = h('div', { class: 'os-tray', role: 'list', 'aria-label': say('Pictures wired in') })
+    this.trayHint = h('p', { class: 'os-tray-hint', text: say('Connect pictures or clips to image_1, image_2, …') })
     this.facts = h('div', { class: 'os-facts' })
-    this.code = h('button', { class: 'os-code', type: 'button', title: 'Show the JSON of this timeline', text: '{ }' })
+    const json = say('Show the JSON of this timeline')
+    this.code = h('button', { class: 'os-code', type: 'button', title: json, text: '{ }' })
     const head = h('div', { class: 'os-head' }, h('div', { class: 'os-side' }, this.facts, this.code), this.tray, this.trayHint)
 
     this.numbers = h('div', { class: 'os-numbers' })
     this.times = h('div', { class: 'os-times' })
-    this.ruler = h('div', { class: 'os-ruler', title: 'Frames above, seconds below. Drag to move the playhead.' }, this.numbers, this.times)
+    const marks = say('Frames above, seconds below. Drag to move the playhead.')
+    this.ruler = h('div', { class: 'os-ruler', title: marks }, this.numbers, this.times)
     this.blocks = h('div', { class: 'os-blocks' })
     this.holds = h('div', { class: 'os-holds' })
     this.keys = h('div', { class: 'os-keys' })
     this.flag = h('span', { class: 'os-flag' })
-    this.playhead = h('div', { class: 'os-playhead', role: 'slider', tabindex: '0', 'aria-label': 'Playhead' }, this.flag)
+    this.playhead = h('div', { class: 'os-playhead', role: 'slider', tabindex: '0', 'aria-label': say('Playhead') }, this.flag)
     this.drop = h('div', { class: 'os-drop' })
     this.bubble = h('div', { class: 'os-bubble', role: 'status' })
     this.box = h('div', { class: 'os-box' })
@@ -49,15 +46,16 @@ export class TimelineView {
     this.faults = h('ul', { class: 'os-faults', role: 'alert' })
     this.strip = makeStrip()
     this.lines = h('ul', { class: 'opensora-lines' })
-    this.run = h('div', { class: 'os-run' }, h('span', { class: 'os-run-title', text: 'Last run' }), this.strip.element, this.lines)
-    this.runHint = h('p', { class: 'opensora-hint', text: 'A run shows here where each keyframe landed.' })
+    const title = h('span', { class: 'os-run-title', text: say('Last run') })
+    this.run = h('div', { class: 'os-run' }, title, this.strip.element, this.lines)
+    this.runHint = h('p', { class: 'opensora-hint', text: say('A run shows here where each keyframe landed.') })
     const words = h('div', { class: 'os-words' }, this.faults, this.run, this.runHint)
 
     this.problem = h('p', { class: 'os-problem' })
-    this.text = h('textarea', { class: 'os-text', spellcheck: 'false', 'aria-label': 'The timeline as JSON' })
-    this.use = h('button', { type: 'button', text: 'Use this text' })
-    this.anew = h('button', { type: 'button', text: 'Start anew' })
-    this.back = h('button', { type: 'button', text: 'Back to the track' })
+    this.text = h('textarea', { class: 'os-text', spellcheck: 'false', 'aria-label': say('The timeline as JSON') })
+    this.use = h('button', { type: 'button', text: say('Use this text') })
+    this.anew = h('button', { type: 'button', text: say('Start anew') })
+    this.back = h('button', { type: 'button', text: say('Back to the track') })
     this.panel = h('div', { class: 'os-panel' }, this.problem, this.text, h('div', { class: 'os-buttons' }, this.use, this.anew, this.back))
 
     this.ghost = h('div', { class: 'os-ghost' })
@@ -106,10 +104,10 @@ export class TimelineView {
 
   #paintPanel({ error, driven, typing, text }) {
     this.problem.textContent = driven
-      ? 'The timeline comes in through a wire: its text is edited where the wire begins.'
+      ? say('The timeline comes in through a wire: its text is edited where the wire begins.')
       : error
-        ? `This timeline cannot be drawn: ${error}.`
-        : 'The timeline as text. Unknown keys are kept.'
+        ? say('This timeline cannot be drawn: {error}.', { error })
+        : say('The timeline as text. Unknown keys are kept.')
     this.problem.classList.toggle('os-bad', Boolean(error) && !driven)
     this.root.classList.toggle('os-driven', Boolean(driven))
     this.back.style.display = typing && !error ? '' : 'none'
@@ -130,11 +128,11 @@ export class TimelineView {
       card.dataset.name = name
       card.classList.toggle('os-missing', !connected.has(name))
       card.title = connected.has(name)
-        ? `${name}: drag it onto the track, or double-click to pin it at the playhead`
-        : `${name} is not connected`
+        ? say('{name}: drag it onto the track, or double-click to pin it at the playhead', { name })
+        : say('{name} is not connected', { name })
       card.setAttribute('aria-label', card.title)
       card.children[1].textContent = number
-      card.children[2].title = `Pin ${name} at the playhead`
+      card.children[2].title = say('Pin {name} at the playhead', { name })
       setPicture(card.firstChild, pictures[name], number)
     })
   }
@@ -166,7 +164,7 @@ export class TimelineView {
     keepInStep(this.blocks, groups, () => h('i', { class: 'os-block' }), (block, [first, last]) => {
       block.style.left = percent(first, frames)
       block.style.width = percent(last + 1 - first, frames)
-      block.title = `${first === last ? `frame ${first}` : `frames ${first}–${last}`} · ${seconds(first, fps)}`
+      block.title = `${framesWords(first, last)} · ${seconds(first, fps)}`
     })
   }
 
@@ -177,17 +175,19 @@ export class TimelineView {
     this.playhead.setAttribute('aria-valuemin', 0)
     this.playhead.setAttribute('aria-valuemax', frames - 1)
     this.playhead.setAttribute('aria-valuenow', playhead)
-    this.playhead.setAttribute('aria-valuetext', `${seconds(playhead, fps)}, frame ${playhead}`)
+    this.playhead.setAttribute('aria-valuetext', `${seconds(playhead, fps)}, ${framesWords(playhead, playhead)}`)
   }
 
   #paintWords({ frames, fps, from, seen, pictures, report }, { selected }) {
-    this.facts.textContent = `${frames} ${frames === 1 ? 'frame' : 'frames'} · ${seconds(frames, fps)} at ${round(fps)} fps`
-    this.facts.title = ORIGINS[from] || 'As Empty Open-Sora Latent has it.'
+    const rate = say('{seconds} s at {fps} fps', { seconds: (frames / fps).toFixed(2), fps: round(fps) })
+    this.facts.textContent = `${frames === 1 ? say('1 frame') : say('{count} frames', { count: frames })} · ${rate}`
+    this.facts.title = ORIGINS[from]?.() ?? say('As Empty Open-Sora Latent has it.')
     this.facts.classList.toggle('os-unsure', from !== 'graph')
-    if (from !== 'graph') this.facts.append(h('small', { text: ORIGINS[from] }))
-    if (!report) this.facts.append(h('small', { text: GROUPED }))
+    if (from !== 'graph') this.facts.append(h('small', { text: ORIGINS[from]() }))
+    if (!report) this.facts.append(h('small', { text: say('grouped as Open-Sora 1.2 until a run') }))
+    const ready = Object.keys(pictures).length && !seen.length
     this.info.textContent = this.#selectionWords(selected.map((index) => seen[index]))
-      || (Object.keys(pictures).length && !seen.length ? say(HINTS.ready) : '')
+      || (ready ? say('Drag a picture onto the track, or double-click it to pin it at the playhead.') : '')
     const faults = seen.flatMap((each) => each.faults.map((text) => ({ text, bad: true })))
     const notes = seen.flatMap((each) => each.notes.map((text) => ({ text, bad: false })))
     keepInStep(this.faults, [...faults, ...notes], () => h('li'), (item, { text, bad }) => {
@@ -210,16 +210,16 @@ export class TimelineView {
   #selectionWords(chosen) {
     if (chosen.length > 1) return say('{n} keyframes selected', { n: chosen.length })
     const [one] = chosen
-    return one?.name ? `${one.name} · ${this.place(one)} · strength ${round(one.strength)}` : ''
+    return one?.name ? `${one.name} · ${this.place(one)} · ${say('strength {strength}', { strength: round(one.strength) })}` : ''
   }
 
   // "frame 12 · 0.50 s, holds 9–12" for a keyframe as `review` gives it.
   place(one) {
     const { groups, counts, fps, keyframes } = this.state
-    if (one.at === null) return 'outside of the clip'
+    if (one.at === null) return say('outside of the clip')
     const words = placeWords(groups, one.at, counts[one.name], fps, keyframes[one.index]?.frame)
     const lost = one.held.length - one.kept.length
-    return lost && one.kept.length ? `${words}, of which ${spanWords(groups, one.kept)} stay` : words
+    return lost && one.kept.length ? say('{words}, of which {kept} stay', { words, kept: spanWords(groups, one.kept) }) : words
   }
 }
 
