@@ -163,19 +163,10 @@ class OpenSoraEmptyLatent(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frames=None, width=None, height=None):
+    def validate_inputs(cls, frames=None):  # of the others ComfyUI's own words tell the range, at that input alone
         node = Node.of(cls)
-        custom = node.constant("resolution") == CUSTOM or None
-        return told(
-            *((check_side, name, custom and side) for name, side in (("width", width), ("height", height))),
-            (check_most, "frames", frames, MAX_FRAMES),
-            (
-                choose_frames,
-                node.network(),
-                frames,
-                None if node.wired("duration") else node.constant("duration") or BY_FRAMES,
-            ),
-        )
+        duration = None if node.wired("duration") else node.constant("duration") or BY_FRAMES
+        return told((check_most, "frames", frames, MAX_FRAMES), (choose_frames, node.network(), frames, duration))
 
     @classmethod
     def execute(cls, vae, resolution, aspect_ratio, frames, fps, width, height, batch_size, duration=BY_FRAMES):

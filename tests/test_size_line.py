@@ -1,4 +1,4 @@
-"""The size line on Empty Open-Sora Latent says what does not fit; a prompt with an error shows our sentence in the page."""
+"""The size line on Empty Open-Sora Latent says what does not fit, and the page shows our sentence where a run is refused."""
 
 import pytest
 from small import pack

@@ -88,6 +88,8 @@ const titles = {
   no: () => say('A run refuses these settings until they are changed.'),
   maybe: () => say('The VAE works in groups of frames and in squares of 8 pixels.'),
 }
+const SETTINGS = ['resolution', 'aspect_ratio', 'width', 'height', 'frames', 'fps', 'duration']
+
 // Add the line to the node. Returns {refresh}.
 export function addSize(node) {
   const words = h('span', { class: 'opensora-size-words' })

@@ -88,8 +88,8 @@ def refused(server, prompt):
 
 FAULTS = [
     ("empty", "frames", {"frames": 20}, "frames is 20, which this VAE cannot represent; the nearest valid counts are 17 and 21"),
-    ("empty", "width", {"resolution": "custom", "width": 8}, "width is 8; it must be at least 16"),
-    ("empty", "height", {"resolution": "custom", "height": 5000}, "height is 5000; it must be at most 4096"),
+    ("empty", "frames", {"frames": 5000}, "frames is 5000; it must be at most 4096"),
+    ("fit", "height", {"resolution": "custom", "height": 5000}, "height is 5000; it must be at most 4096"),
     ("fit", "width", {"resolution": "custom", "width": 8}, "width is 8; it must be at least 16"),
     ("text", "prompt", {"prompt": "sunrise |2| noon"}, "a schedule that does not begin at |0|"),
     ("text", "prompt", {"prompt": "|0| sunrise |2|"}, "which has no text after |2|"),
@@ -119,6 +119,11 @@ FAULTS = [
 def test_the_server_refuses_in_the_nodes_words(server, node, name, changes, words):
     found = refused(server, graph(node, **changes))
     assert words in found[node][name], found
+    assert list(found) == [node]
+
+
+def test_a_wrong_count_is_marked_at_its_own_input_alone(server):
+    assert list(refused(server, graph("empty", frames=20))["empty"]) == ["frames"]
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -148,7 +153,7 @@ def test_what_a_wire_brings_is_left_to_the_run(server, node):
 
 def test_what_is_not_ours_is_left_to_comfyui(server):
     """Other ranges, and values that no check of ours understands; older versions do not look at combos before a run."""
-    for changes in ({"fps": 0.0}, {"batch_size": 0}, {"frames": "many"}):
+    for changes in ({"fps": 0.0}, {"batch_size": 0}, {"width": 8}, {"frames": "many"}):
         assert next(iter(changes)) in refused(server, graph("empty", **changes))["empty"]
     for changes in ({"resolution": "7p"}, {"duration": "3s"}):
         found = refused(server, graph("empty", **changes))
