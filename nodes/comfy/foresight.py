@@ -8,8 +8,6 @@ import os
 from contextvars import ContextVar
 from functools import lru_cache
 
-from server import PromptServer
-
 from ...model.files import read_model
 from ...model.loading import plan_vae
 from . import files
@@ -22,6 +20,8 @@ _prompt = ContextVar("prompt", default=None)
 
 def listen():
     """Have every prompt that is posted remembered while it is checked."""
+    from server import PromptServer  # not there where nodes run without a server
+
     PromptServer.instance.add_on_prompt_handler(_remember)
 
 
