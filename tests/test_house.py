@@ -129,7 +129,8 @@ def test_every_node_has_a_help_page(schemas):
 def test_every_workflow_has_a_picture():
     """The template browser shows workflows/NAME.jpg beside NAME."""
     assert WORKFLOWS
-    assert [path.stem for path in WORKFLOWS] == sorted(path.stem for path in (ROOT / "workflows").glob("*.jpg"))
+    pictures = sorted(path.stem for path in (ROOT / "workflows").glob("*.jpg"))
+    assert sorted(path.stem for path in WORKFLOWS) == pictures
 
 
 def test_workflows_and_blueprints_use_only_this_pack_and_comfyui(schemas):

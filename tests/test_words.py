@@ -9,7 +9,7 @@ from small import pack
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGES = sorted(path.name for path in (ROOT / "locales").iterdir())
-CALL = re.compile(r"\bsay\(\s*")
+CALL = re.compile(r"(?<![.\w])say\(\s*")
 TEXT = re.compile(r"'((?:[^'\\\n]|\\.)+)'|\"((?:[^\"\\\n]|\\.)+)\"|`([^`$\\]+)`")
 HOLE = re.compile(r"\{(\w+)\}")
 

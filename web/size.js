@@ -6,6 +6,7 @@ import { nearestFrames } from './timeline_model.js'
 import { say } from './words.js'
 
 const [AUTO, BY_FRAMES] = ['auto', 'by frames']
+const HEIGHT = 40 // graph units: two lines of words
 const SQUARES = new Set(['256', '512', '1024'])
 // A run's answer, with the settings it was an answer to.
 const madeWith = new WeakMap()
@@ -119,7 +120,7 @@ export function addSize(node) {
     element.dataset.fit = wrong?.fit ?? 'yes'
     element.title = titles[wrong?.fit ?? from]()
   }
-  addDisplay(node, 'opensora_size', element, () => 34, { onDraw: refresh })
+  addDisplay(node, 'opensora_size', element, () => HEIGHT, { onDraw: refresh })
   loadTable().then(refresh)
   refresh()
   return { refresh }

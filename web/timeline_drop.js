@@ -77,23 +77,23 @@ function hint(editor, event) {
   view.root.classList.toggle('os-receiving', true)
   if (files.some((file) => file.type && !kindOf(file))) {
     view.showDrop(null)
-    return view.say(say('Only pictures and clips can be dropped here'), place ?? editor.span.first + editor.span.count / 2, true)
+    return view.whisper(say('Only pictures and clips can be dropped here'), place ?? editor.span.first + editor.span.count / 2, true)
   }
   if (place === null) {
     view.showDrop(null)
-    return view.say(null)
+    return view.whisper(null)
   }
   const [at] = landing(state, place, 1)
-  if (at === null) return view.say(say('Every place is taken'), place, true)
+  if (at === null) return view.whisper(say('Every place is taken'), place, true)
   const own = held(state.groups, at).map((index) => state.groups[index])
   view.showDrop([own[0][0], own.at(-1)[1] + 1])
-  return view.say(view.place({ index: -1, at, held: [], kept: [] }), at)
+  return view.whisper(view.place({ index: -1, at, held: [], kept: [] }), at)
 }
 
 function endHint({ view }) {
   view.root.classList.remove('os-receiving')
   view.showDrop(null)
-  view.say(null)
+  view.whisper(null)
 }
 
 // Everything or nothing: what cannot be taken whole is refused in words before anything is changed.

@@ -104,7 +104,7 @@ function dragKeyframes(editor, event, index, ended) {
   }
   const end = () => {
     view.root.classList.remove('os-removing')
-    view.say(null)
+    view.whisper(null)
     editor.preview(null)
     view.focusKeyframe(index)
   }
@@ -119,8 +119,8 @@ function dragKeyframes(editor, event, index, ended) {
       editor.preview(put)
       view.root.classList.toggle('os-removing', away(next))
       const now = editor.state.seen[index]
-      if (away(next)) view.say(goodbye(), now.shown, true)
-      else view.say(view.place(now), now.shown, now.faults.length > 0)
+      if (away(next)) view.whisper(goodbye(), now.shown, true)
+      else view.whisper(view.place(now), now.shown, now.faults.length > 0)
     },
     drop(last, moved) {
       const goes = moved && away(last)
@@ -149,7 +149,7 @@ function dragStrength(editor, event, index, ended) {
   const put = (keyframes) => (keyframes[index].strength = strength)
   const end = () => {
     hold.classList.remove('os-turning')
-    view.say(null)
+    view.whisper(null)
     editor.preview(null)
   }
   follow(event, ended, {
@@ -177,7 +177,7 @@ function dragCard(editor, event, card, ended) {
   const end = () => {
     view.ghost.style.display = 'none'
     view.showDrop(null)
-    view.say(null)
+    view.whisper(null)
   }
   follow(event, ended, {
     move(next) {
@@ -191,11 +191,11 @@ function dragCard(editor, event, card, ended) {
       const place = target(next)
       if (place === null) {
         view.showDrop(null)
-        return view.say(null)
+        return view.whisper(null)
       }
       const own = held(state.groups, place, state.counts[name]).map((index) => state.groups[index])
       view.showDrop(own.length ? [own[0][0], own.at(-1)[1] + 1] : [place, place + 1])
-      return view.say(view.place({ index: -1, name, at: place, held: [], kept: [] }), place)
+      return view.whisper(view.place({ index: -1, name, at: place, held: [], kept: [] }), place)
     },
     drop(last, moved) {
       const place = moved ? target(last) : null

@@ -4,7 +4,7 @@ import { h, keepInStep } from './dom.js'
 import { say } from './words.js'
 
 const [LEAST, ASPECT, GAP, OVERHANG] = [28, 1.33, 3, 12] // pixels; width to height; pixels between two; pixels beyond the track
-const [LOWEST, HIGHEST, PIN] = [36, 60, 11] // pixels
+const [LOWEST, HIGHEST, PIN] = [36, 120, 11] // pixels
 const percent = (value, whole) => `${(100 * value) / whole}%`
 
 // Centres and widths of pictures that belong at `wanted` on a track `length` long: [{at, wide}, …] in the order given.

@@ -88,7 +88,7 @@ export class TimelineView {
   }
 
   // Say something beside frame `at`; without words, nothing.
-  say(words, at = 0, warning = false) {
+  whisper(words, at = 0, warning = false) {
     this.bubble.textContent = words ?? ''
     this.bubble.classList.toggle('os-warning', warning)
     this.bubble.style.setProperty('--at', percent(at - this.span.first, this.span.count))
