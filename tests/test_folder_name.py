@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import COMFYUI, ROOT
@@ -29,7 +30,9 @@ async def served(name, folder):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_log_speaks_where_the_web_server_does_not_find_the_folder(comfy, name, caplog):
     module = pack("nodes.comfy.folder_name")
-    found = asyncio.run(served(name, ROOT / "web"))
+    # In a thread of its own: a browser's loop may be running in this one.
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(asyncio.run, served(name, ROOT / "web")).result()
     assert ("templates" in module.lost_under(name)) is not found
     module.warn_of_folder_name(name)
     if module.lost_under(name):

