@@ -103,7 +103,7 @@ def test_what_a_version_took_away_is_found(listed, tree, tmp_path):
         shutil.copytree(COMFYUI / folder, tmp_path / folder, ignore=lambda folder, names: [
             name for name in names if "." in name and not name.endswith(".py")
         ])  # fmt: skip
-    for file in ("folder_paths.py", "latent_preview.py", "comfyui_version.py"):
+    for file in ("folder_paths.py", "latent_preview.py", "server.py", "comfyui_version.py"):
         shutil.copy(COMFYUI / file, tmp_path)
 
     def change(file, old, new):

@@ -45,7 +45,8 @@ def test_workflow_runs_in_the_page(path, each_page, each_server):
     shown = "(name) => [...document.querySelectorAll('video, video source')].some((v) => v.src.includes(name))"
     page.page.wait_for_function(shown, arg=videos[0]["filename"], timeout=20_000)
     check_layout(page)
-    check_layout(page, vue=True)
+    if page.page.evaluate("() => app.extensionManager.getSidebarTabs().some((tab) => tab.id === 'apps')"):
+        check_layout(page, vue=True)  # the older page's first Vue nodes make room for a preview of their own size
 
 
 @pytest.mark.timeout(600)
