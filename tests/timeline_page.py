@@ -64,7 +64,7 @@ class GraphPage:
             }""",
             [kind, name, value],
         )
-        self.page.wait_for_timeout(500)
+        self.page.wait_for_timeout(1500)
 
 
 class Timeline(GraphPage):
