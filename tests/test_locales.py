@@ -9,8 +9,8 @@ from small import pack
 ROOT = Path(__file__).resolve().parent.parent
 LOCALES = sorted(path for path in (ROOT / "locales").iterdir())
 CATEGORY = "Open-Sora"
-# Languages whose tooltips and descriptions are translated too; the others have names so far.
-EXPLAINED = {"ja", "ko"}
+# Languages whose tooltips and descriptions are translated too.
+EXPLAINED = {"es", "fr", "ja", "ko", "ru", "zh", "zh-TW"}
 
 
 def translations(language, kind):
