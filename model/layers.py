@@ -7,10 +7,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-IMAGE_FPS = 120.0  # the original tells the model "120 frames per second" for a single image
-DEFAULT_FPS = 24.0
-PIXELS_PER_LATENT = 8
-
 
 def matmul_attention(q, k, v, mask=None):
     """Softmax attention written out: softmax(q kᵀ / √d) v.

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from .frames import PIXELS_PER_LATENT
 from .layers import (
-    PIXELS_PER_LATENT,
     CaptionEmbedder,
     FinalLayer,
     ScalarEmbedder,

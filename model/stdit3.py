@@ -12,10 +12,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from .frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
 from .layers import (
-    DEFAULT_FPS,
-    IMAGE_FPS,
-    PIXELS_PER_LATENT,
     CaptionEmbedder,
     CrossAttention,
     FinalLayer,

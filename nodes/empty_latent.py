@@ -179,8 +179,8 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             batch_size,
             network.latent_channels,
             network.latent_frames(frames),
-            network.latent_side(height),
-            network.latent_side(width),
+            network.counting.latent_side(height),
+            network.counting.latent_side(width),
         )
         latent = {"samples": empty(shape), "fps": fps, "frames": frames, "width": width, "height": height}
         size = {"width": width, "height": height, "frames": frames, "fps": fps}

@@ -20,7 +20,7 @@ def size_for(image, resolution, aspect_ratio, width, height, network=None, laten
         network: the VAE's, which knows how its latents count pixels, and what its file was made for.
     """
     if latent is not None:
-        sizes = sizes_of(latent, counting=network)
+        sizes = sizes_of(latent, counting=network and network.counting)
         return sizes.height, sizes.width
     if aspect_ratio == AUTO:
         aspect_ratio = nearest_aspect_ratio(*image.shape[1:3])

@@ -12,7 +12,7 @@ RECORD = ("name", "frame", "count", "strength", "laid", "latents")
 
 def clip_sizes(latent, network, name="latent"):
     """`latent.Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
-    samples, sizes = latent["samples"], sizes_of(latent, name, network)
+    samples, sizes = latent["samples"], sizes_of(latent, name, network.counting)
     check_video(latent, name)
     if samples.shape[1] != network.latent_channels or 0 in samples.shape:
         raise ValueError(
@@ -222,14 +222,14 @@ def pin(latent, vae, placed):
     """
     network = video_vae.network_of(vae)
     sizes = clip_sizes(latent, network)
-    groups, known = network.groups(sizes.frames), holding(latent)
+    groups, known = network.counting.groups(sizes.frames), holding(latent)
     for record, _ in placed:
         known = lay_over(known, record, groups)
     samples, mask = latent["samples"].clone(), latent_mask(latent)
     for record, image in placed:
         pixels = resize_to_fill(image[: record["count"]], sizes.height, sizes.width)
         found = encode_groups(
-            lambda clip: video_vae.encode(vae, clip), pixels, groups, record["frame"], network.chunk_latents
+            lambda clip: video_vae.encode(vae, clip), pixels, groups, record["frame"], network.at_once.chunk_latents
         )
         for index, content in found.items():
             samples[:, :, index] = content.to(samples)

@@ -6,6 +6,7 @@ import numpy
 import torch
 
 from ..model import flow
+from ..model.frames import IMAGE_FPS
 from .captions import caption
 from .judge import ATTRIBUTES, judge
 from .shapes import Scene, render, sample_scene
@@ -87,7 +88,7 @@ class Pipeline:
             timesteps=timesteps,
             guidance=guidance,
             frame_mask=frame_mask,
-            fps=rows * (fps if T > 1 else 120.0),
+            fps=rows * (fps if T > 1 else IMAGE_FPS),
             height=rows * scene.height,
             width=rows * scene.width,
         )
@@ -95,9 +96,9 @@ class Pipeline:
     def encode_still(self, images, latent):
         """Latents [N, 4, h, w] of lone images [H, W, 3] pinned to a latent frame: repeated over their chunk."""
         video = torch.stack(images).permute(0, 3, 1, 2)[:, :, None] * 2 - 1
-        place = latent % self.vae.chunk_latents
+        place = latent % self.vae.counting.chunk_latents
         if place > 0:  # the first latent of a chunk is a single image's
-            video = video.repeat(1, 1, self.vae.chunk_frames, 1, 1)
+            video = video.repeat(1, 1, self.vae.counting.chunk_frames, 1, 1)
         return self.vae.encode(video)[:, :, place]
 
 

@@ -43,6 +43,6 @@ def _write(path, state_dict, about):
 @torch.no_grad()
 def preview_colors(vae, latents):
     """What a preview needs to know, fitted on what latents [N, C, T, h, w] decode to: metadata for `export`."""
-    frames = vae.video_frames(latents.shape[2])
-    factors, bias, mixing = fit_colors(latents, vae.decode(latents, frames), vae.groups(frames))
+    frames = vae.counting.video_frames(latents.shape[2])
+    factors, bias, mixing = fit_colors(latents, vae.decode(latents, frames), vae.counting.groups(frames))
     return dict(zip(PREVIEW_KEYS, (factors, bias, mixing)))

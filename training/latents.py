@@ -26,17 +26,11 @@ class Bucket:
     scenes: list[Scene] = field(repr=False)
 
 
-def last_frame_of(latent, chunk_frames=17, chunk_latents=5, factor=4):
-    """The last video frame that latent frame `latent` covers."""
-    chunk, place = divmod(latent, chunk_latents)
-    return chunk * chunk_frames + place * factor
-
-
 @torch.no_grad()
 def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
     """Render and encode `count` training scenes of one size and length."""
     parts = {"latents": [], "stills": [], "has_still": []}
-    scenes = []
+    scenes, counting, groups = [], vae.counting, vae.counting.groups(num_frames)
     for start in range(0, count, batch):
         group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
         video = render_all(group)
@@ -45,9 +39,10 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
         stills, has_still = torch.zeros_like(z), torch.zeros(z.shape[0], z.shape[2], dtype=torch.bool)
         if num_frames > 1:
             for latent in {0, z.shape[2] - 1, int(rng.integers(z.shape[2]))}:
-                frame = flat[:, :, last_frame_of(latent)][:, :, None]
-                chunk = vae.encode_latents(frame if latent % vae.chunk_latents == 0 else frame.repeat(1, 1, 17, 1, 1))
-                stills[:, :, latent] = chunk[:, :, latent % vae.chunk_latents]
+                frame = flat[:, :, groups[latent].stop - 1][:, :, None]
+                place = latent % counting.chunk_latents
+                chunk = frame if place == 0 else frame.repeat(1, 1, counting.chunk_frames, 1, 1)
+                stills[:, :, latent] = vae.encode_latents(chunk)[:, :, place]
                 has_still[:, latent] = True
         parts["latents"].append(z)
         parts["stills"].append(stills)

@@ -3,6 +3,8 @@
 import numpy
 import torch
 
+from ..model.frames import CHUNKS
+
 # How often each strategy is drawn; the rest generates every frame. The names are the original's (its "intepolate" too).
 TINY_RATIOS = {
     "image_head": 0.10,
@@ -26,7 +28,7 @@ TINY_LONG_RATIOS = {
     "quarter_head": 0.03,
     "quarter_head_tail": 0.03,
 }
-CHUNK = 5  # latent frames of the VAE's 17 video frames
+CHUNK = CHUNKS.chunk_latents
 
 
 def frame_mask(name, num_frames, rng: numpy.random.Generator):

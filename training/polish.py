@@ -9,7 +9,7 @@ import numpy
 import torch
 
 from ..model import flow
-from ..model.vae import SPATIAL_FACTOR
+from ..model.vae_spatial import SPATIAL_FACTOR
 from .calibrate import TEACHER_GUIDANCE
 from .captions import caption
 from .hardest import Hardest

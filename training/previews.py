@@ -61,5 +61,5 @@ def sampled(pipeline, clips, rng):
         latents = pipeline.sample([Trial(scene, caption(scene, rng), int(rng.integers(2**31))) for scene in scenes])
         with torch.no_grad():
             video = pipeline.vae.decode(latents, frames)
-        batches.append((latents, colors_behind(latents, video, pipeline.vae.groups(frames))))
+        batches.append((latents, colors_behind(latents, video, pipeline.vae.counting.groups(frames))))
     return batches

@@ -4,8 +4,9 @@ import numpy
 import torch
 
 from ..model import flow
+from ..model.frames import IMAGE_FPS
 from ..model.layers import matmul_attention
-from ..model.stdit3 import IMAGE_FPS, STDiT3, STDiT3Config
+from ..model.stdit3 import STDiT3, STDiT3Config
 from .captions import caption, partial_caption
 from .loop import Run, rank
 from .masks import draw_frame_mask

@@ -7,8 +7,8 @@ import numpy
 import torch
 import torch.nn.functional as F
 
-from ..model.vae import SPATIAL_FACTOR, VideoVAE, VideoVAEConfig
-from ..model.vae_spatial import SpatialConfig
+from ..model.vae import VideoVAE, VideoVAEConfig
+from ..model.vae_spatial import SPATIAL_FACTOR, SpatialConfig
 from ..model.vae_temporal import TemporalConfig
 from .loop import Run
 from .shapes import RESOLUTIONS, render_all, sample_scene

@@ -139,7 +139,7 @@ def test_durations_of_the_original(vaes, family, duration):
     assert frames == latent["frames"] == DURATIONS[duration]
     assert (
         latent["samples"].shape[2] == network.latent_frames(frames)
-        and network.video_frames(latent["samples"].shape[2]) == frames
+        and network.counting.video_frames(latent["samples"].shape[2]) == frames
     )
 
 

@@ -8,21 +8,21 @@ from small import pack, run
 
 def test_latent_of_every_frame():
     """Frame f lives in latent 5 (f // 17) + (f mod 17 + 3) // 4 wherever its chunk is whole."""
-    plan, groups = pack("nodes.pinning").plan, pack("model.vae").groups
+    plan, groups = pack("nodes.pinning").plan, pack("model.frames").CHUNKS.groups
     for frame in range(51):
         assert plan(groups(51), frame, 1) == [5 * (frame // 17) + (frame % 17 + 3) // 4]
 
 
 def test_a_short_last_chunk_has_no_lone_first_frame():
     """Of 21 frames, the last 4 are one latent: the VAE pads only what is no multiple of 4."""
-    plan, groups = pack("nodes.pinning").plan, pack("model.vae").groups
+    plan, groups = pack("nodes.pinning").plan, pack("model.frames").CHUNKS.groups
     assert [plan(groups(21), frame, 1) for frame in range(15, 21)] == [[4], [4], [5], [5], [5], [5]]
     assert [plan(groups(20), frame, 1) for frame in (16, 17, 19)] == [[4], [5], [5]]
 
 
 def test_groups_are_what_the_vae_encodes(vae):
     """Changing one frame first changes the latent that `groups` files it under (the VAE is causal)."""
-    groups = vae.first_stage_model.groups
+    groups = vae.first_stage_model.counting.groups
     for frames in (1, 17, 21, 34, 20):
         found = groups(frames)
         assert [frame for group in found for frame in group] == list(range(frames))
