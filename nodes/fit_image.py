@@ -1,14 +1,14 @@
 """The node that brings an image or a clip to a size that the model knows."""
 
+from ..model.images import resize_to_fill
+from ..model.sizes import nearest_aspect_ratio
 from . import widgets
-from .aspect import nearest_aspect_ratio
+from .choices import check_side, choose_size
 from .colors import colors_of
 from .comfy import vae as video_vae
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
-from .empty_latent import check_side, choose_size
-from .fit import resize_to_fill
 from .widgets import AUTO, CUSTOM
 
 

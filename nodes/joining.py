@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..model.pins import encode_groups
 from ..model.segments import frames_of
 from .comfy import segments as runner
 from .comfy import vae as video_vae
 from .comfy.latent import DEFAULT_FPS, Sizes, with_sizes
-from .pinning import KEYFRAMES, clip_sizes, encode_groups
+from .pinning import KEYFRAMES, clip_sizes
 
 FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate
 

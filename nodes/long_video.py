@@ -2,10 +2,10 @@
 
 from ..model import segments as plans
 from . import joining, widgets
+from .choices import check_least
 from .comfy import segments
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.schema import advanced, io, schema
-from .empty_latent import check_least
 from .seams import meet, pin_ends
 from .upstream import frames_before
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
+from ..model.pins import encode_groups
 from .comfy import vae as video_vae
-from .pinning import encode_groups
 
 LEAST = 3  # latents of a gap: two for its ends, one for the model
 ATTEMPTS = 3  # encodings of a bridge's end: each costs one encoding and one decoding of a chunk

@@ -7,6 +7,7 @@ import torch
 
 from ..model import flow
 from ..model.frames import IMAGE_FPS
+from ..model.pins import pieces
 from .captions import caption
 from .judge import ATTRIBUTES, judge
 from .shapes import Scene, render, sample_scene
@@ -72,9 +73,12 @@ class Pipeline:
         frame_mask = None
         if pin_ends:
             frame_mask = torch.ones(len(trials), T)
-            for latent, frame in ((0, 0), (T - 1, scene.num_frames - 1)):
-                z[:, :, latent] = self.encode_still([render(t.scene)[frame] for t in trials], latent)
-                frame_mask[:, latent] = 0
+            groups = self.vae.counting.groups(scene.num_frames)
+            for frame in (0, scene.num_frames - 1):
+                for latent, still in self.encode_stills(
+                    [render(t.scene)[frame] for t in trials], frame, groups
+                ).items():
+                    z[:, :, latent], frame_mask[:, latent] = still, 0
         features, mask = encode(self.text_encoder, self.tokenizer, [trial.text for trial in trials])
         length = int(mask.sum(1).max())
         timesteps = flow.timesteps(steps, scene.height, scene.width, scene.num_frames, **self.flow_settings)
@@ -93,13 +97,13 @@ class Pipeline:
             width=rows * scene.width,
         )
 
-    def encode_still(self, images, latent):
-        """Latents [N, 4, h, w] of lone images [H, W, 3] pinned to a latent frame: repeated over their chunk."""
-        video = torch.stack(images).permute(0, 3, 1, 2)[:, :, None] * 2 - 1
-        place = latent % self.vae.counting.chunk_latents
-        if place > 0:  # the first latent of a chunk is a single image's
-            video = video.repeat(1, 1, self.vae.counting.chunk_frames, 1, 1)
-        return self.vae.encode(video)[:, :, place]
+    def encode_stills(self, images, frame, groups):
+        """{latent index: [N, C, h, w]} of lone images [H, W, 3], one a clip, pinned to a frame."""
+        video, found = torch.stack(images).permute(0, 3, 1, 2)[:, :, None] * 2 - 1, {}
+        for places, wanted in pieces(groups, frame, 1, self.vae.counting.chunk_latents):
+            latents = self.vae.encode(video[:, :, places])
+            found |= {index: latents[:, :, at] for index, at in wanted.items()}
+        return found
 
 
 def evaluate(pipeline, count=128, batch=16, **options):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 import torch
 
+from ..model.pins import pieces
 from .shapes import RESOLUTIONS, Scene, render_all, sample_scene
 
 
@@ -30,7 +31,7 @@ class Bucket:
 def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
     """Render and encode `count` training scenes of one size and length."""
     parts = {"latents": [], "stills": [], "has_still": []}
-    scenes, counting, groups = [], vae.counting, vae.counting.groups(num_frames)
+    scenes, groups = [], vae.counting.groups(num_frames)
     for start in range(0, count, batch):
         group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
         video = render_all(group)
@@ -39,11 +40,11 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
         stills, has_still = torch.zeros_like(z), torch.zeros(z.shape[0], z.shape[2], dtype=torch.bool)
         if num_frames > 1:
             for latent in {0, z.shape[2] - 1, int(rng.integers(z.shape[2]))}:
-                frame = flat[:, :, groups[latent].stop - 1][:, :, None]
-                place = latent % counting.chunk_latents
-                chunk = frame if place == 0 else frame.repeat(1, 1, counting.chunk_frames, 1, 1)
-                stills[:, :, latent] = vae.encode_latents(chunk)[:, :, place]
-                has_still[:, latent] = True
+                frame = groups[latent].stop - 1
+                for images, wanted in pieces(groups, frame, 1, vae.counting.chunk_latents):
+                    chunk = vae.encode_latents(flat[:, :, frame + images])
+                    for index, at in wanted.items():
+                        stills[:, :, index], has_still[:, index] = chunk[:, :, at], True
         parts["latents"].append(z)
         parts["stills"].append(stills)
         parts["has_still"].append(has_still)
