@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from opensora_comfy.training.evaluate import psnr
-from opensora_comfy.training.judge import judge
-from opensora_comfy.training.shapes import Scene, coverage, is_held_out, render
+from opensora_comfy.training.tiny.evaluate import psnr
+from opensora_comfy.training.tiny.judge import judge
+from opensora_comfy.training.tiny.shapes import Scene, coverage, is_held_out, render
 from tiny import run, track
 
 SIZE, RADIUS, TRAVEL = 64, 13.0, 22.0

@@ -87,7 +87,7 @@ def test_so_have_those_of_other_sizes(tiny, previews, size):
 
 @pytest.mark.long
 def test_previews_of_48_clips(tiny, previews):
-    trials = importlib.import_module("opensora_comfy.training.evaluate").held_out_trials(48)
+    trials = importlib.import_module("opensora_comfy.training.tiny.evaluate").held_out_trials(48)
     errors = torch.tensor([error_of(tiny, trial.text, trial.seed) for trial in trials])
     print(f"previews against decoded clips: {errors.mean():.3f} on average, {errors.max():.3f} at most")
     assert errors.max() <= LARGEST_ERROR

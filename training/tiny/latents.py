@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from ..model.pins import pieces
+from ...model.pins import pieces
 from .shapes import RESOLUTIONS, Scene, render_all, sample_scene
 
 

@@ -9,7 +9,7 @@ from opensora_comfy.model.colors import ColorNetwork, colors_behind, fit_colors
 from opensora_comfy.model.frames import CHUNKS
 from opensora_comfy.model.loading import read_file
 from opensora_comfy.training.export import export, tell_more
-from opensora_comfy.training.previews import fit_network, sampled
+from opensora_comfy.training.tiny.previews import fit_network, sampled
 
 SCENE = SimpleNamespace(num_frames=17, height=64, width=64)
 
@@ -56,7 +56,7 @@ def test_what_is_sampled_has_every_size():
 
 def test_telling_more_leaves_the_tensors(tmp_path):
     module = torch.nn.Linear(5, 3)
-    first = export(module, tmp_path / "first.safetensors", kind="transformer", family="stdit3", title="a test")
+    first = export(module.state_dict(), tmp_path / "first.safetensors", kind="transformer", family="stdit3")
     second = tell_more(first, tmp_path / "second.safetensors", latent_rgb_network="text")
     (before, said), (after, says) = read_file(first), read_file(second)
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
