@@ -40,7 +40,7 @@ class VideoVAEConfig:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell.
+        """The configuration of these weights; `config` supplies what they cannot tell.
 
         Its keys: spatial_norm_groups, temporal_norm_groups, chunk_frames, shift, scale.
         """

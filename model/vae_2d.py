@@ -25,13 +25,13 @@ PREFIX = "module."  # what Open-Sora's own files have in front of diffusers' key
 
 @dataclass(frozen=True)
 class ImageVAEConfig:
-    """Sizes of the 2D VAE."""
+    """Configuration of the 2D VAE."""
 
     spatial: SpatialConfig = field(default_factory=SpatialConfig)
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` may give spatial_norm_groups, or norm_num_groups as diffusers calls it."""
+        """The configuration of these weights; `config` may give spatial_norm_groups, or norm_num_groups as diffusers calls it."""
         config = config or {}
         groups = config.get("spatial_norm_groups") or config.get("norm_num_groups")
         return cls(SpatialConfig.from_weights(state_dict, PREFIX, {"spatial_norm_groups": groups}))

@@ -25,7 +25,7 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class CausalVAEConfig:
-    """Sizes of the 1.3 VAE.
+    """Configuration of the 1.3 VAE.
 
     `widths` are the channels of each level, from the pixels down; `time_down` and `time_up` the levels whose change of
     resolution includes time. `shift` and `scale` normalise the latents: a value a channel, or a row of values a
@@ -46,7 +46,7 @@ class CausalVAEConfig:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell.
+        """The configuration of these weights; `config` supplies what they cannot tell.
 
         Its keys: spatial_norm_groups, chunk_frames, temporal_overlap, normalization ("video", "video_5frames" or
         None), shift and scale. Raises ValueError for other statistics, and where theirs are not the latents' channels.

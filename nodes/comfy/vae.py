@@ -24,7 +24,7 @@ class OpenSoraVAE(comfy.sd.VAE):
     def __init__(self, plan, metadata, disable_dynamic=False):
         # The smallest VAE that core knows: it fills in every attribute of whichever ComfyUI version this is.
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
-        network = HOSTED[plan.family.family](plan.sizes, dtype=self.vae_dtype)
+        network = HOSTED[plan.network.family](plan.config, dtype=self.vae_dtype)
         network.opensora = metadata
         offload_device = management.vae_offload_device()
         self.latent_channels = network.latent_channels

@@ -47,9 +47,9 @@ class HostedVAE:
     plans = (Plan(), Plan(1), Plan(1, "memory"))
     valid_counts = ""  # in words, for messages
 
-    def __init__(self, sizes, dtype=None):
+    def __init__(self, config, dtype=None):
         with torch.device("meta"):
-            super().__init__(sizes, operations=comfy.ops.disable_weight_init, dtype=dtype)
+            super().__init__(config, operations=comfy.ops.disable_weight_init, dtype=dtype)
         self.opensora = {}
         self.plan, self.slice_values, self.home, self.free = self.plans[0], None, {}, None
 
