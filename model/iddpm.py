@@ -20,7 +20,7 @@ GUIDANCE_CHANNELS = 3  # of the released configurations; the fourth channel foll
 class Schedule:
     """A diffusion of `steps` steps out of the 1000 it was trained with; index 0 is nearest to the data.
 
-    Tables are fp32 [steps], like the original's; use `schedule` to get one.
+    Tables are [steps], fp32 like the original's sampler's; use `schedule` to get one.
     """
 
     timesteps: torch.Tensor  # int64: what the network is told at each index, 0 … 999
@@ -79,14 +79,14 @@ def respaced_timesteps(steps):
 
 
 @functools.lru_cache(maxsize=8)
-def schedule(steps):
-    """The `Schedule` of `steps` steps. Raises ValueError as `respaced_timesteps`."""
+def schedule(steps, dtype=torch.float32):
+    """The `Schedule` of `steps` steps, its tables in `dtype`. Raises ValueError as `respaced_timesteps`."""
     timesteps = respaced_timesteps(steps).flip(0)
     trained = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
     kept = (1 - trained).cumprod(0)[timesteps]
     # From here on in fp32, for the original's numbers: near the data 1 - ᾱ is 1e-4, so its rounding shows. The weight
-    # of the clean latents at index 0, for one, is 0.99983 instead of 1.
-    betas = (1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])).float()
+    # of the clean latents at index 0, for one, is 0.99983 instead of 1. (1.0 trained in fp64.)
+    betas = (1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])).to(dtype)
     alphas_cumprod = (1 - betas).cumprod(0)
     before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
     posterior = betas * (1 - before) / (1 - alphas_cumprod)

@@ -32,6 +32,28 @@ def rise_and_fall(optimizer, steps):
     return SequentialLR(optimizer, [rise, fall], [WARM_UP])
 
 
+def warmup(step, steps, lr, version="1.2"):
+    """The learning rate that Open-Sora uses at `step`, from 0 on, when it rises over `steps` to `lr`, and then.
+
+    1.3 begins 1e-6 higher all the way up.
+    """
+    if step >= steps:
+        return lr
+    return lr * (step + 1) / (steps + 1) + (1e-6 if version == "1.3" else 0.0)
+
+
+@torch.no_grad()
+def ema_update(average, module, decay):
+    """Move the module `average` towards `module`, in place: average · decay + module · (1 - decay).
+
+    As Open-Sora averages: parameters that are frozen or called pos_embed stay, and buffers too.
+    """
+    averages = dict(average.named_parameters())
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and name != "pos_embed":
+            averages[name].mul_(decay).add_(parameter.to(averages[name]), alpha=1 - decay)
+
+
 def orthogonalise(matrix, iterations=4):
     """The nearest semi-orthogonal matrix, roughly: four Newton-Schulz iterations of the quintic tuned for speed."""
     a, b, c = 3.4445, -4.7750, 2.0315

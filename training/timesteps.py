@@ -5,6 +5,64 @@ import torch
 from ..model import flow
 
 
+def sample(
+    batch,
+    *,
+    height,
+    width,
+    num_frames,
+    version="1.2",
+    method="uniform",
+    discrete=False,
+    transform=False,
+    loc=0.0,
+    scale=1.0,
+    transform_scale=1.0,
+    scale_temporal=True,
+    uniform_over_threshold=None,
+    generator=None,
+):
+    """Float [batch] in 0…1000, as Open-Sora's rectified flow draws them (Esser et al. 2024 for both methods).
+
+    Args:
+        height, width, num_frames: pixels and video frames of the batch, one size.
+        method: "uniform", or "logit-normal", the sigmoid of a normal of mean `loc` and deviation `scale`.
+        discrete: whole numbers 0…999; of "uniform" only.
+        transform: move them towards noise for larger and longer clips (`flow.shift_ratio`), by `transform_scale` more.
+            Open-Sora 1.3 trains with 1, whatever this says, and without `scale_temporal` shifts as for an image.
+        uniform_over_threshold: videos of 1.3, in 0…1: what is shifted above it is drawn again, uniformly above it.
+
+    Raises ValueError for another method, and for a length that has no shift.
+    """
+    if method not in ("uniform", "logit-normal") or (discrete and method != "uniform"):
+        raise ValueError(f"method is {method!r}; it must be 'uniform' or 'logit-normal', for discrete steps 'uniform'")
+    if discrete:
+        t = torch.randint(0, flow.NUM_TIMESTEPS, (batch,), generator=generator).float()
+    elif method == "uniform":
+        t = torch.rand(batch, generator=generator) * flow.NUM_TIMESTEPS
+    else:
+        normal = torch.normal(torch.full((batch,), float(loc)), torch.full((batch,), float(scale)), generator=generator)
+        t = normal.sigmoid() * flow.NUM_TIMESTEPS
+    if not transform:
+        return t
+    image = num_frames == 1 or (version == "1.3" and not scale_temporal)
+    ratio = flow.shift_ratio(
+        height,
+        width,
+        1 if image else num_frames,
+        scale=1.0 if version == "1.3" else transform_scale,
+        version=version,
+    )
+    if ratio <= 0:
+        fewest = flow.LENGTHS[version][1]
+        raise ValueError(f"num_frames is {num_frames}; the shift is defined for 1 frame and from {fewest} on")
+    t = flow.shift_timesteps(t, ratio)
+    if uniform_over_threshold is None or image:
+        return t
+    again = torch.rand(batch, generator=generator) * (1 - uniform_over_threshold) + uniform_over_threshold
+    return torch.where(t > uniform_over_threshold * flow.NUM_TIMESTEPS, again * flow.NUM_TIMESTEPS, t)
+
+
 def stratified(batch, ratio, even=0.0):
     """[batch] in 0…1000, spread over the whole range so that every step sees all of it.
 

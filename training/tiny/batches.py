@@ -1,11 +1,13 @@
 """Training batches of the tiny transformer: clips with captions, frame masks, timesteps and noise."""
 
+import random
+
 import numpy
 import torch
 
 from ...model import flow
 from ...model.frames import CHUNKS, IMAGE_FPS
-from ..masks import draw_frame_mask
+from .. import masks
 from ..timesteps import stratified
 from .captions import caption, partial_caption
 from .recipe import FLOW, LONG_RATIOS, RATIOS
@@ -25,7 +27,8 @@ EMPHASIS = {("purple", "gray"): 4.0}
 
 def draw_mask(num_latents, rng):
     """Bool [T] of a strategy of the recipe."""
-    return draw_frame_mask(num_latents, rng, LONG_RATIOS if num_latents > CHUNKS.chunk_latents else RATIOS)
+    ratios = LONG_RATIOS if num_latents > CHUNKS.chunk_latents else RATIOS
+    return masks.draw(ratios, num_latents, 1, version=None, rng=random.Random(int(rng.integers(2**63))))[0]
 
 
 def with_stills(bucket, rows, frame_mask, rng):

@@ -5,7 +5,7 @@ import torch
 
 from ...model.layers import matmul_attention
 from ...model.stdit3 import STDiT3
-from ..losses import flow_loss
+from ..losses import rectified_flow
 from ..trainer import Run, rank
 from .batches import BatchSampler
 from .captions import caption
@@ -32,13 +32,22 @@ def initialise(transformer):
     return transformer
 
 
+def loss_of(transformer, clean, noise, t, frame_mask, **conditions):
+    """The loss [B] of these latents, whose kept frames the network is told of."""
+
+    def predict(noisy, t):
+        return transformer(noisy, t, frame_mask=frame_mask, **conditions)
+
+    return rectified_flow(predict, clean, t, noise, frame_mask=frame_mask)
+
+
 def _loss_at(transformer, sampler, bucket, rows, texts, t):
     """Mean loss at timestep t of these clips with these captions, every frame generated, always the same noise."""
     clean = bucket.latents[rows]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     features, mask = sampler.captions(texts)
     B, _, T = clean.shape[:3]
-    loss = flow_loss(
+    loss = loss_of(
         transformer, clean, noise, torch.full((B,), t), torch.ones(B, T, dtype=torch.bool),
         caption=features, caption_mask=mask, fps=torch.full((B,), 24.0),
         height=torch.full((B,), float(bucket.height)), width=torch.full((B,), float(bucket.width)),
@@ -94,7 +103,7 @@ def train_transformer(folder, buckets, text_encoder, tokenizer, steps=6000, batc
     torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())  # but noise of its own for each
     for step in run:
         rng = numpy.random.default_rng((seed, step, rank()))
-        run.update(flow_loss(transformer, **sampler.draw(rng, batch)).mean())
+        run.update(loss_of(transformer, **sampler.draw(rng, batch)).mean())
         if rank() == 0 and (step + 1) % 250 == 0:
             right, gap = motion_gate(transformer, sampler)
             at = [round(loss, 4) for loss in losses_at(transformer, sampler)]
