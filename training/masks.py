@@ -52,7 +52,9 @@ def frame_mask(name, num_frames, rng: random.Random, generator=None, version=Non
         mask[rng.randint(0, 1) :: 2] = False
     else:
         kind, place = name.split("_", 1)
-        size, place = _chunks(num_frames, place, rng) if kind == "chunk" else (_size(kind, num_frames, rng, version), place)
+        size, place = (
+            _chunks(num_frames, place, rng) if kind == "chunk" else (_size(kind, num_frames, rng, version), place)
+        )
         if place == "random":
             start = rng.randint(0, num_frames - size)
             mask[start : start + size] = False
@@ -69,7 +71,9 @@ def _size(kind, num_frames, rng, version):
         return 1
     quarter = num_frames // 4
     if version and not quarter:
-        raise ValueError(f"a quarter of {num_frames} latent frames is none; Open-Sora {version} needs 4 for this strategy")
+        raise ValueError(
+            f"a quarter of {num_frames} latent frames is none; Open-Sora {version} needs 4 for this strategy"
+        )
     return rng.randint(1, max(1, quarter))
 
 
@@ -110,7 +114,9 @@ def check_ratios(ratios, version=None):
     for name, ratio in ratios.items():
         _refuse_unknown(name, version)
         if not 0 <= ratio <= 1:
-            raise ValueError(f"the ratio of {name} is {ratio:g}; it must be within 0 … 1, the nearest is {int(ratio > 1)}")
+            raise ValueError(
+                f"the ratio of {name} is {ratio:g}; it must be within 0 … 1, the nearest is {int(ratio > 1)}"
+            )
     total = sum(ratios.values())
     whole = version == "1.1" or "identity" in ratios
     if total > 1 + 1e-6 or (whole and total < 1 - 1e-6):
@@ -122,7 +128,9 @@ def _refuse_unknown(name, version):
     known = strategies(version)
     if name not in known:
         near = difflib.get_close_matches(str(name), known, 1, 0) or known[:1]
-        raise ValueError(f"the mask strategy is {name!r}; it must be one of {', '.join(known)}; the nearest is {near[0]}")
+        raise ValueError(
+            f"the mask strategy is {name!r}; it must be one of {', '.join(known)}; the nearest is {near[0]}"
+        )
 
 
 def condition_frames(kind, frames, rng: random.Random):

@@ -66,5 +66,7 @@ def test_what_is_refused():
         Buckets({"241p": {51: (1.0, 1)}})
     with pytest.raises(ValueError, match="resolution is '2k'; Open-Sora 1.1"):
         Buckets({"2k": {51: (1.0, 1)}}, "1.1")
-    with pytest.raises(ValueError, match="probability of 240p, 51 frames, is 1.5; it must be within 0 … 1, the nearest is 1"):
+    with pytest.raises(
+        ValueError, match="probability of 240p, 51 frames, is 1.5; it must be within 0 … 1, the nearest is 1"
+    ):
         Buckets({"240p": {51: (1.5, 1)}})
