@@ -129,8 +129,7 @@ def _multiples_of(counting):
     """total -> the whole chunks around it, low to high; itself alone where it is one."""
 
     def around(total):
-        low = total // counting.step * counting.step
-        return (total,) if low == total else (low, low + counting.step)
+        return [frames - counting.overlap for frames in counting.nearest_chunks(total + counting.overlap)]
 
     return around
 
@@ -212,7 +211,7 @@ def _begun_chunk(clip, own, groups, start):
 
 def ended_by(clip, frames):
     """A Timeline that ends with the whole clip and has `frames` frames, whole chunks, in front of it."""
-    gap = frames // clip.counting.step * clip.counting.chunk_latents
+    gap = clip.counting.whole_chunks(frames + clip.counting.overlap) * clip.counting.chunk_latents
     B, C, T, h, w = clip.samples.shape
     samples = torch.cat([clip.samples.new_zeros(B, C, gap, h, w), clip.samples], dim=2)
     mask = runner.as_mask(gap + T, range(gap, gap + T))

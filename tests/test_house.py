@@ -26,10 +26,14 @@ def name(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path):
-    """What a file imports, anywhere in it: (dotted names from outside, dotted names from the root of the pack)."""
+def imports(path, at_import=False):
+    """What a file imports, anywhere in it: (dotted names from outside, dotted names from the root of the pack).
+
+    `at_import`: only what it imports whenever it is imported itself.
+    """
     outside, own = set(), set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_import else ast.walk(tree):
         if isinstance(node, ast.Import):
             outside |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -76,6 +80,96 @@ def test_only_nodes_comfy_touches_comfyui():
     files = [path for path in SHIPPED if folder not in path.parents]
     assert not offenders(files, set(FOLDERS), COMFYUI_MODULES)
     assert not {name(path): by_name(path) for path in files if by_name(path)}
+
+
+def module_of(path):
+    """A file's dotted name from the root of the pack; a package's is its folder's."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def arrows(folder):
+    """{file: files of the same folder that it imports as it is imported itself}, as dotted names."""
+    files = {module_of(path): path for path in (ROOT / folder).rglob("*.py")}
+    found = {}
+    for module, path in files.items():
+        own = imports(path, at_import=True)[1]
+        named = {dotted if dotted in files else dotted.rpartition(".")[0] for dotted in own}
+        found[module] = {each for each in named if each in files and each != module}
+    return found
+
+
+def floors(graph):
+    """{file: 1 where it imports nothing of the graph, else one more than the highest that it imports}; None in a circle."""
+    found = {}
+
+    def floor(module, above=()):
+        if module in above:
+            return None
+        if module not in found:
+            below = [floor(each, (*above, module)) for each in graph[module]]
+            found[module] = None if None in below else 1 + max(below, default=0)
+        return found[module]
+
+    return {module: floor(module) for module in graph}
+
+
+def rooms(graph, folder):
+    """The graph with every folder inside `folder` as one."""
+
+    def room(module):
+        parts = module.split(".")
+        return ".".join(parts[: folder.count("/") + 2])
+
+    found = {room(module): set() for module in graph}
+    for module, named in graph.items():
+        found[room(module)] |= {room(each) for each in named} - {room(module)}
+    return found
+
+
+def test_floors_and_circles_are_seen():
+    graph = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
+    assert floors(graph) == {"a": 3, "b": 2, "c": 1}
+    assert None in floors({**graph, "c": {"a"}}).values()
+    assert rooms({"x.a": {"x.sub.b"}, "x.sub.b": {"x.c"}, "x.c": set()}, "x") == {
+        "x.a": {"x.sub"}, "x.sub": {"x.c"}, "x.c": set(),
+    }  # fmt: skip
+    assert "model.frames" in arrows("model")["model.flow"]
+
+
+@pytest.mark.parametrize("folder, most", [("model", 6), ("training", 4)])
+def test_arrows_go_down(folder, most):
+    """Between files, and between the rooms that they lie in; no house is higher than it has to be."""
+    graph = arrows(folder)
+    found = floors(graph)
+    assert len(graph) > 20 and None not in found.values(), found
+    assert max(found.values()) <= most, sorted(found.items(), key=lambda each: each[1])
+    assert None not in floors(rooms(graph, folder)).values()
+
+
+# What divides by a VAE's unit of time without counting a clip: the temporal VAE pads a chunk, the shift of the timesteps
+# has a length of its own.
+DIVIDE = {"model/frames.py", "model/vaes/temporal.py", "model/flow.py"}
+
+
+def counts_frames(path):
+    """The places of a file that divide by what a VAE counts in: 17, 5, `….chunk_frames`, `….factor`, `….step`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        divisor = None
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Mod)):
+            divisor = node.right
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "divmod":
+            divisor = node.args[1]
+        number = isinstance(divisor, ast.Constant) and divisor.value in (17, 5)
+        if number or isinstance(divisor, ast.Attribute) and divisor.attr in ("chunk_frames", "factor", "step"):
+            found.append(f"{name(path)}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_frames_are_counted_in_one_place():
+    files = [path for path in SHIPPED if name(path) not in DIVIDE]
+    assert [place for path in files for place in counts_frames(path)] == []
+    assert all(counts_frames(ROOT / path) for path in DIVIDE)
 
 
 def by_name(path):

@@ -5,8 +5,8 @@ import comfy.model_patcher
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
+from ...model.checkpoints.loading import plan_transformer
 from ...model.flow import shift_ratio
-from ...model.loading import plan_transformer
 from . import files, guidance, preview_colors
 from .base_model import MODELS, compute_dtype, flow_settings
 from .kept_frames import keep_frames, wake_frames

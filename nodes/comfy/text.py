@@ -13,8 +13,8 @@ import comfy.utils
 import torch
 from comfy import sd1_clip
 
+from ...model.checkpoints.t5 import check_keys, config_of
 from ...model.files import metadata_tensor, read_model
-from ...model.t5 import check_keys, config_of
 from ...model.text import add_scores, clean_caption
 from .prompt import split_weights
 from .sampling import base_model_of

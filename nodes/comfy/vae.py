@@ -5,8 +5,8 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
+from ...model.checkpoints.loading import plan_vae
 from ...model.files import metadata_tensor, read_model
-from ...model.loading import plan_vae
 from . import preview_colors
 from .latent import PIXELS
 from .memory import free_memory, on_device

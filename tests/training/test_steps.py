@@ -1,10 +1,11 @@
 """Four whole steps of training of a tiny network: losses, gradients, weights and averages as the original's."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
-from golden import FOLDER, Case, difference
+from golden import FOLDER, Case
 from opensora_comfy import model
 from opensora_comfy.training.losses import iddpm, rectified_flow
 from opensora_comfy.training.optimizers import ema_update, warmup
@@ -45,10 +46,8 @@ def test_four_steps(name):
         frame_mask = given["frame_mask"].bool() if masked else None
         more = conditions_of_1_3(given["x0"], frames) if version == "1.3" else {}
 
-        def predict(x_t, t):
-            return transformer(x_t, t, caption, caption_mask=given["text_mask"], frame_mask=frame_mask, **sizes, **more)
-
-        arguments = predict, given["x0"], given["t"], given["noise"]
+        known = {"caption": caption, "caption_mask": given["text_mask"], "frame_mask": frame_mask, **sizes, **more}
+        arguments = partial(transformer, **known), given["x0"], given["t"], given["noise"]
         if version == "1.1":
             loss = iddpm(*arguments, frame_mask=frame_mask)["loss"]
         else:

@@ -47,7 +47,7 @@ SINCE_1_2 = ("2k", "2048", "2880")
 MULTIPLE_OF_16 = "_16d"  # behind the name of a resolution, in 1.3: sizes rounded down to multiples of 16
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def sizes(resolution, version="1.2"):
     """{ratio as text: (height, width) in pixels} of a resolution ("240p", "512", "360p_16d" …), in the table's order.
 

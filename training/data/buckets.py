@@ -48,7 +48,7 @@ class Buckets:
         The largest resolution takes it that it fills to 80 % and whose draw against the keep probability comes up,
         there the longest length that the clip is longer than. Draws are a function of `seed` alone.
         """
-        for name, lengths in self.config.items():
+        for name in self.config:
             if height * width < LEAST_AREA * aspect_ratios.area(name, self.version):
                 continue
             length = self._image(name, seed) if frames == 1 else self._length(name, frames, frame_interval, seed)

@@ -1,6 +1,7 @@
 """Buckets and the plan of an epoch, row by row as the original's."""
 
 import json
+from functools import partial
 
 import pytest
 from golden import FOLDER
@@ -39,6 +40,10 @@ def test_every_row_finds_its_bucket(version):
     assert rows > 1000
 
 
+def planned(*arguments, **settings):
+    return [["-".join(map(str, entry)) for entry in batch] for batch in plan(*arguments, **settings)]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_epoch_is_planned_alike(version):
     table = recorded("batches", version)
@@ -47,10 +52,7 @@ def test_every_epoch_is_planned_alike(version):
         settings = {key: case[key] for key in ("seed", "epoch", "frame_interval", "drop_last")}
         settings["shuffle"] = case.get("shuffle", True)
 
-        def batches(**more):
-            found = plan(table["manifest"], buckets, **settings, **more)
-            return [["-".join(map(str, entry)) for entry in batch] for batch in found]
-
+        batches = partial(planned, table["manifest"], buckets, **settings)
         assert batches() == case["one_rank"]
         if "two_ranks" in case:
             assert [batches(ranks=2, rank=rank) for rank in (0, 1)] == case["two_ranks"]
