@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from opensora_comfy.model.transformers.stdit3 import STDiT3, STDiT3Config
-from opensora_comfy.training.losses import flow_loss
 from opensora_comfy.training.optimizers import orthogonalise, rise_and_fall
 from opensora_comfy.training.timesteps import stratified
+from opensora_comfy.training.tiny.transformer import loss_of
 from opensora_comfy.training.trainer import Run
 
 
@@ -62,7 +62,7 @@ def test_timesteps_cover_the_range_and_move_toward_noise():
     assert stratified(800, torch.tensor(4.0)).median() > 750 > stratified(800, torch.tensor(4.0), even=1.0).median()
 
 
-def test_flow_loss_counts_generated_frames_only():
+def test_the_loss_counts_generated_frames_only():
     transformer = STDiT3(STDiT3Config(depth=1, hidden_size=32, num_heads=2, caption_channels=8, model_max_length=4))
     torch.nn.init.zeros_(transformer.final_layer.linear.weight)
     torch.nn.init.zeros_(transformer.final_layer.linear.bias)
@@ -70,7 +70,7 @@ def test_flow_loss_counts_generated_frames_only():
     frame_mask = torch.tensor([[True, False, True], [True, True, True]])
     conditions = {"caption": torch.randn(2, 4, 8), "caption_mask": torch.ones(2, 4)}
     with torch.no_grad():
-        loss = flow_loss(transformer, clean, noise, torch.tensor([500.0, 900.0]), frame_mask, **conditions)
+        loss = loss_of(transformer, clean, noise, torch.tensor([500.0, 900.0]), frame_mask, **conditions)
     # The final layer is zero, so the prediction is 0 and the error is the target itself.
     expected = (clean - noise).square().mean((1, 3, 4))
     assert loss[0] == pytest.approx(expected[0, [0, 2]].mean().item(), rel=1e-5)
