@@ -2,10 +2,10 @@
 
 from . import widgets
 from .aspect import SQUARES, frame_size, nearest_aspect_ratio, same_area
-from .comfy import vae as video_vae
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import empty
 from .comfy.schema import io, schema
+from .comfy.vae import video_vae
 from .widgets import AUTO, CUSTOM, MAX_SIDE, MIN_SIDE
 
 FALLBACK_RESOLUTION, FALLBACK_ASPECT_RATIO = "240p", "16:9"

@@ -3,10 +3,10 @@
 from . import widgets
 from .aspect import nearest_aspect_ratio
 from .colors import colors_of
-from .comfy import vae as video_vae
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
+from .comfy.vae import video_vae
 from .empty_latent import check_side, choose_size
 from .fit import resize_to_fill
 from .widgets import AUTO, CUSTOM

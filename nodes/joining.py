@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..model.segments import Chunk, frames_of
-from .comfy import segments as runner
-from .comfy import vae as video_vae
 from .comfy.latent import DEFAULT_FPS, Sizes, with_sizes
+from .comfy.sampling import long_run as runner
+from .comfy.vae import video_vae
 from .pinning import KEYFRAMES, clip_sizes, encode_groups
 
 FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate

@@ -3,7 +3,7 @@
 from .comfy import files
 from .comfy.loading import WEIGHT_DTYPES, load_model
 from .comfy.schema import advanced, io, schema
-from .comfy.vae import load_vae
+from .comfy.vae.video_vae import load_vae
 
 
 class OpenSoraLoadModel(io.ComfyNode):

@@ -2,8 +2,8 @@
 
 from ..model import segments as plans
 from . import joining, widgets
-from .comfy import segments
 from .comfy.foresight import KNOWS_ITSELF, Node, told
+from .comfy.sampling import long_run as segments
 from .comfy.schema import advanced, io, schema
 from .empty_latent import check_least
 from .seams import meet, pin_ends

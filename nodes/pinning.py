@@ -2,8 +2,8 @@
 
 import torch
 
-from .comfy import vae as video_vae
 from .comfy.latent import check_video, latent_mask, sizes_of, with_sizes
+from .comfy.vae import video_vae
 from .fit import resize_to_fill
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from .comfy import vae as video_vae
+from .comfy.vae import video_vae
 from .pinning import encode_groups
 
 LEAST = 3  # latents of a gap: two for its ends, one for the model

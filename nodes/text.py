@@ -2,9 +2,9 @@
 
 from ..model.text import CAMERA_MOTIONS
 from .comfy import files
-from .comfy.conditioning import null_conditioning
+from .comfy.sampling.conditioning import null_conditioning
 from .comfy.schema import advanced, io, schema
-from .comfy.text import DEVICES, encode_prompt, load_text_encoder
+from .comfy.text.encoder import DEVICES, encode_prompt, load_text_encoder
 
 NO_CAMERA = "none"
 

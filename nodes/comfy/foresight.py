@@ -12,7 +12,7 @@ from ...model.files import read_model
 from ...model.loading import plan_vae
 from . import files
 from .schema import io
-from .vae_network import HOSTED
+from .vae.network import HOSTED
 
 KNOWS_ITSELF = [io.Hidden.unique_id]  # for `hidden` of a schema: lets `Node.of` find the node in its prompt
 _prompt = ContextVar("prompt", default=None)

@@ -7,10 +7,12 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...model.flow import shift_ratio
 from ...model.loading import plan_transformer
-from . import files, guidance, preview_colors
-from .base_model import MODELS, compute_dtype, flow_settings
-from .kept_frames import keep_frames, wake_frames
+from . import files
 from .latent_formats import SigmaLatents
+from .transformer import guidance
+from .transformer.base_model import MODELS, compute_dtype, flow_settings
+from .transformer.kept_frames import keep_frames, wake_frames
+from .vae import preview_colors
 from .weights import assign_weights, note_dtypes, patch_the_rest
 
 WEIGHT_DTYPES = {

@@ -67,7 +67,7 @@ def test_a_saved_lora_is_part_of_the_weights(comfy, checkpoints, positive, save)
 
 
 def test_a_saved_text_encoder_loads_again(tiny, save):
-    text = pack("nodes.comfy.text")
+    text = pack("nodes.comfy.text.encoder")
     paths = save("CLIPSave", clip=tiny.clip)
     (path,) = (path for path in paths if "t5xxl" in path.name)
     assert paths == [path]
@@ -78,7 +78,7 @@ def test_a_saved_text_encoder_loads_again(tiny, save):
 
 
 def test_a_saved_vae_loads_again(tiny, vaes, save):
-    load = pack("nodes.comfy.vae").load_vae
+    load = pack("nodes.comfy.vae.video_vae").load_vae
     for vae in (tiny.vae, *vaes.values()):
         (path,) = save("VAESave", vae=vae)
         again = load(str(path))

@@ -36,7 +36,7 @@ def weights_of(model):
 
 @pytest.fixture(scope="module")
 def text(comfy):
-    return importlib.import_module("opensora_comfy.nodes.comfy.text")
+    return importlib.import_module("opensora_comfy.nodes.comfy.text.encoder")
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_a_lora_changes_the_features(comfy, clip, text):
     ],
 )
 def test_prompts_are_split_by_weight(comfy, prompt, pieces):
-    prompts = importlib.import_module("opensora_comfy.nodes.comfy.prompt")
+    prompts = importlib.import_module("opensora_comfy.nodes.comfy.text.prompt")
     assert prompts.split_weights(prompt) == pieces
 
 

@@ -13,11 +13,11 @@ import comfy.utils
 import torch
 from comfy import sd1_clip
 
-from ...model.files import metadata_tensor, read_model
-from ...model.t5 import check_keys, config_of
-from ...model.text import add_scores, clean_caption
+from ....model.files import metadata_tensor, read_model
+from ....model.t5 import check_keys, config_of
+from ....model.text import add_scores, clean_caption
+from ..sampling.run import base_model_of
 from .prompt import split_weights
-from .sampling import base_model_of
 
 MAX_LENGTH = 300  # tokens of Open-Sora 1.2 and 1.3; a MODEL says its own (120 in 1.0, 200 in 1.1)
 DEFAULT_VERSION, SCORE_VERSIONS = "1.2", ("1.2", "1.3")

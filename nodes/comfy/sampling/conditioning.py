@@ -1,6 +1,6 @@
 """CONDITIONING of these models: the learned null caption, and prompts that hold from a segment of a long video on."""
 
-from .sampling import base_model_of
+from .run import base_model_of
 
 SEGMENT = "opensora_segment"  # the segment from which an entry holds; an entry without it holds everywhere
 

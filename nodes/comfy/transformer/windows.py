@@ -1,7 +1,7 @@
 """Context windows: which latents of the clip a call of the network shows, and what it is told of them."""
 
-from ...model.layers import IMAGE_FPS
-from .latent import COUNTING
+from ....model.layers import IMAGE_FPS
+from ..latent import COUNTING
 
 TIME = 2  # the dimension of latents [B, C, T, h, w] that windows over time slide along
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ...model.flow import NUM_TIMESTEPS
+from ....model.flow import NUM_TIMESTEPS
 
 
 class FlowFrames:

@@ -10,11 +10,11 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ...model import flow, iddpm
-from . import original
-from .base_model import OpenSoraModel
-from .guidance import OPTIONS
-from .latent import check_video, sizes_of
+from ....model import flow, iddpm
+from ..latent import check_video, sizes_of
+from ..transformer.base_model import OpenSoraModel
+from ..transformer.guidance import OPTIONS
+from .samplers import sampler_for
 
 ORIGINAL = "original"
 
@@ -154,7 +154,7 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
     refuse_misfit(base, latent)
     sigmas = sigmas_for(model, sizes, steps, denoise)
     if sampler_name == ORIGINAL:
-        sampler = original.sampler_for(base, total_steps(steps, denoise) if len(sigmas) else steps)
+        sampler = sampler_for(base, total_steps(steps, denoise) if len(sigmas) else steps)
     else:
         sampler = comfy.samplers.sampler_object(sampler_name)
     model = for_clip(model, sizes, keep_patched=True)

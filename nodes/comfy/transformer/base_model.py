@@ -6,14 +6,14 @@ import comfy.model_sampling
 import comfy.supported_models_base
 import torch
 
-from ...model.files import metadata_tensor
-from ...model.flow import NUM_TIMESTEPS
-from . import latent as latent_keys
+from ....model.files import metadata_tensor
+from ....model.flow import NUM_TIMESTEPS
+from .. import latent as latent_keys
+from ..latent_formats import CausalLatents, FrameLatents, VideoLatents
 from . import windows
 from .activations import transformer_bytes
 from .kept_frames import ConditionFrames, FlowFrames, StepFrames, strongest
-from .latent_formats import CausalLatents, FrameLatents, VideoLatents
-from .transformer import hosted
+from .network import hosted
 from .unread import Unread
 
 # What may take the place of a model's own sampling, and the stock node that gives it.

@@ -5,9 +5,9 @@ import functools
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
-from ...model.layers import CrossAttention
+from ....model.layers import CrossAttention
 from .attention import Call, HostAttention
-from .pieces import Pieces
+from .low_memory import Pieces
 from .windows import TIME, has_anchor
 
 VARIANCE = "opensora_variance"  # the transformer option under which a sampler asks for the variance half

@@ -5,13 +5,13 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
-from ...model.files import metadata_tensor, read_model
-from ...model.loading import plan_vae
+from ....model.files import metadata_tensor, read_model
+from ....model.loading import plan_vae
+from ..latent import PIXELS
+from ..memory import free_memory, on_device
+from ..weights import assign_weights
 from . import preview_colors
-from .latent import PIXELS
-from .memory import free_memory, on_device
-from .vae_network import HOSTED, MARGIN, HostedVAE
-from .weights import assign_weights
+from .network import HOSTED, MARGIN, HostedVAE
 
 
 class OpenSoraVAE(comfy.sd.VAE):
