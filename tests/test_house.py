@@ -100,6 +100,100 @@ def test_modules_asked_for_in_words_are_seen(tmp_path):
     assert by_name(path) == ["comfy.utils", "server"]
 
 
+def arrows(folder, unit=lambda module: module):
+    """{unit: the other units that it imports} for the modules of a folder; `unit` says what a dotted name belongs to."""
+    modules = {name(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in FILES}
+    inside = {module: path for module, path in modules.items() if f"{module}.".startswith(f"{folder}.")}
+    found = {unit(module): set() for module in inside}
+    for module, path in inside.items():
+        for dotted in imports(path)[1]:
+            target = dotted if dotted in modules else dotted.rpartition(".")[0]
+            if target in inside and unit(target) != unit(module):
+                found[unit(module)].add(unit(target))
+    return found
+
+
+def floors(graph):
+    """{name: its floor}: 0 where nothing is imported, else one above the highest of what is. No name may lead to itself."""
+    found = {}
+
+    def floor(unit, way):
+        assert unit not in way, " → ".join([*way[way.index(unit) :], unit])
+        if unit not in found:
+            found[unit] = 1 + max((floor(other, [*way, unit]) for other in graph[unit]), default=-1)
+        return found[unit]
+
+    return {unit: floor(unit, []) for unit in graph}
+
+
+def test_floors_are_counted_and_circles_are_found():
+    assert floors({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": 2, "b": 1, "c": 0}
+    with pytest.raises(AssertionError, match="b → c → b"):
+        floors({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+
+
+@pytest.mark.parametrize("folder", ["model", "nodes", "training"])
+def test_no_imports_run_in_circles(folder):
+    graph = arrows(folder)
+    assert len(graph) > 10 and max(floors(graph).values()) > 1
+
+
+def test_contact_with_comfyui_has_three_floors():
+    """By rooms: a folder of nodes/comfy/ counts as one. None of them knows the nodes that stand on them."""
+    found = floors(arrows("nodes.comfy", lambda module: ".".join(module.split(".")[:3])))
+    assert {"nodes.comfy.transformer", "nodes.comfy.vae", "nodes.comfy.text", "nodes.comfy.sampling"} <= set(found)
+    assert max(found.values()) == 2, found
+    files = sorted((ROOT / "nodes" / "comfy").rglob("*.py"))
+    assert not {
+        name(path)
+        for path in files
+        for dotted in imports(path)[1]
+        if dotted.startswith("nodes.") and not dotted.startswith("nodes.comfy")
+    }
+
+
+# What a wire brings may be anything: these are asked of it to tell whether it is ours.
+OF_A_WIRE = {"model", "first_stage_model", "tokenizer"}
+ABSENCE = {"AttributeError", "ImportError", "ModuleNotFoundError"}
+
+
+def guards(path):
+    """The lines of a file that ask whether something is there, or what a function takes; questions to Python aside."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            function = ast.unparse(node.func)
+            asked = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else ""
+            if function in ("getattr", "hasattr") and asked not in OF_A_WIRE and not str(asked).startswith("__"):
+                found.append(node.lineno)
+            if function.startswith("inspect.") or function in ("signature", "find_spec", "vars"):
+                found.append(node.lineno)
+        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            if {ast.unparse(kind) for kind in kinds} <= ABSENCE:
+                found.append(node.lineno)
+        elif isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(
+            ("__version__", "comfyui_version")
+        ):
+            found.append(node.lineno)
+    return found
+
+
+def test_only_one_file_asks_what_a_comfyui_has():
+    files = sorted((ROOT / "nodes").rglob("*.py"))
+    assert {name(path): lines for path in files if (lines := guards(path))}.keys() == {"nodes/comfy/versions.py"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["getattr(comfy.utils, 'x', None)", "hasattr(patcher, 'y')", "inspect.signature(f)", "comfyui_version.__version__",
+     "try:\n    import comfy.z\nexcept ImportError:\n    pass"],
+)  # fmt: skip
+def test_questions_are_seen(line, tmp_path):
+    (tmp_path / "file.py").write_text(line)
+    assert guards(tmp_path / "file.py")
+
+
 def test_every_file_says_what_it_is():
     def silent(path):
         tree = ast.parse(path.read_text(encoding="utf-8"))

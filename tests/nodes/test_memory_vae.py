@@ -220,7 +220,7 @@ def test_the_plan_follows_free_memory(comfy, any_vae, family, monkeypatch):
     expected = any_vae.decode(samples)
     for plan in network.plans:
         free = any_vae._decode_bytes(samples.shape, any_vae.vae_dtype, plan) + 1
-        monkeypatch.setattr(pack("nodes.comfy.vae.video_vae"), "free_memory", lambda *_, free=free: free)
+        monkeypatch.setattr(pack("nodes.comfy.versions"), "free_memory", lambda *_, free=free: free)
         assert torch.allclose(any_vae.decode(samples), expected, atol=1e-5) and network.plan == plan
 
 

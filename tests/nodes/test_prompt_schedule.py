@@ -42,7 +42,7 @@ def test_the_sampler_takes_the_first_prompt_of_a_schedule(setups):
 
 @pytest.fixture(scope="module")
 def text_encoder(comfy):
-    return run(pack("nodes.text").OpenSoraLoadTextEncoder, text_encoder_name="tiny (bundled)", device="default")[0]
+    return run(pack("nodes.loaders").OpenSoraLoadTextEncoder, text_encoder_name="tiny (bundled)", device="default")[0]
 
 
 def encode(node, clip, text, **scores):

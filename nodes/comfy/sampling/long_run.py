@@ -9,8 +9,9 @@ import torch
 from comfy_execution.utils import get_executing_context
 
 from ..latent import COUNTING, with_sizes
+from ..transformer.base_model import base_model_of
 from .conditioning import for_segment, null_conditioning, refuse_beyond
-from .run import base_model_of, sample
+from .run import sample
 
 SEEDS = 2**64
 _times_cut_short = Counter()  # by node

@@ -12,7 +12,7 @@ import torch
 
 from ....model import flow, iddpm
 from ..latent import check_video, sizes_of
-from ..transformer.base_model import OpenSoraModel
+from ..transformer.base_model import base_model_of
 from ..transformer.guidance import OPTIONS
 from .samplers import sampler_for
 
@@ -22,16 +22,6 @@ ORIGINAL = "original"
 def sampler_names():
     """Names for a combo: the original's own sampler, then ComfyUI's."""
     return [ORIGINAL, *comfy.samplers.KSampler.SAMPLERS]
-
-
-def base_model_of(model):
-    """The OpenSoraModel inside a MODEL. ValueError where it is none of this pack's."""
-    base = getattr(model, "model", None)
-    if not isinstance(base, OpenSoraModel):
-        raise ValueError(
-            f"model is {type(base).__name__}, not an Open-Sora transformer; connect the output of Load Open-Sora Model"
-        )
-    return base
 
 
 def with_options(model, options):

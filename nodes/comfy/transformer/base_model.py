@@ -260,3 +260,13 @@ MODELS = {
 def compute_dtype(model):
     """The dtype that `model` (a BaseModel) computes in."""
     return model.manual_cast_dtype or model.get_dtype()
+
+
+def base_model_of(model):
+    """The OpenSoraModel inside a MODEL. ValueError where it is none of this pack's."""
+    base = getattr(model, "model", None)
+    if not isinstance(base, OpenSoraModel):
+        raise ValueError(
+            f"model is {type(base).__name__}, not an Open-Sora transformer; connect the output of Load Open-Sora Model"
+        )
+    return base

@@ -8,7 +8,7 @@ import torch
 
 from ....model.layers import CrossAttention, Mlp, SelfAttention
 from ....model.stdit3_v1_3 import HEIGHT, TIME, WindowAttention
-from ..memory import with_less
+from ..versions import with_less
 
 MORE, MOST = 4, 64  # by how much the number of pieces grows each time, and to how many
 

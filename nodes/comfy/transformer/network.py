@@ -6,9 +6,10 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
 from ....model.layers import CrossAttention
+from ..versions import has_anchor
 from .attention import Call, HostAttention
 from .low_memory import Pieces
-from .windows import TIME, has_anchor
+from .windows import TIME
 
 VARIANCE = "opensora_variance"  # the transformer option under which a sampler asks for the variance half
 LOOK_AT_BLOCKS = ("patches_replace", "patches", "optimized_attention_override")  # options whose users ask for the block

@@ -14,7 +14,7 @@ from ....model.vae_2d import ImageVAE
 from ....model.vae_spatial import IMAGES_AT_ONCE
 from ....model.vae_v1_3 import CausalVAE
 from ..latent import COUNTING
-from ..memory import with_less
+from ..versions import with_less
 
 WORDS = {None: "whole", "device": "in slices", "memory": "in slices, with all that waits in main memory"}
 # Beside the tensors that are counted, convolutions have workspaces: on a CPU, 1.26 times were measured where a picture
