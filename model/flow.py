@@ -5,11 +5,16 @@ Liu et al. 2022 (rectified flow); the shift is that of Esser et al. 2024 (Stable
 
 import torch
 
+from .frames import CHUNKS, OVERLAPPING
+
 OFFICIAL_BASE_RESOLUTION = 512 * 512
 OFFICIAL_BASE_NUM_FRAMES = 1
 NUM_TIMESTEPS = 1000
 # How long a video of so many frames is to the shift, and the fewest frames that are any length at all.
-LENGTHS = {"1.2": (lambda num_frames: num_frames // 17 * 5, 17), "1.3": (lambda num_frames: (num_frames - 1) // 4, 5)}
+LENGTHS = {
+    "1.2": (lambda num_frames: num_frames // CHUNKS.chunk_frames * CHUNKS.chunk_latents, CHUNKS.chunk_frames),
+    "1.3": (lambda num_frames: (num_frames - 1) // OVERLAPPING.factor, OVERLAPPING.factor + 1),
+}
 
 
 def shift_ratio(

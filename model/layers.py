@@ -4,12 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import nn
-
-IMAGE_FPS = 120.0  # the original tells the model "120 frames per second" for a single image
-DEFAULT_FPS = 24.0
-PIXELS_PER_LATENT = 8
 
 
 def matmul_attention(q, k, v, mask=None):
@@ -230,69 +225,6 @@ class FinalLayer(nn.Module):
     def _modulated(self, x, t):
         shift, scale = (self.scale_shift_table.to(x) + t[:, :, None]).unbind(2)
         return modulate(layer_norm(x), shift, scale)
-
-
-class VideoTransformer(nn.Module):
-    """What the transformers of all generations share: captions in, latents to tokens' size and back.
-
-    A family sets `x_embedder`, `y_embedder` and the rest of its layers, and computes in `run`, in x's own dtype: hosts
-    that hold weights in another dtype than they compute in call that.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        self.in_channels = config.in_channels
-        self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
-        self.caption_channels = config.caption_channels
-        self.max_caption_length = config.model_max_length
-
-    @property
-    def null_caption(self):
-        """The checkpoint's stand-in for "no prompt", [L, caption_channels]."""
-        return self.y_embedder.y_embedding
-
-    def forward(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """The family's `run` with x in the dtype of the weights; the result is fp32. Arguments: see `run`."""
-        x = x.to(self.x_embedder.proj.weight.dtype)
-        return self.run(x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames).float()
-
-    def embed_caption(self, caption, caption_mask, batch, dtype):
-        """Projected caption [B, L, C] and its attention mask, bool [B, 1, 1, L] or None."""
-        caption = self.y_embedder(repeat_rows(caption.to(dtype), batch))
-        if caption_mask is not None:
-            caption_mask = repeat_rows(caption_mask, batch)[:, None, None].to(caption.device) != 0
-        return caption, caption_mask
-
-    def run_block(self, index, block, x, caption, t):
-        """Tokens x [B, T, S, C] behind block `index`, which is `block(x, caption, t)`: all layers of one depth.
-
-        A host overrides this where something else may take a block's place.
-        """
-        return block(x, caption, t)
-
-    def pad_to_patches(self, x):
-        """Zeros on the right, at the bottom and behind, up to whole patches; these tokens attend like any other."""
-        pad = [-length % patch for length, patch in zip(x.shape[2:], self.config.patch_size)]
-        return F.pad(x, (0, pad[2], 0, pad[1], 0, pad[0])) if any(pad) else x
-
-    def unpatchify(self, x, grid_h, grid_w):
-        """Tokens [B, T, S, patch volume · C] to [B, C, T, H, W]."""
-        pt, ph, pw = self.config.patch_size
-        return rearrange(
-            x, "B T (h w) (pt ph pw C) -> B C (T pt) (h ph) (w pw)", h=grid_h, w=grid_w, pt=pt, ph=ph, pw=pw
-        )
 
 
 def repeat_rows(values, rows):

@@ -17,8 +17,8 @@ from .vae_2d import ImageVAE, ImageVAEConfig
 from .vae_v1_3 import CausalVAE, CausalVAEConfig
 
 CLASSES = {
-    network.family: (network, sizes)
-    for network, sizes in (
+    network.family: (network, config)
+    for network, config in (
         (STDiT, STDiTConfig),
         (STDiT2, STDiT2Config),
         (STDiT3, STDiT3Config),
@@ -33,16 +33,16 @@ A_TRANSFORMER, A_VAE = "an Open-Sora transformer", "an Open-Sora VAE"
 
 
 class Plan(NamedTuple):
-    """A checked checkpoint: the class to build, its sizes, and the weights by that class's own keys."""
+    """A checked checkpoint: the class to build, its configuration, and the weights by that class's own keys."""
 
-    family: type
-    sizes: object
+    network: type
+    config: object
     weights: dict
 
     def build(self, **build):
-        """The module on the meta device; `build` is what its constructor takes beside the sizes."""
+        """The module on the meta device; `build` is what its constructor takes beside that."""
         with torch.device("meta"):
-            return self.family(self.sizes, **build)
+            return self.network(self.config, **build)
 
 
 def plan_transformer(state_dict: Mapping, config: Mapping | None = None):
@@ -84,17 +84,17 @@ def _plan(state_dict, config, families, wanted):
     family = family_of(state_dict)
     if family not in families:
         refuse(state_dict, wanted)
-    network, sizes_of = CLASSES[family]
+    network, config_class = CLASSES[family]
     weights = getattr(network, "own_keys", dict)(strip_prefixes(dict(state_dict)))
-    sizes = sizes_of.from_weights(weights, config)
+    found = config_class.from_weights(weights, config)
     with torch.device("meta"):
-        module = network(sizes)
+        module = network(found)
     check_keys(module, weights, network.OPTIONAL)
     missing = [key for key in network.OPTIONAL if key not in weights]
     if missing:
         computed = module.computed()
         weights.update((key, computed[key]) for key in missing)
-    return Plan(network, sizes, weights)
+    return Plan(network, found, weights)
 
 
 def _load(plan, build):

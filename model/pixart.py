@@ -11,17 +11,17 @@ from functools import partial
 import torch
 from torch import nn
 
+from .frames import PIXELS_PER_LATENT
 from .layers import (
-    PIXELS_PER_LATENT,
     CaptionEmbedder,
     FinalLayer,
     ScalarEmbedder,
-    VideoTransformer,
     fused_attention,
     position_embedding_2d,
     rows_of,
 )
-from .shapes_of import agree, heads_of, shape_of, sizes_of
+from .shapes_of import agree, heads_of, shape_of, shared_config
+from .skeleton import VideoTransformer
 from .stdit3 import STDiT3Block
 
 ALPHA_LENGTH = 120  # tokens that PixArt-α reads; Σ reads 300
@@ -30,7 +30,7 @@ BASE_LATENTS = 64  # a side of 64 latents, 512 pixels, is where positions count 
 
 @dataclass(frozen=True)
 class PixArtConfig:
-    """Sizes of a PixArt transformer; field names are the original's configuration keys, but for the last two."""
+    """Configuration of a PixArt transformer; field names are the original's configuration keys, but for the last two."""
 
     depth: int = 28
     hidden_size: int = 1152
@@ -48,7 +48,7 @@ class PixArtConfig:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell: num_heads, pe_interpolation.
+        """The configuration of these weights; `config` supplies what they cannot tell: num_heads, pe_interpolation.
 
         Raises ValueError where `config` contradicts the weights, and for models that compress keys and values.
         """
@@ -58,13 +58,13 @@ class PixArtConfig:
                 "this PixArt transformer compresses keys and values (attn.sr), as PixArt-Σ's 2048-pixel model does, and "
                 "this pack does not run that; use the model for 512 or 1024 pixels"
             )
-        sizes = sizes_of(cls, state_dict, config, patch_size=(2, 2))
-        places, patch = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1], sizes["patch_size"]
+        known = shared_config(cls, state_dict, config, patch_size=(2, 2))
+        places, patch = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1], known["patch_size"]
         found = cls(
-            **sizes,
-            num_heads=heads_of(sizes["hidden_size"], config),
+            **known,
+            num_heads=heads_of(known["hidden_size"], config),
             pe_interpolation=config.get("pe_interpolation")
-            or _interpolation(places, patch[1], sizes["model_max_length"]),
+            or _interpolation(places, patch[1], known["model_max_length"]),
             size_embedders=any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict),
             stored_positions=places,
         )
@@ -114,7 +114,7 @@ class PixArt(VideoTransformer):
     """Predicts the noise in the latents of an image, and its variance.
 
     Args:
-        config: sizes; hidden_size must be a multiple of 3 where sizes are embedded.
+        config: its configuration; hidden_size must be a multiple of 3 where sizes are embedded.
         operations: namespace with `Linear` and `Conv2d`; torch.nn unless a host such as ComfyUI brings its own.
         attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
     """
@@ -122,7 +122,6 @@ class PixArt(VideoTransformer):
     family = "pixart"
     version = "pixart"
     prediction = "epsilon"
-    OPTIONAL = ()
 
     def __init__(self, config=PixArtConfig(), operations=None, attention=None, dtype=None, device=None):
         super().__init__(config)
@@ -146,35 +145,8 @@ class PixArt(VideoTransformer):
         patch_volume = config.patch_size[1] * config.patch_size[2]
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
-    def computed(self):
-        """Tensors that a file may lack, by key: none."""
-        return {}
-
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """Noise in x, in x's own dtype.
-
-        Args:
-            x: noisy latents [B, C, 1, H, W].
-            timestep: [B], 999 (noise) … 0 (data).
-            caption: T5 features [B, L, caption_channels].
-            caption_mask: [B, L], 1 where a token is real; None means all are.
-            frame_mask: bool [B, 1], True where the image is being generated; others are told timestep 0.
-            height, width: numbers or [B], pixels; left out: 8 per latent. Only models with size embedders look at them.
-            fps, num_frames: accepted for all families alike; an image has neither.
-
-        Returns:
-            [B, 2C, 1, H, W]: the noise, then the variance half (only C where pred_sigma is off).
+    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+        """Noise in x [B, C, 1, H, W], in x's own dtype; only models with size embedders look at height and width.
 
         Raises ValueError for more than one frame.
         """
@@ -187,7 +159,9 @@ class PixArt(VideoTransformer):
 
         t = self.t_embedder(timestep, dtype)
         if self.config.size_embedders:
-            height, width = rows_of(height, H * PIXELS_PER_LATENT, x), rows_of(width, W * PIXELS_PER_LATENT, x)
+            height, width = (
+                rows_of(side, latents * PIXELS_PER_LATENT, x) for side, latents in ((clip.height, H), (clip.width, W))
+            )
             sides = self.csize_embedder(torch.stack([height, width], dim=1).flatten(), dtype).reshape(B, -1)
             t = t + torch.cat([sides, self.ar_embedder(height / width, dtype)], dim=1)
         t = t[:, None]

@@ -1,4 +1,4 @@
-"""What the keys and shapes of a state dict tell about the sizes of its network."""
+"""What the keys and shapes of a state dict tell of its network's configuration."""
 
 import math
 import re
@@ -18,8 +18,8 @@ def shape_of(state_dict, key, rank, otherwise):
     return tuple(tensor.shape) if tensor is not None and tensor.ndim == rank else otherwise
 
 
-def sizes_of(cls, state_dict, config, blocks="blocks", patch_size=(1, 2, 2)):
-    """The sizes that every family of transformers shows alike, as keyword arguments of its configuration `cls`.
+def shared_config(cls, state_dict, config, blocks="blocks", patch_size=(1, 2, 2)):
+    """What every family of transformers shows alike, as keyword arguments of its configuration `cls`.
 
     `blocks` is what the list of blocks is called, `patch_size` that of a file whose patch embedding is missing; it has
     two entries where patches lie in an image.

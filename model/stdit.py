@@ -20,20 +20,20 @@ from .layers import (
     PatchEmbed3D,
     ScalarEmbedder,
     SelfAttention,
-    VideoTransformer,
     fused_attention,
     layer_norm,
     modulate,
     sincos_table,
 )
-from .shapes_of import agree, heads_of, shape_of, sizes_of
+from .shapes_of import agree, heads_of, shape_of, shared_config
+from .skeleton import VideoTransformer
 
 SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5
 
 
 @dataclass(frozen=True)
 class STDiTConfig:
-    """Sizes of an STDiT; field names are the original's configuration keys, but for the last."""
+    """Configuration of an STDiT; field names are the original's configuration keys, but for the last."""
 
     depth: int = 28
     hidden_size: int = 1152
@@ -50,18 +50,18 @@ class STDiTConfig:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell: num_heads, space_scale, time_scale.
+        """The configuration of these weights; `config` supplies what they cannot tell: num_heads, space_scale, time_scale.
 
         Raises ValueError where `config` contradicts the weights. `input_size` is not asked for: positions are computed
         for the latents of each call.
         """
         config = config or {}
-        sizes = sizes_of(cls, state_dict, config)
+        known = shared_config(cls, state_dict, config)
         places = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1]
         frames = shape_of(state_dict, "pos_embed_temporal", 3, (1, 0, 0))[1]
         found = cls(
-            **sizes,
-            num_heads=heads_of(sizes["hidden_size"], config),
+            **known,
+            num_heads=heads_of(known["hidden_size"], config),
             space_scale=config.get("space_scale") or (0.5 if places == SMALL_GRID else 1.0),
             time_scale=config.get("time_scale") or 1.0,
             stored_positions=(places, frames),
@@ -116,7 +116,7 @@ class STDiT(VideoTransformer):
     """Predicts the noise in video latents, and its variance.
 
     Args:
-        config: sizes.
+        config: its configuration.
         operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
         attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
     """
@@ -124,7 +124,6 @@ class STDiT(VideoTransformer):
     family = "stdit"
     version = "1.0"
     prediction = "epsilon"
-    OPTIONAL = ()
 
     def __init__(self, config=STDiTConfig(), operations=None, attention=None, dtype=None, device=None):
         super().__init__(config)
@@ -145,35 +144,8 @@ class STDiT(VideoTransformer):
         patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
-    def computed(self):
-        """Tensors that a file may lack, by key: none."""
-        return {}
-
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """Noise in x, in x's own dtype.
-
-        Args:
-            x: noisy latents [B, C, T, H, W]. Odd H and W, which the original refuses, are padded as 1.1 pads them.
-            timestep: [B], 999 (noise) … 0 (data).
-            caption: T5 features [B, L, caption_channels].
-            caption_mask: [B, L], 1 where a token is real; None means all are.
-            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
-            fps, height, width, num_frames: accepted for all families alike; STDiT does not look at them.
-
-        Returns:
-            [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
-        """
+    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+        """Noise in x, in x's own dtype; 1.0 looks at none of the sizes of the clip."""
         B, _, T, H, W = x.shape
         dtype, device = x.dtype, x.device
 

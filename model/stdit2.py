@@ -12,10 +12,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from .frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
 from .layers import (
-    DEFAULT_FPS,
-    IMAGE_FPS,
-    PIXELS_PER_LATENT,
     CaptionEmbedder,
     CrossAttention,
     FinalLayer,
@@ -23,7 +21,6 @@ from .layers import (
     PatchEmbed3D,
     ScalarEmbedder,
     SelfAttention,
-    VideoTransformer,
     fused_attention,
     layer_norm,
     modulate,
@@ -32,12 +29,13 @@ from .layers import (
     rows_of,
     shared,
 )
-from .shapes_of import agree, normed_heads, sizes_of
+from .shapes_of import agree, normed_heads, shared_config
+from .skeleton import VideoTransformer
 
 
 @dataclass(frozen=True)
 class STDiT2Config:
-    """Sizes of an STDiT2; field names are the original's configuration keys."""
+    """Configuration of an STDiT2; field names are the original's configuration keys."""
 
     depth: int = 28
     hidden_size: int = 1152
@@ -54,17 +52,17 @@ class STDiT2Config:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell: qk_norm_legacy, input_sq_size.
+        """The configuration of these weights; `config` supplies what they cannot tell: qk_norm_legacy, input_sq_size.
 
         num_heads as well, where neither q/k norm nor rope.freqs show it. Raises ValueError where `config` contradicts
         the weights.
         """
         config = config or {}
-        sizes = sizes_of(cls, state_dict, config)
-        qk_norm, num_heads = normed_heads(state_dict, sizes["hidden_size"], config)
+        known = shared_config(cls, state_dict, config)
+        qk_norm, num_heads = normed_heads(state_dict, known["hidden_size"], config)
         legacy = config.get("qk_norm_legacy")
         found = cls(
-            **sizes,
+            **known,
             num_heads=num_heads,
             qk_norm=qk_norm,
             qk_norm_legacy=True if legacy is None else bool(legacy),
@@ -119,7 +117,7 @@ class STDiT2(VideoTransformer):
     """Predicts the noise in video latents, and its variance.
 
     Args:
-        config: sizes; hidden_size must be a multiple of 3 (height, width and aspect ratio share it).
+        config: its configuration; hidden_size must be a multiple of 3 (height, width and aspect ratio share it).
         operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
         attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
     """
@@ -153,41 +151,19 @@ class STDiT2(VideoTransformer):
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
     def computed(self):
-        """Tensors that a file may lack, by key."""
+        """The tensors of OPTIONAL by their keys, fp32."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """Noise in x, in x's own dtype.
-
-        Args:
-            x: noisy latents [B, C, T, H, W].
-            timestep: [B], 999 (noise) … 0 (data).
-            caption: T5 features [B, L, caption_channels].
-            caption_mask: [B, L], 1 where a token is real; None means all are.
-            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
-            fps, height, width, num_frames: numbers or [B], frames per second, pixels, video frames. Left out: 24 (an
-                image: 120), 8 pixels per latent, one frame per latent.
-
-        Returns:
-            [B, 2C, T, H, W]: the noise, then the variance half (only C where pred_sigma is off).
-        """
+    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+        """Noise in x, in x's own dtype."""
         B, _, T, H, W = x.shape
         dtype, device = x.dtype, x.device
-        fps = rows_of(fps, IMAGE_FPS if T == 1 else DEFAULT_FPS, x)
-        num_frames = rows_of(num_frames, T, x)
-        area = shared(height, H * PIXELS_PER_LATENT) * shared(width, W * PIXELS_PER_LATENT)
-        height, width = rows_of(height, H * PIXELS_PER_LATENT, x), rows_of(width, W * PIXELS_PER_LATENT, x)
+        fps = rows_of(clip.fps, IMAGE_FPS if T == 1 else DEFAULT_FPS, x)
+        num_frames = rows_of(clip.num_frames, T, x)
+        area = shared(clip.height, H * PIXELS_PER_LATENT) * shared(clip.width, W * PIXELS_PER_LATENT)
+        height, width = (
+            rows_of(side, latents * PIXELS_PER_LATENT, x) for side, latents in ((clip.height, H), (clip.width, W))
+        )
 
         t = self.t_embedder(timestep, dtype)[:, None]
         sides = (

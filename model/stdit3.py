@@ -12,10 +12,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from .frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
 from .layers import (
-    DEFAULT_FPS,
-    IMAGE_FPS,
-    PIXELS_PER_LATENT,
     CaptionEmbedder,
     CrossAttention,
     FinalLayer,
@@ -23,7 +21,6 @@ from .layers import (
     PatchEmbed3D,
     ScalarEmbedder,
     SelfAttention,
-    VideoTransformer,
     fused_attention,
     layer_norm,
     modulate,
@@ -32,12 +29,13 @@ from .layers import (
     rows_of,
     shared,
 )
-from .shapes_of import agree, normed_heads, sizes_of
+from .shapes_of import agree, normed_heads, shared_config
+from .skeleton import VideoTransformer
 
 
 @dataclass(frozen=True)
 class STDiT3Config:
-    """Sizes of an STDiT3; field names are the original's configuration keys."""
+    """Configuration of an STDiT3; field names are the original's configuration keys."""
 
     depth: int = 28
     hidden_size: int = 1152
@@ -53,12 +51,12 @@ class STDiT3Config:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
+        """The configuration of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
         config = config or {}
-        sizes = sizes_of(cls, state_dict, config, blocks="spatial_blocks")
-        qk_norm, num_heads = normed_heads(state_dict, sizes["hidden_size"], config)
+        known = shared_config(cls, state_dict, config, blocks="spatial_blocks")
+        qk_norm, num_heads = normed_heads(state_dict, known["hidden_size"], config)
         found = cls(
-            **sizes,
+            **known,
             num_heads=num_heads,
             qk_norm=qk_norm,
             input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
@@ -108,7 +106,7 @@ class STDiT3(VideoTransformer):
     """Predicts the rectified-flow velocity (data minus noise) of video latents.
 
     Args:
-        config: sizes.
+        config: its configuration.
         operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
         attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
     """
@@ -143,37 +141,12 @@ class STDiT3(VideoTransformer):
         """The tensors of OPTIONAL by their keys, fp32."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-    ):
-        """Velocity of x, in x's own dtype.
-
-        Args:
-            x: noisy latents [B, C, T, H, W].
-            timestep: [B], 1000 (noise) … 0 (data).
-            caption: T5 features [B, L, caption_channels].
-            caption_mask: [B, L], 1 where a token is real; None means all are.
-            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
-            fps, height, width: numbers or [B], frames per second and pixels. Left out: 24 (an image: 120), and 8 per
-                latent.
-            num_frames: accepted for all families alike; STDiT3 does not look at it.
-
-        Returns:
-            [B, 2C, T, H, W]: the velocity, then the variance half that 1.2 never uses (only C where pred_sigma is off).
-        """
+    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+        """Velocity of x, in x's own dtype; 1.2 does not look at num_frames, and never uses the variance."""
         T, H, W = x.shape[2:]
-        t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, fps, frame_mask)
+        t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, clip.fps, frame_mask)
         caption, caption_mask = self.embed_caption(caption, caption_mask, x.shape[0], x.dtype)
-        scale = self.position_scale(x, height, width)
+        scale = self.position_scale(x, clip)
         x = self.pad_to_patches(x)
         grid = self.grid(x)
         x = self.x_embedder(x)
@@ -214,9 +187,11 @@ class STDiT3(VideoTransformer):
             frame_mask = frame_mask[..., None]
         return t, t_kept, t_block.unflatten(-1, (6, -1)), frame_mask
 
-    def position_scale(self, x, height=None, width=None):
+    def position_scale(self, x, clip):
         """How much larger than the model's own size the video is, by the side of a square of its area in pixels."""
-        height, width = (shared(side, x.shape[n] * PIXELS_PER_LATENT) for side, n in ((height, 3), (width, 4)))
+        height, width = (
+            shared(side, x.shape[n] * PIXELS_PER_LATENT) for side, n in ((clip.height, 3), (clip.width, 4))
+        )
         return (height * width) ** 0.5 / self.config.input_sq_size
 
     def grid(self, x):

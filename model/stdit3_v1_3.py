@@ -32,7 +32,7 @@ TIME, HEIGHT, WIDTH = range(3)
 
 @dataclass(frozen=True)
 class STDiT3v13Config(STDiT3Config):
-    """Sizes of an STDiT3 of 1.3; field names are the original's configuration keys.
+    """Configuration of an STDiT3 of 1.3; field names are the original's configuration keys.
 
     `kernel_size` is the window of the temporal blocks in tokens, in the original's order height, width, time; -1 takes
     the whole axis. None means temporal blocks as in 1.2, across the frames of one place.
@@ -54,7 +54,7 @@ class STDiT3v13Config(STDiT3Config):
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
+        """The configuration of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
         config = config or {}
         rope = state_dict.get("rope.freqs")
         found = super().from_weights({key: value for key, value in state_dict.items() if key != "rope.freqs"}, config)
@@ -210,23 +210,20 @@ class STDiT3v13(STDiT3):
         dim = self.config.rope_dim
         return {"rope.freqs": rope_frequencies(dim)[: dim // 2]}
 
-    def forward(
+    def run(
         self,
         x,
         timestep,
         caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
+        caption_mask,
+        frame_mask,
+        clip,
         condition=None,
         condition_mask=None,
         condition_frames=None,
         null_caption=None,
     ):
-        """Velocity of x, in fp32; arguments and result as `STDiT3.run`, and
+        """Velocity of x, in x's own dtype; as 1.2's, and
 
         Args:
             condition: clean latents of the kept frames, zero elsewhere, [B, C, T, H, W].
@@ -237,33 +234,10 @@ class STDiT3v13(STDiT3):
 
         Raises ValueError for condition frames without condition or mask, and for frames that x does not have.
         """
-        x = x.to(self.x_embedder.proj.weight.dtype)
-        return self.run(
-            x, timestep, caption, caption_mask, frame_mask, fps, height, width, num_frames,
-            condition, condition_mask, condition_frames, null_caption,
-        ).float()  # fmt: skip
-
-    def run(
-        self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-        condition=None,
-        condition_mask=None,
-        condition_frames=None,
-        null_caption=None,
-    ):
-        """`forward` in x's own dtype, for hosts that hold weights in another dtype than they compute in."""
         T, H, W = x.shape[2:]
-        t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, fps, frame_mask)
+        t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, clip.fps, frame_mask)
         captions, caption_mask = self.captions(x, caption, caption_mask, condition_frames, null_caption)
-        scale = self.position_scale(x, height, width)
+        scale = self.position_scale(x, clip)
         padded = self.pad_to_patches(x)
         grid = self.grid(padded)
         x = self.x_embedder(padded)

@@ -12,7 +12,7 @@ PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
 def config_of(state_dict):
-    """Sizes of a T5 encoder, in the words of its configuration file, read from the shapes of its weights.
+    """Configuration of a T5 encoder, in the words of its configuration file, read from the shapes of its weights.
 
     Raises ValueError, saying what the file is, where it is no T5 encoder that Open-Sora could read.
     """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from .files import strip_prefixes
+from .frames import EACH_FRAME, Counts
 from .vae_spatial import (
     IMAGES_AT_ONCE,
     AutoencoderKL,
@@ -24,24 +25,24 @@ PREFIX = "module."  # what Open-Sora's own files have in front of diffusers' key
 
 @dataclass(frozen=True)
 class ImageVAEConfig:
-    """Sizes of the 2D VAE."""
+    """Configuration of the 2D VAE."""
 
     spatial: SpatialConfig = field(default_factory=SpatialConfig)
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` may give spatial_norm_groups, or norm_num_groups as diffusers calls it."""
+        """The configuration of these weights; `config` may give spatial_norm_groups, or norm_num_groups as diffusers calls it."""
         config = config or {}
         groups = config.get("spatial_norm_groups") or config.get("norm_num_groups")
         return cls(SpatialConfig.from_weights(state_dict, PREFIX, {"spatial_norm_groups": groups}))
 
 
-class ImageVAE(nn.Module):
+class ImageVAE(Counts, nn.Module):
     """Encodes and decodes videos of any length frame by frame."""
 
     family = "vae_2d"
     OPTIONAL = ()
-    chunk_frames = chunk_latents = 1
+    counting = EACH_FRAME
     images_at_once = IMAGES_AT_ONCE
 
     def __init__(self, config=ImageVAEConfig(), operations=None, dtype=None, device=None):
@@ -58,27 +59,6 @@ class ImageVAE(nn.Module):
     def own_keys(state_dict):
         """The keys of any file of this VAE (Open-Sora's, or diffusers', old or new) as this module names them."""
         return {PREFIX + key: value for key, value in modern_keys(strip_prefixes(state_dict)).items()}
-
-    def latent_frames(self, num_frames):
-        """Latents of a video of `num_frames` frames: as many."""
-        return num_frames
-
-    def video_frames(self, num_latents):
-        """Frames that `num_latents` latents stand for: as many."""
-        return num_latents
-
-    def groups(self, num_frames):
-        """The video frames behind each latent of a clip of `num_frames` frames: a list of ranges, one frame each."""
-        return [range(frame, frame + 1) for frame in range(num_frames)]
-
-    def chunks(self, num_frames):
-        """The frames that go through together: a list of ranges."""
-        starts = range(0, num_frames, self.chunk_frames)
-        return [range(start, min(start + self.chunk_frames, num_frames)) for start in starts]
-
-    def nearest_frames(self, num_frames):
-        """The valid frame counts around `num_frames`: every count from 1 on is one."""
-        return (max(1, num_frames),)
 
     def encode(self, video, noise=None):
         """Latents [B, 4, T, H / 8, W / 8] of a video [B, 3, T, H, W] in -1…1.

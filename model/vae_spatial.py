@@ -21,7 +21,7 @@ OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_o
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """Sizes of the 2D VAE: channels of each level, residual blocks a level, GroupNorm groups."""
+    """Configuration of the 2D VAE: channels of each level, residual blocks a level, GroupNorm groups."""
 
     block_out_channels: tuple = (128, 256, 512, 512)
     layers_per_block: int = 2
@@ -30,7 +30,7 @@ class SpatialConfig:
 
     @classmethod
     def from_weights(cls, state_dict, prefix="", config=None):
-        """The sizes of the 2D VAE whose keys begin with `prefix`; `config` may give spatial_norm_groups."""
+        """The configuration of the 2D VAE whose keys begin with `prefix`; `config` may give spatial_norm_groups."""
         groups = (config or {}).get("spatial_norm_groups") or cls.norm_groups
         encoder = re.escape(f"{prefix}encoder.")
         levels = count_blocks(state_dict, encoder + r"down_blocks\.(\d+)\.")

@@ -15,7 +15,7 @@ from .shapes_of import count_blocks, shape_of
 
 @dataclass(frozen=True)
 class TemporalConfig:
-    """Sizes of the temporal VAE; `temporal_downsample` tells which steps between levels halve the time axis."""
+    """Configuration of the temporal VAE; `temporal_downsample` tells which steps between levels halve the time axis."""
 
     channels: int = 4
     latent_channels: int = 4
@@ -27,7 +27,7 @@ class TemporalConfig:
 
     @classmethod
     def from_weights(cls, state_dict, prefix="", config=None):
-        """The sizes of the temporal VAE whose keys begin with `prefix`; `config` may give temporal_norm_groups."""
+        """The configuration of the temporal VAE whose keys begin with `prefix`; `config` may give temporal_norm_groups."""
         encoder = f"{prefix}encoder."
         levels = count_blocks(state_dict, re.escape(encoder) + r"block_res_blocks\.(\d+)\.")
         filters, channels, *_ = shape_of(state_dict, f"{encoder}conv_in.conv.weight", 5, (cls.filters, cls.channels))

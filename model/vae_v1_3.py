@@ -5,11 +5,12 @@ goes through in chunks of 17 frames, of which neighbours share one: 17 frames ma
 more. Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.3).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from .frames import OVERLAPPING, Counts
 from .shapes_of import count_blocks, shape_of
 from .vae_spatial import draw_posterior, draws
 from .vae_v1_3_network import Decoder, Encoder
@@ -24,7 +25,7 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class CausalVAEConfig:
-    """Sizes of the 1.3 VAE.
+    """Configuration of the 1.3 VAE.
 
     `widths` are the channels of each level, from the pixels down; `time_down` and `time_up` the levels whose change of
     resolution includes time. `shift` and `scale` normalise the latents: a value a channel, or a row of values a
@@ -38,14 +39,14 @@ class CausalVAEConfig:
     time_down: tuple = (1, 2)
     time_up: tuple = (2, 3)
     norm_groups: int = 32
-    chunk_frames: int = 17
+    chunk_frames: int = OVERLAPPING.chunk_frames
     temporal_overlap: bool = True
     shift: tuple = VIDEO_MEAN
     scale: tuple = VIDEO_STD
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The sizes of these weights; `config` supplies what they cannot tell.
+        """The configuration of these weights; `config` supplies what they cannot tell.
 
         Its keys: spatial_norm_groups, chunk_frames, temporal_overlap, normalization ("video", "video_5frames" or
         None), shift and scale. Raises ValueError for other statistics, and where theirs are not the latents' channels.
@@ -89,59 +90,7 @@ def _table(values):
     return tuple(_table(value) if isinstance(value, (list, tuple)) else float(value) for value in values)
 
 
-class OverlappingChunks:
-    """How frames and latents count in chunks of which neighbours share `overlap` frames."""
-
-    chunk_frames = 17
-    overlap = 1
-    factor = 4
-
-    @property
-    def chunk_latents(self):
-        """Latents of a full chunk: 5."""
-        return -(-self.chunk_frames // self.factor)
-
-    def chunks(self, num_frames):
-        """The frames of each chunk of a video: a list of ranges, each beginning with the last frame of the one before."""
-        starts = range(0, max(1, num_frames - self.overlap), self.chunk_frames - self.overlap)
-        return [range(start, min(start + self.chunk_frames, num_frames)) for start in starts]
-
-    def groups(self, num_frames):
-        """The video frames behind each latent: a list of ranges. A chunk's first latent is its first frame alone.
-
-        The frame that two chunks share is in a latent of both. Up to 3 frames at the end may be in none.
-        """
-        return [
-            range(max(chunk.start, last - self.factor + 1), last + 1)
-            for chunk in self.chunks(num_frames)
-            for last in chunk[:: self.factor]
-        ]
-
-    def latent_frames(self, num_frames):
-        """Latents of a video of `num_frames` frames."""
-        return len(self.groups(num_frames))
-
-    def video_frames(self, num_latents):
-        """Frames that `num_latents` latents decode to: a chunk's first latent is one frame, every other four."""
-        chunks, rest = divmod(num_latents, self.chunk_latents)
-        last = [rest] if rest else []
-        lengths = [self.factor * (latents - 1) + 1 for latents in [self.chunk_latents] * chunks + last]
-        return sum(lengths) - self.overlap * (len(lengths) - 1)
-
-    def nearest_frames(self, num_frames):
-        """The valid frame counts around `num_frames`: (num_frames,) where it is one, else the neighbours, low to high.
-
-        Valid are 1 and every number of full chunks.
-        """
-        if num_frames <= 1:
-            return (1,)
-        step = self.chunk_frames - self.overlap
-        chunks, rest = divmod(num_frames - self.overlap, step)
-        low = max(1, chunks * step + self.overlap)
-        return (low,) if rest == 0 else (low, (chunks + 1) * step + self.overlap)
-
-
-class CausalVAE(OverlappingChunks, nn.Module):
+class CausalVAE(Counts, nn.Module):
     """Encodes and decodes videos chunk by chunk; 1 and 16 k + 1 frames come back as they went in."""
 
     family = "vae_v1_3"
@@ -152,9 +101,8 @@ class CausalVAE(OverlappingChunks, nn.Module):
         ops, weights = operations or nn, dict(dtype=dtype, device=device)
         self.config = config
         self.latent_channels = config.latent_channels
-        self.chunk_frames = config.chunk_frames
-        self.overlap = int(config.temporal_overlap)
-        self.factor = 2 ** len(config.time_down)
+        overlap, factor = int(config.temporal_overlap), 2 ** len(config.time_down)
+        self.counting = replace(OVERLAPPING, chunk_frames=config.chunk_frames, factor=factor, overlap=overlap)
         self.encoder = Encoder(config, ops, **weights)
         self.decoder = Decoder(config, ops, **weights)
 
@@ -176,7 +124,7 @@ class CausalVAE(OverlappingChunks, nn.Module):
         video = self._in_own_dtype(video)
         moments = [
             self.encoder(video[:, :, chunk.start : chunk.stop])
-            for chunk in self.each_chunk(self.chunks(video.shape[2]))
+            for chunk in self.each_chunk(self.counting.chunks(video.shape[2]))
         ]
         moments = torch.cat(moments, dim=2)
         z = draw_posterior(moments, draws(noise)("temporal", 0, moments))
@@ -187,13 +135,9 @@ class CausalVAE(OverlappingChunks, nn.Module):
         """Video [B, 3, T, 8 h, 8 w] in about -1…1 from normalised latents [B, C, T', h, w].
 
         T is `num_frames` for the valid counts. Others lose what the original loses, the frames behind the last group
-        of `groups`: T is then `video_frames(T')`. Raises ValueError where the latents cannot stand for `num_frames`.
+        of `counting.groups`: T is then `counting.video_frames(T')`. Raises ValueError where the latents cannot stand for `num_frames`.
         """
-        if self.latent_frames(num_frames) != latents.shape[2]:
-            raise ValueError(
-                f"num_frames is {num_frames}, which makes {self.latent_frames(num_frames)} latents, but there are "
-                f"{latents.shape[2]}; they decode to {self.video_frames(latents.shape[2])} frames"
-            )
+        self.counting.refuse_mismatch(num_frames, latents.shape[2])
         return torch.cat(list(self.decode_chunks(latents)), dim=2)
 
     def decode_chunks(self, latents):
@@ -201,13 +145,13 @@ class CausalVAE(OverlappingChunks, nn.Module):
 
         The frame that two chunks share is the mean of what both make of it, and comes with the later chunk.
         """
-        pieces = self._in_own_dtype(latents).split(self.chunk_latents, dim=2)
+        pieces = self._in_own_dtype(latents).split(self.counting.chunk_latents, dim=2)
         shared = None
         for index, piece in enumerate(self.each_chunk(pieces)):
             frames = self.decode_chunk(piece)
             if shared is not None:
                 frames = torch.cat([0.5 * (shared.to(frames) + frames[:, :, :1]), frames[:, :, 1:]], dim=2)
-            if self.overlap and index + 1 < len(pieces):
+            if self.counting.overlap and index + 1 < len(pieces):
                 shared, frames = frames[:, :, -1:], frames[:, :, :-1]
             yield frames
 

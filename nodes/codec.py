@@ -47,7 +47,7 @@ class OpenSoraVAEEncode(io.ComfyNode):
         if min(height, width) < video_vae.PIXELS:
             raise ValueError(f"pixels is {width} x {height}; the smallest frame that can be encoded is 8 x 8")
         network = video_vae.network_of(vae)
-        kept = network.groups(frames)[-1].stop
+        kept = network.counting.groups(frames)[-1].stop
         if kept < frames:
             logging.warning(
                 "Open-Sora: this VAE keeps %d of the %d frames; it represents %s exactly",
@@ -80,5 +80,5 @@ class OpenSoraVAEDecode(io.ComfyNode):
         network = video_vae.network_of(vae)
         if samples["samples"].shape[1] != network.latent_channels:
             check_video(samples, "samples")
-        frames = sizes_of(samples, "samples", network).frames
+        frames = sizes_of(samples, "samples", network.counting).frames
         return io.NodeOutput(video_vae.decode(vae, samples["samples"], frames))

@@ -1,14 +1,14 @@
 """The node that brings an image or a clip to a size that the model knows."""
 
+from ..model.images import resize_to_fill
+from ..model.sizes import nearest_aspect_ratio
 from . import widgets
-from .aspect import nearest_aspect_ratio
+from .choices import check_side, choose_size
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .empty_latent import check_side, choose_size
-from .fit import resize_to_fill
 from .widgets import AUTO, CUSTOM
 
 
@@ -20,7 +20,7 @@ def size_for(image, resolution, aspect_ratio, width, height, network=None, laten
         network: the VAE's, which knows how its latents count pixels, and what its file was made for.
     """
     if latent is not None:
-        sizes = sizes_of(latent, counting=network)
+        sizes = sizes_of(latent, counting=network and network.counting)
         return sizes.height, sizes.width
     if aspect_ratio == AUTO:
         aspect_ratio = nearest_aspect_ratio(*image.shape[1:3])

@@ -85,14 +85,14 @@ class OpenSoraFrameStrength(io.ComfyNode):
     def validate_inputs(cls, first_frame=None, last_frame=None, strength=None):
         node = Node.of(cls)
         network, frames = node.network(), frames_before(node)
-        groups = network.groups(frames) if network and frames else None
+        groups = network.counting.groups(frames) if network and frames else None
         return told((check_strength, strength), (check_range, groups, first_frame, last_frame, frames))
 
     @classmethod
     def execute(cls, latent, vae, first_frame, last_frame, strength):
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
-        held = check_range(network.groups(sizes.frames), first_frame, last_frame, sizes.frames)
+        held = check_range(network.counting.groups(sizes.frames), first_frame, last_frame, sizes.frames)
         check_strength(strength)
         mask = latent_mask(latent)
         mask[:, :, held] = 1.0 - strength

@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..model.segments import Chunk, frames_of
+from ..model.pins import encode_groups
+from ..model.segments import frames_of
 from .comfy.latent import DEFAULT_FPS, Sizes, with_sizes
 from .comfy.sampling import long_run as runner
 from .comfy.vae import video_vae
-from .pinning import KEYFRAMES, clip_sizes, encode_groups
+from .pinning import KEYFRAMES, clip_sizes
 
 FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate
 
@@ -21,7 +22,11 @@ class Clip:
     sizes: object
     vae: object
     network: object
-    chunk: Chunk
+
+    @property
+    def counting(self):
+        """How its VAE counts: a `model.frames.Counting`."""
+        return self.network.counting
 
     @property
     def samples(self):
@@ -33,14 +38,14 @@ def clip_of(latent, vae, model, name="latent"):
     """The Clip of a LATENT, the node's input `name`. ValueError where it, the VAE and the MODEL do not belong together."""
     network = video_vae.network_of(vae)
     runner.refuse_mismatch(model, network)
-    return Clip(latent, clip_sizes(latent, network, name), vae, network, Chunk.of(network))
+    return Clip(latent, clip_sizes(latent, network, name), vae, network)
 
 
 def foreseen(network, frames):
     """A Clip of which nothing but its length is known, for the checks of `frames`; None where that is not known."""
     if network is None or frames is None:
         return None
-    return Clip(None, Sizes(DEFAULT_FPS, frames, 0, 0), None, network, Chunk.of(network))
+    return Clip(None, Sizes(DEFAULT_FPS, frames, 0, 0), None, network)
 
 
 def refuse_unlike(first, second):
@@ -63,16 +68,16 @@ def refuse_unlike(first, second):
         )
 
 
-def chunks_of(name, frames, chunk):
+def chunks_of(name, frames, counting):
     """How many chunks the node's input `name` means. ValueError, with the nearest choices, for a part of one.
 
     Where chunks share a frame, it may be counted or not: one chunk of Open-Sora 1.3 is 16 frames or 17.
     """
-    chunks = chunk.whole(frames) or chunk.whole(frames + chunk.shared)
+    chunks = counting.whole_chunks(frames) or counting.whole_chunks(frames + counting.overlap)
     if chunks is None:
         raise ValueError(
-            f"{name} is {frames}; this VAE works in chunks of {chunk.frames + chunk.shared} frames, so it must be whole "
-            f"chunks: the nearest {_are(chunk.nearest(frames))}"
+            f"{name} is {frames}; this VAE works in chunks of {counting.chunk_frames} frames, so it must be whole "
+            f"chunks: the nearest {_are(counting.nearest_chunks(frames))}"
         )
     return chunks
 
@@ -87,7 +92,7 @@ def check_forward(frames, clip):
 def check_backward(frames, clip):
     """ValueError where `frames` in front of the Clip are no whole chunks, or it cannot be led to."""
     check_target(clip, "latent")
-    _check(frames, _multiples_of(clip.chunk), 0, f"in front of a clip only whole chunks of {clip.chunk.frames} fit")
+    _check(frames, _multiples_of(clip.counting), 0, f"in front of a clip only whole chunks of {clip.counting.step} fit")
 
 
 def check_target(clip, name):
@@ -95,8 +100,8 @@ def check_target(clip, name):
 
     Where chunks share a frame, a lone image is only that frame: what comes before would end in it.
     """
-    least = clip.chunk.frames + clip.chunk.shared
-    if clip.sizes.frames <= clip.chunk.shared:
+    least = clip.counting.chunk_frames
+    if clip.sizes.frames <= clip.counting.overlap:
         raise ValueError(
             f"{name} has 1 frame; with this VAE a clip that new frames lead to needs at least {least}. For one picture "
             "use Open-Sora Keyframe at frame -1 instead"
@@ -106,26 +111,26 @@ def check_target(clip, name):
 def check_bridge(frames, first):
     """ValueError where the first Clip and `frames` are no whole chunks, for another clip to follow."""
     total = first.sizes.frames + frames
-    what = f"with the {first.sizes.frames} frames of first that is {total}, and it must be a multiple of {first.chunk.frames}"
-    _check(frames, _multiples_of(first.chunk), first.sizes.frames, what)
+    what = f"with the {first.sizes.frames} frames of first that is {total}, and it must be a multiple of {first.counting.step}"
+    _check(frames, _multiples_of(first.counting), first.sizes.frames, what)
 
 
 def check_loop(frames, clip):
     """ValueError where the Clip is less than a chunk, or it and `frames` are no whole chunks."""
-    own, chunk = clip.sizes.frames, clip.chunk
-    least = chunk.frames + chunk.shared
+    own, counting = clip.sizes.frames, clip.counting
+    least = counting.chunk_frames
     if own < least:
         raise ValueError(f"latent has {own} frames; a clip that is to return to its beginning needs at least {least}")
     what = f"with the clip's {own} frames that is {own + frames}, and it must be whole chunks of {least}"
-    _check(frames, chunk.nearest, own, what)
+    _check(frames, counting.nearest_chunks, own, what)
 
 
-def _multiples_of(chunk):
+def _multiples_of(counting):
     """total -> the whole chunks around it, low to high; itself alone where it is one."""
 
     def around(total):
-        low = total // chunk.frames * chunk.frames
-        return (total,) if low == total else (low, low + chunk.frames)
+        low = total // counting.step * counting.step
+        return (total,) if low == total else (low, low + counting.step)
 
     return around
 
@@ -162,11 +167,11 @@ class Timeline:
     @property
     def groups(self):
         """The video frames behind each latent."""
-        return self.clip.network.groups(self.frames)
+        return self.clip.network.counting.groups(self.frames)
 
     def frames_of(self, latents):
         """How many video frames these latents are."""
-        return frames_of(latents, self.groups, self.clip.chunk)
+        return frames_of(latents, self.groups, self.clip.counting)
 
 
 def begun_by(clip, frames):
@@ -175,7 +180,7 @@ def begun_by(clip, frames):
     Latents that stand for the same frames there stay as they are. Others, those of a chunk that the clip only begins,
     are decoded and encoded again as the beginning of that chunk; what does not fill a latent goes into the gap.
     """
-    groups, own = clip.network.groups(frames), clip.network.groups(clip.sizes.frames)
+    groups, own = clip.network.counting.groups(frames), clip.network.counting.groups(clip.sizes.frames)
     known = next(
         (index for index, pair in enumerate(zip(own, groups)) if pair[0] != pair[1]), min(len(own), len(groups))
     )
@@ -191,7 +196,7 @@ def begun_by(clip, frames):
 
 def _begun_chunk(clip, own, groups, start):
     """Latents [B, C, h, w] by index for the frames from latent `start` on, laid into the chunk that they begin."""
-    chunk = groups[start : start + clip.chunk.latents]
+    chunk = groups[start : start + clip.counting.chunk_latents]
     first = own[start].start
     left = clip.sizes.frames - first
     if left == 1:  # encoded again it would count as a lone image, which fills its group
@@ -207,7 +212,7 @@ def _begun_chunk(clip, own, groups, start):
 
 def ended_by(clip, frames):
     """A Timeline that ends with the whole clip and has `frames` frames, whole chunks, in front of it."""
-    gap = frames // clip.chunk.frames * clip.chunk.latents
+    gap = frames // clip.counting.step * clip.counting.chunk_latents
     B, C, T, h, w = clip.samples.shape
     samples = torch.cat([clip.samples.new_zeros(B, C, gap, h, w), clip.samples], dim=2)
     mask = runner.as_mask(gap + T, range(gap, gap + T))
@@ -218,7 +223,7 @@ def followed_by(timeline, clip):
     """The Timeline of whole chunks with a clip behind it."""
     samples = torch.cat([timeline.samples, clip.samples.to(timeline.samples)], dim=2)
     mask = torch.cat([timeline.mask, torch.zeros(clip.samples.shape[2])])
-    frames = timeline.frames + clip.sizes.frames - clip.chunk.shared
+    frames = timeline.frames + clip.sizes.frames - clip.counting.overlap
     return replace(timeline, samples=samples, mask=mask, frames=frames)
 
 
@@ -227,7 +232,7 @@ def generate(timeline, segments, run, rest=""):
 
     Args:
         segments: `model.segments.Segment`s that fill it, in order.
-        run: `comfy.segments.Run`.
+        run: `long_run.Run`.
         rest: for the log: what a part lacks beside the frames of the gap.
     """
     clip = timeline.clip

@@ -79,7 +79,7 @@ class OpenSoraKeyframe(io.ComfyNode):
     def execute(cls, latent, vae, image, frame, strength):
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
-        groups = network.groups(frames)
+        groups = network.counting.groups(frames)
         notes = []
         image = colors_of(image, "image", notes)
         record = place(image, "image", frame, strength, frames, groups)

@@ -2,10 +2,10 @@
 
 from ..model import segments as plans
 from . import joining, widgets
+from .choices import check_least
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.sampling import long_run as segments
 from .comfy.schema import advanced, io, schema
-from .empty_latent import check_least
 from .seams import meet, pin_ends
 from .upstream import frames_before
 
@@ -83,10 +83,10 @@ class _LongVideo(io.ComfyNode):
     def validate_inputs(cls, frames=None, context=None, segment=None):
         node = Node.of(cls)
         network, check = node.network(), cls.check_of(node)
-        chunk = network and plans.Chunk.of(network)
+        counting = network and network.counting
         return told(
-            (joining.chunks_of, "segment", segment, chunk),
-            (joining.chunks_of, "context", context, chunk),
+            (joining.chunks_of, "segment", segment, counting),
+            (joining.chunks_of, "context", context, counting),
             (check_least, "frames", frames, 1),
             *([(check, frames, joining.foreseen(network, frames_before(node, cls.FROM)))] if check else []),
         )
@@ -148,15 +148,17 @@ class OpenSoraExtend(_LongVideo):
         negative=None,
     ):  # fmt: skip
         clip = joining.clip_of(latent, vae, model)
-        size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
+        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
         if direction == BACKWARD:
             joining.check_backward(frames, clip)
             timeline = joining.ended_by(clip, frames)
-            new = plans.backward(len(timeline.mask) - clip.samples.shape[2], len(timeline.mask), clip.chunk, size, seen)
+            new = plans.backward(
+                len(timeline.mask) - clip.samples.shape[2], len(timeline.mask), clip.counting, size, seen
+            )
         else:
             joining.check_forward(frames, clip)
             timeline = joining.begun_by(clip, clip.sizes.frames + frames)
-            new = plans.forward(timeline.known, len(timeline.mask), clip.chunk, size, seen)
+            new = plans.forward(timeline.known, len(timeline.mask), clip.counting, size, seen)
         run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
         return io.NodeOutput(joining.generate(timeline, new, run))
 
@@ -214,13 +216,13 @@ class OpenSoraConnect(_LongVideo):
         )
         joining.refuse_unlike(clip, target)
         joining.check_target(target, "second")
-        size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
+        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
         joining.check_bridge(frames, clip)
-        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames + clip.chunk.shared), target)
+        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames + clip.counting.overlap), target)
         gap_ends = len(bridge.mask)
         timeline = joining.followed_by(bridge, target)
-        after = range(gap_ends, min(gap_ends + seen * clip.chunk.latents, len(timeline.mask)))
-        new = plans.forward(timeline.known, gap_ends, clip.chunk, size, seen, after)
+        after = range(gap_ends, min(gap_ends + seen * clip.counting.chunk_latents, len(timeline.mask)))
+        new = plans.forward(timeline.known, gap_ends, clip.counting, size, seen, after)
         run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
         made = joining.generate(timeline, new, run, "; the second clip is left out")
         return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, target))
@@ -255,12 +257,12 @@ class OpenSoraLoop(_LongVideo):
         cls, model, positive, vae, latent, frames, context, segment, seed, steps, cfg, sampler_name, negative=None
     ):
         clip = joining.clip_of(latent, vae, model)
-        size, seen = (joining.chunks_of(*it, clip.chunk) for it in (("segment", segment), ("context", context)))
+        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
         joining.check_loop(frames, clip)
         bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames), clip)
-        whole = bridge.known // clip.chunk.latents * clip.chunk.latents
-        after = range(min(seen * clip.chunk.latents, whole))
-        new = plans.forward(bridge.known, len(bridge.mask), clip.chunk, size, seen, after)
+        whole = bridge.known // clip.counting.chunk_latents * clip.counting.chunk_latents
+        after = range(min(seen * clip.counting.chunk_latents, whole))
+        new = plans.forward(bridge.known, len(bridge.mask), clip.counting, size, seen, after)
         run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
         made = joining.generate(bridge, new, run, "; it does not close yet")
         return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, clip))

@@ -193,7 +193,7 @@ class OpenSoraMaskStrategy(io.ComfyNode):
     def validate_inputs(cls, strategy=None):
         node = Node.of(cls)
         network, frames = node.network(), frames_before(node)
-        latents = network and frames and len(network.groups(frames))
+        latents = network and frames and len(network.counting.groups(frames))
         wired = {name: True for name in REFERENCES if node.wired(name)}
         return told((read_strategy, strategy), (connected, wired), (check_targets, strategy, wired or None, latents))
 
@@ -201,7 +201,7 @@ class OpenSoraMaskStrategy(io.ComfyNode):
     def execute(cls, latent, vae, reference_1, strategy, align, **references):
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
-        groups, entries = network.groups(sizes.frames), read_strategy(strategy)
+        groups, entries = network.counting.groups(sizes.frames), read_strategy(strategy)
         notes = []
         given = connected({"reference_1": reference_1, **references})
         given = [(name, colors_of(pixels, name, notes)) for name, pixels in given]

@@ -1,10 +1,9 @@
 """Pinning images to a clip's timeline: what Keyframe, Timeline and Mask Strategy share."""
 
-import torch
-
+from ..model.images import resize_to_fill
+from ..model.pins import encode_groups, pinned
 from .comfy.latent import check_video, latent_mask, sizes_of, with_sizes
 from .comfy.vae import video_vae
-from .fit import resize_to_fill
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
 RECORD = ("name", "frame", "count", "strength", "laid", "latents")
@@ -12,7 +11,7 @@ RECORD = ("name", "frame", "count", "strength", "laid", "latents")
 
 def clip_sizes(latent, network, name="latent"):
     """`latent.Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
-    samples, sizes = latent["samples"], sizes_of(latent, name, network)
+    samples, sizes = latent["samples"], sizes_of(latent, name, network.counting)
     check_video(latent, name)
     if samples.shape[1] != network.latent_channels or 0 in samples.shape:
         raise ValueError(
@@ -39,51 +38,6 @@ def check_strength(strength):
         raise ValueError(
             f"strength is {strength:g}; allowed are 0 (generate) to 1 (keep exactly), the nearest is {int(strength > 1)}"
         )
-
-
-def plan(groups, frame, count):
-    """Which latents `count` images laid from `frame` on pin: a list of latent indices, ascending.
-
-    A single image pins every group it falls into (chunks of Open-Sora 1.3 share a frame); of a clip, the groups that
-    it covers entirely.
-
-    Args:
-        groups: the video frames behind each latent, as the VAE's `groups` tells them.
-    """
-    if count == 1:
-        return [index for index, group in enumerate(groups) if frame in group]
-    return [index for index, group in enumerate(groups) if frame <= group[0] and group[-1] < frame + count]
-
-
-def encode_groups(encode, pixels, groups, frame, chunk_latents):
-    """Latents for the groups that `plan` names.
-
-    Each chunk that the images touch is encoded on its own; where they do not reach, their first or last image is
-    repeated, so a lone image fills its chunk.
-
-    Args:
-        encode: IMAGE [T, H, W, C] to latents [1, C, T', h, w].
-        groups: as for `plan`; every `chunk_latents` of them are one chunk.
-
-    Returns:
-        {latent index: [C, h, w]}.
-    """
-    pinned = plan(groups, frame, len(pixels))
-    found = {}
-    for start in range(0, len(groups), chunk_latents):
-        chunk = groups[start : start + chunk_latents]
-        wanted = [index for index in pinned if start <= index < start + chunk_latents]
-        if not wanted:
-            continue
-        positions = (torch.arange(chunk[0][0], chunk[-1][-1] + 1) - frame).clamp(0, len(pixels) - 1)
-        if len(pixels) == 1 and len(groups[wanted[0]]) == 1:
-            positions = positions[:1]  # a frame that is a latent of its own is encoded as the single image it is
-            wanted_at = {wanted[0]: 0}
-        else:
-            wanted_at = {index: index - start for index in wanted}
-        latents = encode(pixels[positions])
-        found.update((index, latents[0, :, at]) for index, at in wanted_at.items())
-    return found
 
 
 def records(latent):
@@ -142,7 +96,7 @@ def nearest_free_frame(earlier, record, groups):
     held = {index for other in earlier for index in other["latents"]}
     last = max(group[-1] for group in groups)
     for frame in sorted(range(last + 1), key=lambda frame: (abs(frame - record["frame"]), frame)):
-        latents = plan(groups, frame, record["count"])
+        latents = pinned(groups, frame, record["count"])
         if latents and held.isdisjoint(latents):
             return f"frame {frame}"
     return None
@@ -181,7 +135,7 @@ def place(image, name, frame, strength, frames, groups, frame_name="frame"):
     frame = resolve_frame(frame, frames, frame_name)
     # At least two images of a clip stay: one alone would count as a lone image, which fills its group.
     count = min(len(image), max(2, frames - frame))
-    latents = plan(groups, frame, count)
+    latents = pinned(groups, frame, count)
     if not latents and count == 1:  # the VAE of Open-Sora 1.3 leaves out what is too short for a group
         last = groups[-1][-1]
         raise ValueError(f"{frame_name} is {frame}, but the VAE keeps frames 0 to {last} alone; the nearest is {last}")
@@ -222,14 +176,14 @@ def pin(latent, vae, placed):
     """
     network = video_vae.network_of(vae)
     sizes = clip_sizes(latent, network)
-    groups, known = network.groups(sizes.frames), holding(latent)
+    groups, known = network.counting.groups(sizes.frames), holding(latent)
     for record, _ in placed:
         known = lay_over(known, record, groups)
     samples, mask = latent["samples"].clone(), latent_mask(latent)
     for record, image in placed:
         pixels = resize_to_fill(image[: record["count"]], sizes.height, sizes.width)
         found = encode_groups(
-            lambda clip: video_vae.encode(vae, clip), pixels, groups, record["frame"], network.chunk_latents
+            lambda clip: video_vae.encode(vae, clip), pixels, groups, record["frame"], network.at_once.chunk_latents
         )
         for index, content in found.items():
             samples[:, :, index] = content.to(samples)

@@ -100,7 +100,10 @@ class OpenSoraMaskRegion(io.ComfyNode):
         mask = check_mask(mask, sizes.frames)
         own = latent_mask(latent)
         region = to_latents(
-            mask.float(), network.groups(sizes.frames), (sizes.height, sizes.width), latent["samples"].shape[-2:]
+            mask.float(),
+            network.counting.groups(sizes.frames),
+            (sizes.height, sizes.width),
+            latent["samples"].shape[-2:],
         )
         latent = with_sizes(latent, sizes, noise_mask=torch.minimum(own, region.to(own)))
         return io.NodeOutput(latent, ui={"opensora": [report(latent, network)]})

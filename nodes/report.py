@@ -21,8 +21,8 @@ def report(latent, network, notes=()):
         order they came,
         "lines": words, ready to show}
     """
-    sizes = sizes_of(latent, counting=network)
-    groups, mask, known = network.groups(sizes.frames), latent_mask(latent), records(latent)
+    sizes = sizes_of(latent, counting=network.counting)
+    groups, mask, known = network.counting.groups(sizes.frames), latent_mask(latent), records(latent)
     space = (0, 1, 3, 4)
     low, high, mean, changed = (
         [round(value, 4) for value in values.tolist()]

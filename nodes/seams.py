@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
+from ..model.pins import encode_groups
 from .comfy.vae import video_vae
-from .pinning import encode_groups
 
 LEAST = 3  # latents of a gap: two for its ends, one for the model
 ATTEMPTS = 3  # encodings of a bridge's end: each costs one encoding and one decoding of a chunk
@@ -19,19 +19,23 @@ def pin_ends(timeline, target):
     A model that is a few pixels off would show as a jump where chunks meet. Where every frame is a latent of its own
     nothing is pinned: there the network sees the neighbouring frames themselves, and repeated ones would show.
     """
-    chunk, groups = timeline.clip.chunk, timeline.groups
+    counting, groups = timeline.clip.counting, timeline.groups
     gap = timeline.mask.nonzero().flatten().tolist()
-    if chunk.latents == 1 or len(gap) < LEAST:
+    if counting.chunk_latents == 1 or len(gap) < LEAST:
         return timeline
     pins = {gap[-1]: (groups[gap[-1]][-1], first_frame(target))}
-    if gap[0] % chunk.latents == 0:  # within a chunk the VAE itself leads from frame to frame
+    if gap[0] % counting.chunk_latents == 0:  # within a chunk the VAE itself leads from frame to frame
         pins[gap[0]] = groups[gap[0]][0], last_frame(timeline, gap[0])
     samples, mask = timeline.samples.clone(), timeline.mask.clone()
     for index, (frame, images) in pins.items():
         samples[:, :, index] = torch.stack(
             [
                 encode_groups(
-                    lambda pixels: video_vae.encode(timeline.clip.vae, pixels), image, groups, frame, chunk.latents
+                    lambda pixels: video_vae.encode(timeline.clip.vae, pixels),
+                    image,
+                    groups,
+                    frame,
+                    counting.chunk_latents,
                 )[index]
                 for image in images.split(1)
             ]
@@ -48,11 +52,11 @@ def meet(latent, bridge, target):
 
     `bridge` is the Timeline of `pin_ends`. Where nothing was pinned, or the run was cut short, nothing changes.
     """
-    stop, chunk, groups = len(bridge.mask), bridge.clip.chunk, bridge.groups
+    stop, counting, groups = len(bridge.mask), bridge.clip.counting, bridge.groups
     if bridge.mask[-1] != 0 or latent["samples"].shape[2] < stop:
         return latent
     samples = latent["samples"].clone()
-    start = (stop - 1) // chunk.latents * chunk.latents
+    start = (stop - 1) // counting.chunk_latents * counting.chunk_latents
     frames, last = groups[stop - 1].stop - groups[start].start, len(groups[stop - 1])
     for row, goal in enumerate(first_frame(target)):
         end = samples[row : row + 1, :, start:stop]
@@ -84,14 +88,14 @@ def led_to(goal, vae, latents, frames, last):
 
 def first_frame(clip):
     """IMAGE [B, H, W, 3]: the first frame of a Clip, decoded with the rest of its chunk."""
-    latents = clip.samples[:, :, : clip.chunk.latents]
-    frames = clip.network.groups(clip.sizes.frames)[latents.shape[2] - 1].stop
+    latents = clip.samples[:, :, : clip.counting.chunk_latents]
+    frames = clip.network.counting.groups(clip.sizes.frames)[latents.shape[2] - 1].stop
     return video_vae.decode(clip.vae, latents, frames).unflatten(0, (-1, frames))[:, 0]
 
 
 def last_frame(timeline, stop):
     """IMAGE [B, H, W, 3]: the last frame before latent `stop` of a Timeline, decoded with its chunk."""
-    start = stop - timeline.clip.chunk.latents
+    start = stop - timeline.clip.counting.chunk_latents
     frames = timeline.groups[stop - 1].stop - timeline.groups[start].start
     decoded = video_vae.decode(timeline.clip.vae, timeline.samples[:, :, start:stop], frames)
     return decoded.unflatten(0, (-1, frames))[:, -1]

@@ -171,7 +171,7 @@ class OpenSoraTimeline(io.ComfyNode):
     def execute(cls, latent, vae, timeline, **images):
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
-        groups, placed, notes = network.groups(frames), [], []
+        groups, placed, notes = network.counting.groups(frames), [], []
         given, used = {name: image for name, image in images.items() if image is not None}, {}
         check_images(timeline, given)
         for at, keyframe in enumerate(read_timeline(timeline), 1):

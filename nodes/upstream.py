@@ -1,7 +1,7 @@
 """How long the clip will be that is wired to a node: told before a run, where settings alone decide it."""
 
+from .choices import BY_FRAMES, choose_frames
 from .comfy.foresight import Node
-from .empty_latent import BY_FRAMES, choose_frames
 
 # Nodes whose clip is as long as the one that comes in by `latent`.
 KEEP_LENGTH = {

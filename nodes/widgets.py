@@ -1,6 +1,6 @@
 """Widgets that several nodes have: what they are called, their range and default; each node brings its own tooltip."""
 
-from .aspect import ASPECT_RATIOS, RESOLUTIONS, SQUARES
+from ..model.sizes import ASPECT_RATIOS, RESOLUTIONS, SQUARES
 from .comfy.sampling.run import ORIGINAL, sampler_names
 from .comfy.schema import io
 

@@ -7,6 +7,7 @@ tensors that have a shape and no values, and the bytes that are alive at once ar
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..model.skeleton import ClipSizes
 from ..model.slicing import Slices, in_slices
 from ..model.stdit import STDiT, STDiTConfig
 from ..model.stdit2 import STDiT2, STDiT2Config
@@ -59,7 +60,7 @@ def transformer_peak(version, width, height, frames, batch=1):
         caption = torch.empty(batch, config.model_max_length, config.caption_channels)
         mask = torch.ones(batch, config.model_max_length, dtype=torch.int32)
         told = [[float(value)] * batch for value in (24, height, width, frames)]
-        return lambda: network.run(x, t, caption, mask, None, *told)
+        return lambda: network.run(x, t, caption, mask, None, ClipSizes(*told))
 
     return peak_bytes(lambda: kind(config), inputs)
 

@@ -6,7 +6,7 @@ import io
 import av
 import pytest
 import torch
-from opensora_comfy.training.judge import judge
+from opensora_comfy.training.tiny.judge import judge
 from playwright.sync_api import TimeoutError
 from test_blueprints import WIRED, blueprint
 from tiny import track

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from opensora_comfy.training.evaluate import psnr
-from opensora_comfy.training.judge import judge
-from opensora_comfy.training.shapes import Scene, coverage, is_held_out, render
+from opensora_comfy.training.tiny.evaluate import psnr
+from opensora_comfy.training.tiny.judge import judge
+from opensora_comfy.training.tiny.shapes import Scene, coverage, is_held_out, render
 from tiny import run, track
 
 SIZE, RADIUS, TRAVEL = 64, 13.0, 22.0
@@ -52,7 +52,7 @@ def test_a_region_over_time_changes_alone(tiny, clip):
     region = run("OpenSoraMaskRegion", latent=latent, vae=tiny.vae, mask=mask)[0]
     held = (region["noise_mask"] == 0).expand_as(latent["samples"])
     assert 0.2 < held.float().mean() < 0.9
-    groups = tiny.vae.first_stage_model.groups(len(truth))
+    groups = tiny.vae.first_stage_model.counting.groups(len(truth))
     latents = [next(index for index, group in enumerate(groups) if frame in group) for frame in range(len(truth))]
     outside = region["noise_mask"][0, 0, latents].repeat_interleave(8, 1).repeat_interleave(8, 2) == 0
     for seed in range(3):

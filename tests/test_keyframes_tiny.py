@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.captions import caption
-from opensora_comfy.training.evaluate import in_between_scores, psnr
-from opensora_comfy.training.judge import judge
-from opensora_comfy.training.shapes import DIRECTIONS, render, sample_scene
-from opensora_comfy.training.train_transformer import OPPOSITE
+from opensora_comfy.training.tiny.captions import caption
+from opensora_comfy.training.tiny.evaluate import in_between_scores, psnr
+from opensora_comfy.training.tiny.judge import judge
+from opensora_comfy.training.tiny.shapes import DIRECTIONS, render, sample_scene
+from opensora_comfy.training.tiny.transformer import OPPOSITE
 from tiny import track
 
 FRAMES, LONGER = 17, 34

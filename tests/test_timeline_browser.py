@@ -392,9 +392,9 @@ def test_model_of_the_timeline(page):
     }""")
     ask = page.page.evaluate
     for frames in (1, 17, 21, 34, 38, 51, 20):
-        expected = [[group[0], group[-1]] for group in pack("model.vae").groups(frames)]
+        expected = [[group[0], group[-1]] for group in pack("model.frames").CHUNKS.groups(frames)]
         assert ask("(frames) => model.groupsOf(frames)", frames) == expected
-    shared = pack("model.vae_v1_3").OverlappingChunks()
+    shared = pack("model.frames").OVERLAPPING
     for frames in (1, 17, 18, 20, 33, 40, 113):
         expected = [[group[0], group[-1]] for group in shared.groups(frames)]
         assert ask("(frames) => model.groupsOf(frames, 'vae_v1_3')", frames) == expected

@@ -6,10 +6,10 @@ import pytest
 import torch
 from opensora_comfy.model import load_vae
 from opensora_comfy.model.loading import read_file
-from opensora_comfy.training.evaluate import held_out_trials, in_between_scores, psnr, score
-from opensora_comfy.training.export import BUNDLED
-from opensora_comfy.training.shapes import render
-from opensora_comfy.training.train_vae import held_out_psnr
+from opensora_comfy.training.tiny.evaluate import held_out_trials, in_between_scores, psnr, score
+from opensora_comfy.training.tiny.recipe import BUNDLED
+from opensora_comfy.training.tiny.shapes import render
+from opensora_comfy.training.tiny.vae import held_out_psnr
 
 
 @pytest.fixture(scope="module")

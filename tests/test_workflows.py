@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from opensora_comfy.training.judge import judge
+from opensora_comfy.training.tiny.judge import judge
 from tiny import track
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"

@@ -1,1 +1,1 @@
-"""Training: the procedural world of moving shapes, its captions and judge, and the tiny model's trainers."""
+"""Training: what any run needs, and in tiny/ the recipe of the bundled model, its first user."""

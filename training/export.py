@@ -1,28 +1,17 @@
-"""Writes the bundled files: half-precision safetensors whose metadata say what they are and what they were made for."""
+"""Writes model files: half-precision safetensors whose metadata say what they are."""
 
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
-from ..model.colors import fit_colors
 from ..model.loading import read_file
 
-BUNDLED = Path(__file__).parent.parent / "model" / "bundled"
-PREVIEW_KEYS = ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_mixing")
-MADE_FOR = {"height": 64, "width": 64, "num_frames": 17, "fps": 24}
 
-
-def export(module, path, *, kind, family, title, config=None, **more):
-    """Save a module's weights in fp16 (small tables that must be exact stay fp32), then rename into place."""
-    exact = ("shift", "scale", "rope.freqs")
-    state_dict = {
-        key: (value if key in exact else value.half()).detach().cpu().contiguous()
-        for key, value in module.state_dict().items()
-    }
-    about = {"kind": kind, "family": family, "version": "1.2", "title": title, "config": config or {}}
-    return _write(path, state_dict, about | {"made_for": MADE_FOR, **more})
+def export(state_dict, path, exact=(), **about):
+    """Save weights in fp16, those that `exact` names in fp32, and what `about` says of them; then rename into place."""
+    tensors = {key: (value if key in exact else value.half()) for key, value in state_dict.items()}
+    return _write(path, {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, about)
 
 
 def tell_more(source, path, **more):
@@ -38,11 +27,3 @@ def _write(path, state_dict, about):
     save_file(state_dict, temporary, metadata={"format": "pt", "opensora": json.dumps(about)})
     temporary.replace(path)
     return path
-
-
-@torch.no_grad()
-def preview_colors(vae, latents):
-    """What a preview needs to know, fitted on what latents [N, C, T, h, w] decode to: metadata for `export`."""
-    frames = vae.video_frames(latents.shape[2])
-    factors, bias, mixing = fit_colors(latents, vae.decode(latents, frames), vae.groups(frames))
-    return dict(zip(PREVIEW_KEYS, (factors, bias, mixing)))

@@ -3,34 +3,13 @@
 import numpy
 import torch
 
-# How often each strategy is drawn; the rest generates every frame. The names are the original's (its "intepolate" too).
-TINY_RATIOS = {
-    "image_head": 0.10,
-    "image_tail": 0.03,
-    "image_head_tail": 0.12,
-    "image_random": 0.02,
-    "quarter_head": 0.02,
-    "quarter_tail": 0.01,
-    "quarter_head_tail": 0.02,
-    "quarter_random": 0.01,
-    "random": 0.02,
-    "intepolate": 0.01,
-}
-# Of clips of several chunks of the VAE: how long videos go on from, lead up to and bridge between whole chunks.
-TINY_LONG_RATIOS = {
-    "image_head": 0.06,
-    "image_head_tail": 0.10,
-    "chunk_head": 0.26,
-    "chunk_tail": 0.13,
-    "chunk_head_tail": 0.15,
-    "quarter_head": 0.03,
-    "quarter_head_tail": 0.03,
-}
-CHUNK = 5  # latent frames of the VAE's 17 video frames
+from ..model.frames import CHUNKS
+
+CHUNK = CHUNKS.chunk_latents
 
 
 def frame_mask(name, num_frames, rng: numpy.random.Generator):
-    """Bool [T], True where a latent frame is generated, for one strategy.
+    """Bool [T], True where a latent frame is generated, for one strategy by its original name (its "intepolate" too).
 
     `image_*` keep one frame, `quarter_*` up to a quarter of them, `chunk_*` whole chunks (at least one is generated),
     at the head, the tail, both or anywhere; `random` keeps each with a random probability, `intepolate` every second
@@ -68,10 +47,8 @@ def _some(mask):
     return mask
 
 
-def draw_frame_mask(num_frames, rng, ratios=None):
+def draw_frame_mask(num_frames, rng, ratios):
     """Bool [T] of a strategy drawn by `ratios` (name → probability; what is left of 1 generates everything)."""
-    if ratios is None:
-        ratios = TINY_LONG_RATIOS if num_frames > CHUNK else TINY_RATIOS
     if sum(ratios.values()) > 1 + 1e-6:
         raise ValueError(f"ratios add up to {sum(ratios.values()):.3f}; they must not exceed 1")
     names = [*ratios, "identity"]

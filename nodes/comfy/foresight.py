@@ -92,4 +92,4 @@ def _network(path, changed):
     """The network of a file as it is since the time `changed`."""
     state_dict, _, config = read_model(path)
     plan = plan_vae(state_dict, config)
-    return HOSTED[plan.family.family](plan.sizes)
+    return HOSTED[plan.network.family](plan.config)

@@ -1,41 +1,20 @@
 """What a LATENT of this pack carries beside `samples`: frame rate, frame count and pixel size, with fallbacks."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import comfy.model_management as management
 import comfy.utils
 import torch
 
-from ...model.stdit3 import DEFAULT_FPS, IMAGE_FPS
-from ...model.stdit3 import PIXELS_PER_LATENT as PIXELS
-from ...model.vae import latent_frames, video_frames
-from ...model.vae_v1_3 import OverlappingChunks
+from ...model.frames import CHUNKS, DEFAULT_FPS, EACH_FRAME, IMAGE_FPS, OVERLAPPING
+from ...model.frames import PIXELS_PER_LATENT as PIXELS
 
-
-@dataclass(frozen=True)
-class Counting:
-    """How one generation's VAE counts: video frames to latent frames and back, pixels of a side to latents.
-
-    The networks of nodes/comfy/vae.py have the same three methods, so either can stand for the other.
-    """
-
-    latent_frames: Callable
-    video_frames: Callable
-    latent_side: Callable
-
-
-EACH_FRAME = Counting(lambda frames: frames, lambda latents: latents, lambda pixels: pixels // PIXELS)
-CHUNKS = Counting(latent_frames, video_frames, lambda pixels: pixels // PIXELS)
-SHARED = OverlappingChunks()
-# Its first halving of a side rounds down, the other two round up.
-OVERLAPPING_CHUNKS = Counting(SHARED.latent_frames, SHARED.video_frames, lambda pixels: -(-(pixels // 2) // 4))
 # By a transformer's `version` (or a VAE's `family`).
 COUNTING = {
     "1.0": EACH_FRAME, "1.1": EACH_FRAME, "pixart": EACH_FRAME, "vae_2d": EACH_FRAME,
     "1.2": CHUNKS, "vae_v1_2": CHUNKS,
-    "1.3": OVERLAPPING_CHUNKS, "vae_v1_3": OVERLAPPING_CHUNKS,
+    "1.3": OVERLAPPING, "vae_v1_3": OVERLAPPING,
 }  # fmt: skip
 CHANNELS_OF_1_3 = 16
 
@@ -43,11 +22,11 @@ CHANNELS_OF_1_3 = 16
 def countings(channels, counting=None):
     """The Countings that latents of so many channels can follow, the likeliest first.
 
-    `counting` says it outright: a key of COUNTING, a Counting, or a VAE's network.
+    `counting` says it outright: a key of COUNTING, or a Counting.
     """
     if counting is not None:
         return (COUNTING[counting] if isinstance(counting, str) else counting,)
-    return (OVERLAPPING_CHUNKS,) if channels == CHANNELS_OF_1_3 else (CHUNKS, EACH_FRAME)
+    return (OVERLAPPING,) if channels == CHANNELS_OF_1_3 else (CHUNKS, EACH_FRAME)
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,10 @@ def model_of(state_dict, metadata, weight_dtype="auto", custom_operations=None, 
     """
     plan = plan_transformer(state_dict, metadata["config"])
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
-    model_class = MODELS[plan.family.family]
+    model_class = MODELS[plan.network.family]
     config = _config(model_class.config_class, plan, metadata, WEIGHT_DTYPES[weight_dtype], load_device)
     config.custom_operations = custom_operations
-    model = model_class(config, plan.family, metadata, device=offload_device)
+    model = model_class(config, plan.network, metadata, device=offload_device)
     patcher = versions.patcher_of(model, load_device, offload_device, disable_dynamic)
     network, dtype_of = model.diffusion_model, _dtype_of(model, plan)
     if custom_operations is None and versions.loaded_as_they_are(patcher, plan.weights):
@@ -87,8 +87,7 @@ def model_of(state_dict, metadata, weight_dtype="auto", custom_operations=None, 
 
 
 def _config(config_class, plan, metadata, dtype, load_device):
-    sizes = plan.sizes
-    config = config_class({"sizes": sizes})
+    config = config_class({"config": plan.config})
     if dtype is None:
         dtype = management.unet_dtype(
             model_params=sum(tensor.numel() for tensor in plan.weights.values()),
@@ -97,18 +96,18 @@ def _config(config_class, plan, metadata, dtype, load_device):
         )
     manual_cast = management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, manual_cast)
-    if plan.family.family == "pixart" and sizes.model_max_length == SIGMA_CAPTION_LENGTH:
+    if plan.network.family == "pixart" and plan.config.model_max_length == SIGMA_CAPTION_LENGTH:
         config.latent_format = SigmaLatents()
-    config.latent_format.latent_channels = sizes.in_channels
+    config.latent_format.latent_channels = plan.config.in_channels
     if metadata.get("latent_rgb_factors"):
         config.latent_format.latent_rgb_factors = metadata["latent_rgb_factors"]
         config.latent_format.latent_rgb_factors_bias = metadata.get("latent_rgb_factors_bias")
         config.latent_format.latent_rgb_mixing = metadata.get("latent_rgb_mixing")
-        config.latent_format.latent_rgb_network = preview_colors.network_of(metadata, sizes.in_channels)
+        config.latent_format.latent_rgb_network = preview_colors.network_of(metadata, plan.config.in_channels)
     made_for = metadata.get("made_for")
-    if made_for and plan.family.prediction == "flow":
+    if made_for and plan.network.prediction == "flow":
         # A graph without OpenSoraModelSampling then samples as for the size the file was made for.
-        flow = flow_settings(metadata, plan.family.version)
+        flow = flow_settings(metadata, plan.network.version)
         config.sampling_settings["shift"] = float(
             shift_ratio(made_for["height"], made_for["width"], made_for["num_frames"], **flow)
         )
@@ -123,7 +122,7 @@ def _dtype_of(model, plan):
     )  # fp8 is for matrices; tables, norms and biases would lose too much
 
     def dtype_of(key, part):
-        if key in plan.family.OPTIONAL:
+        if key in plan.network.OPTIONAL:
             return torch.float32
         matrix = isinstance(part, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)) and key.endswith(".weight")
         return stored if matrix else small

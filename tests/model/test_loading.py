@@ -54,8 +54,8 @@ def test_full_size_transformers_have_exactly_the_originals_keys(name):
     shapes = manifest(name)
     plan = plan_transformer(shapes)
     family, *sizes = FULL[name]
-    assert plan.family.family == family
-    assert [plan.sizes.depth, plan.sizes.hidden_size, plan.sizes.num_heads] == sizes
+    assert plan.network.family == family
+    assert [plan.config.depth, plan.config.hidden_size, plan.config.num_heads] == sizes
     own = plan.build().state_dict()
     assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in shapes.items()}
 
@@ -64,7 +64,7 @@ def test_full_size_transformers_have_exactly_the_originals_keys(name):
 def test_full_size_vaes_have_exactly_the_originals_keys(name):
     shapes = manifest(name)
     plan = plan_vae(shapes)
-    assert plan.family.family == FULL_VAES[name]
+    assert plan.network.family == FULL_VAES[name]
     own = plan.build().state_dict()
     assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in shapes.items()}
 
@@ -152,7 +152,7 @@ def test_old_diffusers_attention_names_load(family):
 @pytest.mark.parametrize("name", ["depth", "hidden_size", "caption_channels", "model_max_length", "in_channels"])
 def test_a_config_that_contradicts_the_weights_is_refused(family, name):
     state_dict = SMALL[family][0]()
-    found = getattr(plan_transformer(state_dict).sizes, name)
+    found = getattr(plan_transformer(state_dict).config, name)
     load_transformer(state_dict, {name: found, "of something else": 1})
     with pytest.raises(ValueError, match=f"config says {name} = {found + 1}, but the weights say {found}"):
         load_transformer(state_dict, {name: found + 1})

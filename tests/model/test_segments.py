@@ -1,59 +1,33 @@
-"""How a long video is cut into runs: chunks of every VAE, windows, jumps of a loop."""
+"""How a long video is cut into runs: windows, jumps of a loop."""
 
 import pytest
 from opensora_comfy.model import segments
-from opensora_comfy.model.vae import groups
-from opensora_comfy.model.vae_v1_3 import OverlappingChunks
-from small import small_causal_vae, small_image_vae, small_vae
-
-CHUNKS = {"1.2": segments.Chunk(5, 17), "1.3": segments.Chunk(5, 16, 1), "2d": segments.Chunk(1, 1)}
-
-
-def test_the_chunk_of_every_vae():
-    vaes = {"1.2": small_vae(), "1.3": small_causal_vae(), "2d": small_image_vae()}
-    assert {name: segments.Chunk.of(vae) for name, vae in vaes.items()} == CHUNKS
-
-
-@pytest.mark.parametrize(
-    ("name", "frames", "whole", "nearest"),
-    [
-        ("1.2", 34, 2, (34,)),
-        ("1.2", 33, None, (17, 34)),
-        ("1.2", 3, None, (17,)),
-        ("1.3", 17, 1, (17,)),
-        ("1.3", 49, 3, (49,)),
-        ("1.3", 48, None, (33, 49)),
-        ("1.3", 1, None, (17,)),
-        ("2d", 7, 7, (7,)),
-    ],
-)
-def test_whole_chunks(name, frames, whole, nearest):
-    assert CHUNKS[name].whole(frames) == whole and CHUNKS[name].nearest(frames) == nearest
+from opensora_comfy.model.frames import CHUNKS, EACH_FRAME, OVERLAPPING
 
 
 def test_forward_makes_every_latent_once_with_whole_chunks_in_front():
     """12 latents are there: two chunks and a begun one, which the first run finishes."""
-    first, second = segments.forward(12, 25, CHUNKS["1.2"], 2, 1)
+    first, second = segments.forward(12, 25, CHUNKS, 2, 1)
     assert first == segments.Segment(range(12, 20), tuple(range(5, 20)), range(20))
     assert second == segments.Segment(range(20, 25), tuple(range(15, 25)), range(25))
     assert (first.made, second.made) == (slice(7, 15), slice(5, 10))
 
 
 def test_context_is_what_there_is():
-    (only,) = segments.forward(1, 5, CHUNKS["1.2"], 1, 3)
+    (only,) = segments.forward(1, 5, CHUNKS, 1, 3)
     assert only.window == (0, 1, 2, 3, 4) and only.made == slice(1, 5)
-    first, second = segments.forward(2, 8, CHUNKS["2d"], 3, 4)
+    first, second = segments.forward(2, 8, EACH_FRAME, 3, 4)
     assert (first.window, second.window) == ((0, 1, 2, 3, 4), (1, 2, 3, 4, 5, 6, 7))
 
 
 def test_only_the_last_run_sees_what_comes_after():
-    first, last = segments.forward(5, 15, CHUNKS["1.2"], 1, 1, after=range(15, 20))
+    first, last = segments.forward(5, 15, CHUNKS, 1, 1, after=range(15, 20))
     assert (first.window, last.window) == (tuple(range(10)), tuple(range(5, 20)))
     assert last.done == range(15)
 
 
 def test_backward_goes_from_the_clip_to_the_front():
-    first, second = segments.backward(10, 18, CHUNKS["1.2"], 1, 2)
+    first, second = segments.backward(10, 18, CHUNKS, 1, 2)
     assert first == segments.Segment(range(5, 10), tuple(range(5, 18)), range(5, 18))
     assert second == segments.Segment(range(5), tuple(range(15)), range(18))
 
@@ -68,5 +42,5 @@ def test_backward_goes_from_the_clip_to_the_front():
     ],
 )
 def test_frames_of_a_window(latents, of_1_2, of_1_3):
-    assert segments.frames_of(tuple(latents), groups(51), CHUNKS["1.2"]) == of_1_2
-    assert segments.frames_of(tuple(latents), OverlappingChunks().groups(49), CHUNKS["1.3"]) == of_1_3
+    assert segments.frames_of(tuple(latents), CHUNKS.groups(51), CHUNKS) == of_1_2
+    assert segments.frames_of(tuple(latents), OVERLAPPING.groups(49), OVERLAPPING) == of_1_3

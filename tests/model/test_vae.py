@@ -63,7 +63,7 @@ def test_valid_frame_counts():
     for frames in range(1, 67):
         if frames in valid:
             assert vae.nearest_frames(frames) == (frames,)
-            assert vae.video_frames(vae.latent_frames(frames)) == frames
+            assert vae.counting.video_frames(vae.latent_frames(frames)) == frames
         else:
             low = max(count for count in valid if count < frames)
             high = min([count for count in valid if count > frames] + [68])

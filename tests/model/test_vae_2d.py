@@ -34,11 +34,11 @@ def test_decodes_as_the_original(vae, case):
 
 
 def test_one_latent_a_frame(vae):
-    assert vae.latent_frames(16) == vae.video_frames(16) == 16
+    assert vae.latent_frames(16) == vae.counting.video_frames(16) == 16
     assert vae.nearest_frames(16) == (16,)
     assert vae.nearest_frames(0) == (1,)
-    assert vae.groups(3) == [range(1), range(1, 2), range(2, 3)]
-    assert (vae.family, vae.latent_channels, vae.chunk_frames, vae.chunk_latents) == ("vae_2d", 4, 1, 1)
+    assert vae.counting.groups(3) == [range(1), range(1, 2), range(2, 3)]
+    assert (vae.family, vae.latent_channels) == ("vae_2d", 4)
 
 
 def test_another_number_of_frames_than_latents_is_refused(vae):

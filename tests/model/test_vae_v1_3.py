@@ -41,7 +41,7 @@ def test_full_size_has_exactly_the_originals_keys(name):
 
 
 def test_describes_itself(vae):
-    assert (vae.family, vae.latent_channels, vae.chunk_frames, vae.chunk_latents) == ("vae_v1_3", 16, 17, 5)
+    assert (vae.family, vae.latent_channels) == ("vae_v1_3", 16)
 
 
 def test_counts_as_the_original():
@@ -50,7 +50,7 @@ def test_counts_as_the_original():
         (1, 1, 1), (2, 1, 1), (5, 2, 5), (16, 4, 13), (17, 5, 17), (18, 6, 17), (33, 10, 33), (35, 11, 33), (37, 12, 37),
         (97, 30, 97), (113, 35, 113),
     ]:  # fmt: skip
-        assert (vae.latent_frames(frames), vae.video_frames(latents)) == (latents, decoded)
+        assert (vae.latent_frames(frames), vae.counting.video_frames(latents)) == (latents, decoded)
 
 
 def test_valid_frame_counts(vae):
@@ -59,7 +59,7 @@ def test_valid_frame_counts(vae):
         nearest = vae.nearest_frames(frames)
         if frames in valid:
             assert nearest == (frames,)
-            assert vae.video_frames(vae.latent_frames(frames)) == frames
+            assert vae.counting.video_frames(vae.latent_frames(frames)) == frames
         else:
             assert nearest == (max(n for n in valid if n < frames), min(n for n in valid if n > frames))
 
@@ -67,10 +67,10 @@ def test_valid_frame_counts(vae):
 def test_groups_are_the_frames_behind_each_latent(vae):
     first = [range(1), range(1, 5), range(5, 9), range(9, 13), range(13, 17)]
     second = [range(16, 17), range(17, 21), range(21, 25), range(25, 29), range(29, 33)]
-    assert vae.groups(1) == first[:1]
-    assert vae.groups(17) == first
-    assert vae.groups(33) == first + second
-    assert vae.groups(35) == [*first, *second, range(32, 33)]
+    assert vae.counting.groups(1) == first[:1]
+    assert vae.counting.groups(17) == first
+    assert vae.counting.groups(33) == first + second
+    assert vae.counting.groups(35) == [*first, *second, range(32, 33)]
 
 
 def test_a_latent_sees_its_own_frames_and_none_that_follow(clip):
@@ -79,7 +79,7 @@ def test_a_latent_sees_its_own_frames_and_none_that_follow(clip):
     for module in vae.modules():
         if isinstance(module, torch.nn.GroupNorm):
             module.forward = torch.clone
-    before, groups = vae.encode(clip), vae.groups(35)
+    before, groups = vae.encode(clip), vae.counting.groups(35)
     for frame in (0, 4, 5, 16, 32, 33, 34):
         changed = clip.clone()
         changed[:, :, frame] += 1.0
@@ -120,7 +120,7 @@ def test_the_shared_frame_is_the_mean_of_both_chunks(vae, clip):
 def test_frames_that_no_latent_holds_are_lost(vae, clip):
     """35 frames make 11 latents, as 33 frames and the first of another chunk would; the original gives 33 back."""
     latents = vae.encode(clip)
-    assert vae.decode(latents, 35).shape[2] == vae.video_frames(11) == 33
+    assert vae.decode(latents, 35).shape[2] == vae.counting.video_frames(11) == 33
 
 
 def test_decoding_goes_chunk_by_chunk(vae, clip):

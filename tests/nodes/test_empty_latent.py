@@ -44,12 +44,12 @@ def test_sizes_of_the_original(vae, resolution, aspect_ratio, expected):
 
 
 def test_every_size_has_its_shape_and_area():
-    aspect = pack("nodes.aspect")
+    sizes = pack("model.sizes")
     pixels = {"144p": 36864, "240p": 102240, "360p": 230400, "480p": 409920, "720p": 921600, "1080p": 2073600}
-    assert set(aspect.RESOLUTIONS) == set(pixels)
-    for resolution in aspect.RESOLUTIONS:
-        for name in aspect.ASPECT_RATIOS:
-            height, width = aspect.frame_size(resolution, name)
+    assert set(sizes.RESOLUTIONS) == set(pixels)
+    for resolution in sizes.RESOLUTIONS:
+        for name in sizes.ASPECT_RATIOS:
+            height, width = sizes.frame_size(resolution, name)
             across, down = map(int, name.split(":"))
             assert abs(height * width / pixels[resolution] - 1) < 0.02
             assert abs(width / height / (across / down) - 1) < 0.02, (resolution, name)
@@ -139,7 +139,7 @@ def test_durations_of_the_original(vaes, family, duration):
     assert frames == latent["frames"] == DURATIONS[duration]
     assert (
         latent["samples"].shape[2] == network.latent_frames(frames)
-        and network.video_frames(latent["samples"].shape[2]) == frames
+        and network.counting.video_frames(latent["samples"].shape[2]) == frames
     )
 
 

@@ -8,7 +8,7 @@ from small import pack, run
 
 def video(frames=34, batch=1):
     """A LATENT of the video VAE 1.2."""
-    shape = (batch, 4, pack("model.vae").latent_frames(frames), 8, 6)
+    shape = (batch, 4, pack("model.frames").CHUNKS.latent_frames(frames), 8, 6)
     return {"samples": torch.ones(shape), "frames": frames, "fps": 24.0, "height": 64, "width": 48}
 
 

@@ -110,7 +110,7 @@ def test_nag_sits_where_the_text_enters(comfy, models, positive, name):
 
 def shown_with_nag(comfy, tiny, trials, scale):
     """How many of the clips of captions show what the caption says, by attribute, with NAG before the sampler."""
-    judge = importlib.import_module("opensora_comfy.training.judge").judge
+    judge = importlib.import_module("opensora_comfy.training.tiny.judge").judge
     kept = Counter()
     for trial in trials:
         model = with_nag(comfy, tiny.model, scale)
@@ -122,7 +122,7 @@ def shown_with_nag(comfy, tiny, trials, scale):
 
 
 def trials_of(count):
-    return importlib.import_module("opensora_comfy.training.evaluate").held_out_trials(count)
+    return importlib.import_module("opensora_comfy.training.tiny.evaluate").held_out_trials(count)
 
 
 def test_nag_keeps_colors_shapes_and_motion(comfy, tiny):

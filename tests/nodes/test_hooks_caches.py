@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from families import VIDEO, clip, negative, ours
-from opensora_comfy.training.shapes import Scene, render
+from opensora_comfy.training.tiny.shapes import Scene, render
 from stock import computed, ksampler, stock
 from tiny import run
 

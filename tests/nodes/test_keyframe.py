@@ -6,23 +6,9 @@ from pins import empty, encoded, keyframe, picture, pinned
 from small import pack, run
 
 
-def test_latent_of_every_frame():
-    """Frame f lives in latent 5 (f // 17) + (f mod 17 + 3) // 4 wherever its chunk is whole."""
-    plan, groups = pack("nodes.pinning").plan, pack("model.vae").groups
-    for frame in range(51):
-        assert plan(groups(51), frame, 1) == [5 * (frame // 17) + (frame % 17 + 3) // 4]
-
-
-def test_a_short_last_chunk_has_no_lone_first_frame():
-    """Of 21 frames, the last 4 are one latent: the VAE pads only what is no multiple of 4."""
-    plan, groups = pack("nodes.pinning").plan, pack("model.vae").groups
-    assert [plan(groups(21), frame, 1) for frame in range(15, 21)] == [[4], [4], [5], [5], [5], [5]]
-    assert [plan(groups(20), frame, 1) for frame in (16, 17, 19)] == [[4], [5], [5]]
-
-
 def test_groups_are_what_the_vae_encodes(vae):
     """Changing one frame first changes the latent that `groups` files it under (the VAE is causal)."""
-    groups = vae.first_stage_model.groups
+    groups = vae.first_stage_model.counting.groups
     for frames in (1, 17, 21, 34, 20):
         found = groups(frames)
         assert [frame for group in found for frame in group] == list(range(frames))
@@ -98,24 +84,9 @@ def test_unknown_keys_pass_through(vae):
     assert keyframe(vae, {**empty(vae), "other": 7}, picture())["other"] == 7
 
 
-def test_resize_covers_and_crops_the_middle():
-    resize = pack("nodes.fit").resize_to_fill
-    # Three vertical stripes, 60 wide: a square target keeps the middle one.
-    image = torch.zeros(1, 20, 60, 3)
-    image[:, :, 20:40] = 1
-    square = resize(image, 40, 40)
-    assert square.shape == (1, 40, 40, 3) and square[:, :, 3:-3].min() > 0.99
-    for size in ((64, 48), (48, 80), (33, 17), (20, 60)):
-        for frames in (1, 5):
-            result = resize(picture(frames, 50, 37), *size)
-            assert result.shape == (frames, *size, 3) and 0 <= result.min() and result.max() <= 1
-    same = picture()
-    assert resize(same, 64, 48) is same
-
-
 def test_an_image_of_another_size_is_fitted(vae):
     fitted = keyframe(vae, empty(vae), picture(height=100, width=300))
-    by_hand = keyframe(vae, empty(vae), pack("nodes.fit").resize_to_fill(picture(height=100, width=300), 64, 48))
+    by_hand = keyframe(vae, empty(vae), pack("model.images").resize_to_fill(picture(height=100, width=300), 64, 48))
     assert torch.equal(fitted["samples"], by_hand["samples"])
 
 

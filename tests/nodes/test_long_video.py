@@ -26,7 +26,7 @@ def with_ends(setup, window, bridge, first, second, total):
     By Open-Sora Keyframe, in an empty clip of `total` frames that ends with the bridge.
     """
     vae = setup[1]
-    groups = vae.first_stage_model.groups(total)
+    groups = vae.first_stage_model.counting.groups(total)
     decode, keyframe = pack("nodes.codec").OpenSoraVAEDecode, pack("nodes.keyframe").OpenSoraKeyframe
     window = window.clone()
     for clip, shown, place, index in ((first, -1, bridge[0], -len(bridge)), (second, 0, bridge[-1], -1)):
@@ -185,7 +185,7 @@ def test_connect_sees_both_ends(setups, met_at_once, generation, bridge):
     start = torch.cat([gap(a["samples"][:, :, -seen:], new), b["samples"][:, :, :seen]], dim=2)
     kept = [*range(seen), *range(seen + new, 2 * seen + new)]
     if generation != "2d":
-        total = setup[1].first_stage_model.video_frames(T + new)
+        total = setup[1].first_stage_model.counting.video_frames(T + new)
         start = with_ends(setup, start, range(seen, seen + new), a, b, total)
         kept += [seen, seen + new - 1]
     window = by_hand(setup, start, kept, 2 * (frames if seen == T else context) + bridge)

@@ -65,7 +65,7 @@ def test_memory_does_not_grow_with_length(any_vae, family):
     any_vae.encode(video(1))  # the first time, it also learns the colours of previews
     peaks = {"encode": [], "decode": []}
     for chunks in (1, 3, 6):
-        frames = 16 * chunks + 1 if family == "vae_v1_3" else chunks * any_vae.first_stage_model.chunk_frames
+        frames = 16 * chunks + 1 if family == "vae_v1_3" else chunks * any_vae.first_stage_model.counting.chunk_frames
         pixels = video(frames, 32, 48)
         with LiveBytes() as encoding:
             samples = any_vae.encode(pixels)
@@ -136,7 +136,7 @@ def test_estimates_know_the_frame_and_not_the_length(any_vae, family):
     assert encoding(34, 64) == encoding(340, 64)
     # On this machine the result stays on the device that works, so the whole video counts, in fp32.
     network = any_vae.first_stage_model
-    more = network.video_frames(50) - network.video_frames(10)
+    more = network.counting.video_frames(50) - network.counting.video_frames(10)
     assert decoding(50, 8) - decoding(10, 8) == 12 * 64 * 64 * more
     assert any_vae.memory_used_decode((1, channels, 8, 8), torch.bfloat16) == decoding(1, 8)  # an image without time
 

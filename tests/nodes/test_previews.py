@@ -68,7 +68,7 @@ def error_of(tiny, prompt, seed, **size):
     """How far the pictures of the last step's latents are from the clip's colours."""
     latent = tiny.sample(prompt, tiny.empty(**size), seed=seed)
     samples, frames = latent["samples"], tiny.decode(latent)
-    groups = tiny.vae.first_stage_model.groups(len(frames))
+    groups = tiny.vae.first_stage_model.counting.groups(len(frames))
     previewer = previewer_of(tiny.model)
     shown = torch.stack([shown_by(previewer, samples) for _ in groups])
     return float(2 * (shown - cells_of_video(frames, groups, *samples.shape[3:])).square().mean().sqrt())
@@ -87,7 +87,7 @@ def test_so_have_those_of_other_sizes(tiny, previews, size):
 
 @pytest.mark.long
 def test_previews_of_48_clips(tiny, previews):
-    trials = importlib.import_module("opensora_comfy.training.evaluate").held_out_trials(48)
+    trials = importlib.import_module("opensora_comfy.training.tiny.evaluate").held_out_trials(48)
     errors = torch.tensor([error_of(tiny, trial.text, trial.seed) for trial in trials])
     print(f"previews against decoded clips: {errors.mean():.3f} on average, {errors.max():.3f} at most")
     assert errors.max() <= LARGEST_ERROR
@@ -98,7 +98,7 @@ def test_the_picture_moves(tiny, previews):
     for run in range(2):
         previews.clear()
         latent = tiny.sample(PROMPT, tiny.empty(), seed=run)
-        truth = cells_of_video(tiny.decode(latent), tiny.vae.first_stage_model.groups(17), 8, 8)
+        truth = cells_of_video(tiny.decode(latent), tiny.vae.first_stage_model.counting.groups(17), 8, 8)
         assert [picture.shape for picture in previews] == [(8, 8, 3)] * 30
         nearest = [int((truth - torch.from_numpy(picture)).square().mean((1, 2, 3)).argmin()) for picture in previews]
         assert nearest[20:] == [0, 1, 2, 3, 4] * 2
@@ -122,7 +122,7 @@ def test_the_page_is_sent_moving_pictures(server):
     frames = [Image.open(io.BytesIO(server.view(file))).convert("RGB") for file in result.files()]
     video = torch.stack([torch.from_numpy(numpy.asarray(frame) / 255) for frame in frames])
     model = importlib.import_module("opensora_comfy.model.vae")
-    truth = cells_of_video(video, model.groups(17), 8, 8)
+    truth = cells_of_video(video, model.counting.groups(17), 8, 8)
     small = [
         torch.from_numpy(numpy.asarray(picture.resize((8, 8), Image.Resampling.BOX)) / 255) for picture in pictures
     ]
@@ -220,7 +220,7 @@ def test_colors_are_learned_where_a_file_does_not_tell_them(tiny, formats, monke
     assert formats["vae_v1_2"].latent_rgb_factors is told  # its file tells them, nothing was learned
 
     monkeypatch.setattr(tiny.vae.first_stage_model, "opensora", {})
-    truth = cells_of_video(tiny.decode(latent), tiny.vae.first_stage_model.groups(17), 8, 8)
+    truth = cells_of_video(tiny.decode(latent), tiny.vae.first_stage_model.counting.groups(17), 8, 8)
     learned = formats["vae_v1_2"]()
     factors, bias = map(torch.tensor, (learned.latent_rgb_factors, learned.latent_rgb_factors_bias))
     shown = (latent["samples"][0].movedim(0, -1) @ factors + bias + 1) / 2

@@ -10,7 +10,7 @@ FRAMES, HEIGHT, WIDTH = 34, 64, 48
 
 def video(frames=FRAMES, height=HEIGHT, width=WIDTH, channels=4):
     """A random LATENT of the video VAE 1.2."""
-    shape = (1, channels, pack("model.vae").latent_frames(frames), height // 8, width // 8)
+    shape = (1, channels, pack("model.frames").CHUNKS.latent_frames(frames), height // 8, width // 8)
     samples = torch.randn(shape, generator=torch.Generator().manual_seed(4))
     return {"samples": samples, "frames": frames, "fps": 24.0, "height": height, "width": width}
 
@@ -30,7 +30,7 @@ def masked(vae, mask, **sizes):
 def test_each_latent_has_the_maximum_of_its_frames_and_pixels(vae):
     mask = torch.rand(FRAMES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) ** 40
     found = masked(vae, mask)
-    groups = vae.first_stage_model.groups(FRAMES)
+    groups = vae.first_stage_model.counting.groups(FRAMES)
     assert found.shape == (len(groups), 8, 6)
     for index, group in enumerate(groups):
         for row in range(8):
@@ -81,7 +81,7 @@ def test_pixels_that_the_vae_drops_are_in_no_latent(vae):
 def test_the_causal_vae_rounds_up_and_shares_frames(vaes):
     """1.3: 426 pixels are 54 latents, and the frame that two chunks share is in a latent of both."""
     network = vaes["vae_v1_3"].first_stage_model
-    assert network.latent_side(426) == 54
+    assert network.counting.latent_side(426) == 54
     latent = {"samples": torch.zeros(1, 16, 10, 5, 54), "frames": 33, "fps": 24.0, "height": 40, "width": 426}
     mask = torch.zeros(33, 40, 426)
     mask[16, 0, 425] = 1

@@ -17,7 +17,7 @@ SIZES = {  # name: LATENT keys; sizes and rates that are and are not what the sa
 def clip(name="default", batch=1, mask=None):
     """An empty LATENT of SIZES[name]; with a mask [T] of values 0…1, a random one whose frames are held so far."""
     keys = SIZES[name]
-    T = pack("model.vae").latent_frames(keys["frames"])
+    T = pack("model.frames").CHUNKS.latent_frames(keys["frames"])
     shape = (batch, 4, T, keys["height"] // 8, keys["width"] // 8)
     latent = {"samples": torch.zeros(shape), **keys}
     if mask is not None:

@@ -105,8 +105,8 @@ def test_what_is_left_over_of_8_pixels(vae, family, size):
     """1.0 to 1.2 drop it; 1.3 makes a latent of it. What the nodes expect is what the network does."""
     network = vae.first_stage_model
     latent = encode(vae, video(1, *size))
-    assert latent["samples"].shape[-2:] == tuple(map(network.latent_side, size))
-    assert pack("nodes.comfy.latent").sizes_of(latent, counting=network).width == size[1]
+    assert latent["samples"].shape[-2:] == tuple(map(network.counting.latent_side, size))
+    assert pack("nodes.comfy.latent").sizes_of(latent, counting=network.counting).width == size[1]
     if family != "vae_v1_3":
         assert latent["samples"].shape[-2:] == (size[0] // 8, size[1] // 8)
     assert vae.encode_tiled(video(1, *size), tile_x=512, tile_y=512, overlap=64).shape == latent["samples"].shape
@@ -213,7 +213,7 @@ def test_groups_are_what_the_vae_encodes(vae, monkeypatch):
     # Normalisation mixes all frames of a chunk; without it the networks are strictly causal.
     monkeypatch.setattr(torch.nn.functional, "group_norm", lambda x, *_: x)
     network, pixels = vae.first_stage_model, video(33)
-    groups = network.groups(33)
+    groups = network.counting.groups(33)
     assert len(groups) == network.latent_frames(33) and {f for group in groups for f in group} == set(range(33))
     before = network.encode(as_network(pixels))
     for frame in (0, 1, 4, 5, 15, 16, 17, 20, 21, 32):
@@ -248,10 +248,10 @@ def test_a_lone_image_is_pinned_where_it_lives(vaes, family, frame, expected):
     latent = keyframe(vae, empty(vae, frames=frames)[0], image, frame)
     assert pinned(latent) == expected
     network = vae.first_stage_model
-    groups = network.groups(frames)
+    groups = network.counting.groups(frames)
     single, still = network.encode(as_network(image)), network.encode(as_network(image.repeat(17, 1, 1, 1)))
     for index in expected:
-        wanted = single[:, :, 0] if len(groups[index]) == 1 else still[:, :, index % network.chunk_latents]
+        wanted = single[:, :, 0] if len(groups[index]) == 1 else still[:, :, index % network.counting.chunk_latents]
         assert torch.allclose(latent["samples"][:, :, index], wanted, atol=1e-5)
 
 

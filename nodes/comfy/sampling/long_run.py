@@ -33,7 +33,7 @@ class Run:
 def refuse_mismatch(model, network):
     """ValueError where a VAE's network counts frames in another way than the MODEL does."""
     version = base_model_of(model).version
-    if COUNTING[version] is not COUNTING[network.family]:
+    if COUNTING[version] != COUNTING[network.family]:
         raise ValueError(
             f"vae is {network.family}, which belongs to another generation than the model, Open-Sora {version}; choose the "
             "model's own VAE in Load Open-Sora VAE"

@@ -6,6 +6,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
 from ....model.layers import CrossAttention
+from ....model.skeleton import ClipSizes
 from ..versions import has_anchor
 from .attention import Call, HostAttention
 from .low_memory import Pieces
@@ -22,10 +23,10 @@ class Hosted:
     modules keep their names, so a LoRA's keys are those of the checkpoint.
     """
 
-    def __init__(self, sizes, dtype=None, device=None, operations=None):
+    def __init__(self, config, dtype=None, device=None, operations=None):
         call = Call()
         with torch.device("meta"):
-            super().__init__(sizes, operations=operations, attention=HostAttention("attn1", call), dtype=dtype)
+            super().__init__(config, operations=operations, attention=HostAttention("attn1", call), dtype=dtype)
         for module in self.modules():
             if isinstance(module, CrossAttention):
                 module.attention = HostAttention("attn2", call)
@@ -78,12 +79,9 @@ class Hosted:
                 x,
                 timestep.float(),
                 context,
-                caption_mask=attention_mask,
-                frame_mask=None if frame_mask is None else frame_mask != 0,
-                fps=fps,
-                height=height,
-                width=width,
-                num_frames=num_frames,
+                attention_mask,
+                None if frame_mask is None else frame_mask != 0,
+                ClipSizes(fps, height, width, num_frames),
                 **given,
             )
         finally:
@@ -151,6 +149,6 @@ class Variance:
 
 
 @functools.cache
-def hosted(family):
-    """The class of `family`'s transformers (a class of model/) as a ComfyUI diffusion model."""
-    return type(f"Hosted{family.__name__}", (Hosted, family), {"__doc__": f"{family.__name__} inside ComfyUI."})
+def hosted(network):
+    """A class of model/'s transformers as a ComfyUI diffusion model."""
+    return type(f"Hosted{network.__name__}", (Hosted, network), {"__doc__": f"{network.__name__} inside ComfyUI."})

@@ -1,6 +1,6 @@
 """Context windows: which latents of the clip a call of the network shows, and what it is told of them."""
 
-from ....model.layers import IMAGE_FPS
+from ....model.frames import IMAGE_FPS
 from ..latent import COUNTING
 from ..versions import has_anchor
 

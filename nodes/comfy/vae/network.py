@@ -1,19 +1,19 @@
 """The VAEs of model/ as ComfyUI runs them: chunk by chunk, with progress and interrupt, within the memory there is."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.model_management as management
 import comfy.ops
 import comfy.utils
 import torch
 
+from ....model.frames import EACH_FRAME
 from ....model.slicing import Slices, in_slices
 from ....model.vae import VideoVAE
 from ....model.vae_2d import ImageVAE
 from ....model.vae_spatial import IMAGES_AT_ONCE
 from ....model.vae_v1_3 import CausalVAE
-from ..latent import COUNTING
 from ..versions import with_less
 
 WORDS = {None: "whole", "device": "in slices", "memory": "in slices, with all that waits in main memory"}
@@ -47,19 +47,20 @@ class HostedVAE:
     plans = (Plan(), Plan(1), Plan(1, "memory"))
     valid_counts = ""  # in words, for messages
 
-    def __init__(self, sizes, dtype=None):
+    def __init__(self, config, dtype=None):
         with torch.device("meta"):
-            super().__init__(sizes, operations=comfy.ops.disable_weight_init, dtype=dtype)
+            super().__init__(config, operations=comfy.ops.disable_weight_init, dtype=dtype)
         self.opensora = {}
         self.plan, self.slice_values, self.home, self.free = self.plans[0], None, {}, None
 
-    def latent_side(self, pixels):
-        """Latents along a side of so many pixels."""
-        return COUNTING[self.family].latent_side(pixels)
+    @property
+    def at_once(self):
+        """The Counting whose chunks go through together."""
+        return self.counting
 
     def frames_of(self, num_latents, asked=None):
         """Frames to decode so many latents to: those asked for, else the valid count."""
-        return self.video_frames(num_latents) if asked is None else asked
+        return self.counting.video_frames(num_latents) if asked is None else asked
 
     # --- what it costs
 
@@ -67,12 +68,12 @@ class HostedVAE:
         """Values that are alive at once, for each pixel of a frame, while a chunk of `frames` is encoded by `plan`."""
         first = self.config.spatial.block_out_channels[0]
         images = min(plan.images, frames)
-        return (4 if plan.maps is None else 3) * first * images + 3 * min(frames, self.chunk_frames)
+        return (4 if plan.maps is None else 3) * first * images + 3 * min(frames, self.at_once.chunk_frames)
 
     def decode_values(self, latents, plan):
         """Values that are alive at once, for each pixel of a frame, while a chunk of `latents` is decoded by `plan`."""
         first, second = self.config.spatial.block_out_channels[:2]
-        frames = self.video_frames(min(latents, self.chunk_latents))
+        frames = self.counting.video_frames(min(latents, self.at_once.chunk_latents))
         if plan.maps is None:
             values = max(2 * second + first, second + 3 * first)
         else:
@@ -138,7 +139,7 @@ class HostedVAE:
 
     def encode_chunks(self, frames_of, num_frames):
         """`encode` piece by piece; frames_of(slice) gives frames of the video, [B, 3, t, H, W]."""
-        for chunk in walk(self.chunks(num_frames)):
+        for chunk in walk(self.at_once.chunks(num_frames)):
             frames = self.bring(frames_of(slice(chunk.start, chunk.stop)))
             yield self.attempt(super().encode, frames)
 
@@ -153,10 +154,9 @@ class HostedVAE:
         self.refuse_misfits(latents)
         if self.latent_frames(num_frames) != latents.shape[2]:
             super().decode(latents, num_frames)  # refuses, and says what fits
-        pieces = latents.split(self.chunk_latents, dim=2)
-        lengths = (min(self.chunk_frames, num_frames - i * self.chunk_frames) for i in range(len(pieces)))
-        for piece, length in walk(list(zip(pieces, lengths))):
-            yield self.attempt(super().decode, self.bring(piece), length)
+        pieces = latents.split(self.at_once.chunk_latents, dim=2)
+        for piece, frames in walk(list(zip(pieces, self.at_once.chunks(num_frames)))):
+            yield self.attempt(super().decode, self.bring(piece), len(frames))
 
     def refuse_misfits(self, latents):
         """ValueError for another VAE's latents."""
@@ -185,7 +185,7 @@ class HostedVideoVAE(HostedVAE, VideoVAE):
 class HostedImageVAE(HostedVAE, ImageVAE):
     """The 2D VAE of Open-Sora 1.0 and 1.1."""
 
-    chunk_frames = chunk_latents = IMAGES_AT_ONCE
+    at_once = replace(EACH_FRAME, chunk_frames=IMAGES_AT_ONCE)
     valid_counts = "all from 1 on"
 
 
@@ -197,17 +197,17 @@ class HostedCausalVAE(HostedVAE, CausalVAE):
 
     def frames_of(self, num_latents, asked=None):
         """What the chunks decode to, whatever was asked for: frames behind the last group are in no latent."""
-        return self.video_frames(num_latents)
+        return self.counting.video_frames(num_latents)
 
     def encode_values(self, frames, plan):
         """As HostedVAE's: a chunk goes through as one, and its convolutions see two frames in front."""
-        frames = min(frames, self.chunk_frames)
+        frames = min(frames, self.counting.chunk_frames)
         return (5 * frames + 2 if plan.maps is None else 3 * frames) * max(self.config.stem, self.config.widths[0])
 
     def decode_values(self, latents, plan):
         """As HostedVAE's: a latent is four frames until the last layer."""
         first, second = self.config.widths[:2]
-        frames = 4 * min(latents, self.chunk_latents)
+        frames = self.counting.factor * min(latents, self.counting.chunk_latents)
         if plan.maps is not None:
             return max(second + 2 * first, 1.25 * second) * frames
         return max(3 * second + first, second + 4 * first) * frames + 2 * second

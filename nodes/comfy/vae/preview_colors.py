@@ -38,11 +38,11 @@ def learn(vae):
     if latent_format is None or network.family in _learned or network.opensora.get("latent_rgb_factors"):
         return
     _learned.add(network.family)
-    card = test_card(network.chunk_frames, CARD_SIDE)
+    card = test_card(network.counting.chunk_frames, CARD_SIDE)
     try:
         with torch.inference_mode():
             latents = network.encode(card.to(device=vae.device, dtype=vae.vae_dtype))
-            factors, bias, _ = fit_colors(latents, card, network.groups(card.shape[2]))
+            factors, bias, _ = fit_colors(latents, card, network.counting.groups(card.shape[2]))
         if not torch.tensor([*factors, bias]).isfinite().all():
             raise ValueError("the VAE gives latents that are not numbers")
     except management.InterruptProcessingException:  # the clip that was asked for is done: what comes next may stop

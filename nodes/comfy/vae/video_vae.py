@@ -22,7 +22,7 @@ class OpenSoraVAE(comfy.sd.VAE):
     def __init__(self, plan, metadata, disable_dynamic=False):
         # The smallest VAE that core knows: it fills in every attribute of whichever ComfyUI version this is.
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
-        network = HOSTED[plan.family.family](plan.sizes, dtype=self.vae_dtype)
+        network = HOSTED[plan.network.family](plan.config, dtype=self.vae_dtype)
         network.opensora = metadata
         offload_device = management.vae_offload_device()
         self.latent_channels = network.latent_channels
@@ -30,7 +30,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         self.output_channels = 3
         self.disable_offload = False
         self.crop_input = False  # the network itself deals with what is left over of 8 pixels, as the original does
-        self.upscale_ratio = (lambda frames: network.video_frames(frames) if frames > 0 else 0, PIXELS, PIXELS)
+        self.upscale_ratio = (lambda frames: network.counting.video_frames(frames) if frames > 0 else 0, PIXELS, PIXELS)
         self.downscale_ratio = (network.latent_frames, PIXELS, PIXELS)
         self.upscale_index_formula = self.downscale_index_formula = (4, PIXELS, PIXELS)
         self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)  # newer versions want in place
@@ -77,7 +77,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         pixels = shape[-2] * shape[-1] * PIXELS**2
         size = int(values * pixels * management.dtype_size(dtype))
         if self.output_device == self.device:  # then the whole video stays there, in fp32
-            size += 12 * pixels * shape[0] * self.first_stage_model.video_frames(latents)
+            size += 12 * pixels * shape[0] * self.first_stage_model.counting.video_frames(latents)
         return size
 
     def get_sd(self):

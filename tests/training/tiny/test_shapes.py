@@ -6,8 +6,8 @@ from itertools import product
 
 import numpy
 import pytest
-from opensora_comfy.training.captions import MOVING, STILL_IMAGE, caption, partial_caption
-from opensora_comfy.training.shapes import (
+from opensora_comfy.training.tiny.captions import MOVING, STILL_IMAGE, caption, partial_caption
+from opensora_comfy.training.tiny.shapes import (
     BACKGROUNDS,
     COLORS,
     COMBINATIONS,

@@ -8,22 +8,20 @@ has to paint the clip. The encoders stay, so latents mean what they meant.
 import numpy
 import torch
 
-from ..model import flow
-from ..model.vae import SPATIAL_FACTOR
-from .calibrate import TEACHER_GUIDANCE
+from ...model import flow
+from ..masks import frame_mask
+from ..trainer import Run
+from .batches import BatchSampler, draw_mask, with_stills
 from .captions import caption
 from .hardest import Hardest
-from .loop import Run
-from .masks import draw_frame_mask, frame_mask
+from .painting import NOISE, paint, painting_loss
+from .recipe import FLOW, TEACHER_GUIDANCE
 from .shapes import render_all
-from .train_transformer import FLOW, Sampler, with_stills
-from .train_vae import DECODED_FRAMES, NOISE, reconstruction_error
 
 STEPS = 30  # of the whole schedule, as the nodes have it
 START = (300.0, 850.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
 SAMPLED = 0.7  # of the clips of a step are sampled again, the others encodings
 PAINTED = 0.25  # of the steps have encodings of their clips as the VAE painted them: what was decoded is encoded again
-PAINTED_NOISE = (0.0, 0.2)  # on the latents it painted them from: what is sampled lies off the encodings too
 BOTH_ENDS = 0.5  # of the sampled clips have their first and last frame pinned
 CANDIDATES = 4  # clips for each that is sampled again: those of the kinds that are painted worst
 
@@ -41,9 +39,7 @@ def sample_again(transformer, sampler, bucket, rows, start, rng):
     timesteps = timesteps[timesteps <= start]
     ones = torch.ones(len(rows))
     T = bucket.latents.shape[2]
-    masks = [
-        frame_mask("image_head_tail", T, rng) if rng.random() < BOTH_ENDS else draw_frame_mask(T, rng) for _ in rows
-    ]
+    masks = [frame_mask("image_head_tail", T, rng) if rng.random() < BOTH_ENDS else draw_mask(T, rng) for _ in rows]
     generated = torch.stack(masks)
     clean = with_stills(bucket, rows, generated, rng)
     noisy = flow.add_noise(clean, torch.randn_like(clean), ones * timesteps[0])
@@ -91,30 +87,9 @@ def make_pairs(transformer, sampler, buckets, count, hardest, rng, batch=24):
     return pairs
 
 
-def paint(vae, latents, num_frames, rng):
-    """Frames [B, 3, T, H, W] as `vae` paints these latents with a little noise."""
-    noise = rng.uniform(*PAINTED_NOISE) * torch.randn_like(latents)
-    return vae.decode(latents + noise, num_frames).clamp(-1, 1)
-
-
-def painting_loss(vae, latents, frames):
-    """Error of normalised latents [B, 4, T, h, w] against frames [B, 3, T, H, W], on a few frames of each clip, its ends among them.
-
-    Returns the loss, and the mean squared error of each clip [B].
-    """
-    T = frames.shape[2]
-    x = vae.temporal_vae.decode(latents * vae.scale + vae.shift, T)
-    # The ends are pinned most often, and are to come out as they are: always two of the frames.
-    keep = torch.cat([torch.tensor([0, T - 1]), 1 + torch.randperm(T - 2)[: DECODED_FRAMES - 2]])
-    decoded = vae.spatial_vae["module"].decode(x[:, :, keep].transpose(1, 2).flatten(0, 1) / SPATIAL_FACTOR)
-    target = frames[:, :, keep].transpose(1, 2).flatten(0, 1)
-    squared = (decoded.detach().clamp(-1, 1) - target).square()
-    return reconstruction_error(decoded, target), squared.unflatten(0, (len(latents), -1)).mean((1, 2, 3, 4))
-
-
 def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=1200, batch=4, count=1440, seed=0):
     """The VAE with its two decoders trained on; the rest of it unchanged, averaged weights."""
-    sampler = Sampler(buckets, text_encoder, tokenizer, transformer.null_caption)
+    sampler = BatchSampler(buckets, text_encoder, tokenizer, transformer.null_caption)
     torch.manual_seed(seed)
     rng = numpy.random.default_rng((seed, 5))
     hardest = look_around(vae, buckets, rng)
@@ -137,5 +112,4 @@ def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=120
         loss, errors = painting_loss(vae, torch.where(again, sampled[chosen], encoded), render_all(scenes))
         hardest.saw(scenes, errors)
         run.update(loss, psnr=(10 * torch.log10(4 / errors)).mean())
-    vae.load_state_dict(run.average)
-    return vae.eval().requires_grad_(False)
+    return run.settle().eval().requires_grad_(False)

@@ -6,21 +6,22 @@ import numpy
 import torch
 from opensora_comfy.model.stdit3 import STDiT3
 from opensora_comfy.model.vae import VideoVAE
-from opensora_comfy.training import latents, polish, train_vae
-from opensora_comfy.training.hardest import Hardest
-from opensora_comfy.training.train_transformer import TINY, Sampler, initialise
+from opensora_comfy.training.tiny import latents, polish
+from opensora_comfy.training.tiny.hardest import Hardest
+from opensora_comfy.training.tiny.recipe import TRANSFORMER, VAE
+from opensora_comfy.training.tiny.transformer import initialise
 
 
 class Captions:
     """Stands where the text encoder does: the same features for every caption."""
 
     def captions(self, texts):
-        return torch.ones(len(texts), 4, TINY.caption_channels), torch.ones(len(texts), 4)
+        return torch.ones(len(texts), 4, TRANSFORMER.caption_channels), torch.ones(len(texts), 4)
 
 
 def setup():
     torch.manual_seed(0)
-    vae, transformer = VideoVAE(train_vae.TINY), initialise(STDiT3(TINY)).eval()
+    vae, transformer = VideoVAE(VAE), initialise(STDiT3(TRANSFORMER)).eval()
     return vae, transformer, latents.encode_bucket(vae, numpy.random.default_rng(0), 4, 48, 80, 17)
 
 
@@ -65,15 +66,6 @@ def test_what_is_painted_worst_is_sampled_most(monkeypatch):
     assert len(pairs) == 10 and purple >= 1.7 * 240 / 4
     seen = polish.look_around(vae, [bucket], numpy.random.default_rng(0), count=8).errors
     assert len(seen) >= 3 and min(seen.values()) > 0
-
-
-def test_purple_on_gray_is_drawn_more_often():
-    """By the transformer's trainers: four times as often as any other clip of its bucket."""
-    _, _, bucket = setup()
-    grounds = (("purple", "gray"), ("purple", "white"), ("red", "gray"), ("blue", "pink"))
-    bucket.scenes[:] = [replace(bucket.scenes[0], color=color, background=ground) for color, ground in grounds]
-    (shares,) = Sampler([bucket], None, None, None).row_shares
-    assert numpy.allclose(shares, numpy.array([4, 1, 1, 1]) / 7)
 
 
 def test_encodings_of_painted_clips_are_to_show_their_clips(monkeypatch, tmp_path):

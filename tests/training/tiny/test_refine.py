@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy
 import torch
 from opensora_comfy.model.vae import VideoVAE
-from opensora_comfy.training import refine, train_vae
-from opensora_comfy.training.hardest import Hardest
-from opensora_comfy.training.shapes import sample_scene
+from opensora_comfy.training.tiny import painting, refine
+from opensora_comfy.training.tiny.hardest import Hardest
+from opensora_comfy.training.tiny.recipe import VAE
+from opensora_comfy.training.tiny.shapes import sample_scene
 
 
 def test_what_is_painted_worst_is_drawn_most():
@@ -24,11 +25,11 @@ def test_what_is_painted_worst_is_drawn_most():
 
 def test_the_whole_network_learns_and_its_latents_stay_near(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    start = VideoVAE(train_vae.TINY)
+    start = VideoVAE(VAE)
     moved = {}
     for anchor in (0.0, 1000.0):
         monkeypatch.setattr(refine, "ANCHOR", anchor)
-        vae = VideoVAE(train_vae.TINY)
+        vae = VideoVAE(VAE)
         vae.load_state_dict(start.state_dict())
         vae = refine.refine(tmp_path / str(anchor), vae, steps=3)
         changed = {
@@ -48,7 +49,7 @@ def test_contours_between_equally_bright_colours_weigh_as_much():
     """Purple on gray is as bright as its ground: only single channels show the outline."""
     purple, gray = (torch.tensor(colour).view(1, 3, 1, 1) / 127.5 - 1 for colour in ((150, 50, 190), (128, 128, 128)))
     frames = torch.cat([purple.expand(1, 3, 8, 8), gray.expand(1, 3, 8, 8)], 3)
-    weights = train_vae.edge_weights(frames)[0, 0, 4]
+    weights = painting.edge_weights(frames)[0, 0, 4]
     assert weights[8] > 2.5 and weights[0] == weights[15] == 1
 
 
@@ -61,7 +62,7 @@ def test_painted_clips_are_to_show_the_clips_that_they_were_painted_from(tmp_pat
     monkeypatch.setattr(refine, "painting_loss", lambda vae, z, x: (targets.append(x), loss(vae, z, x))[1])
     monkeypatch.setattr(refine, "render_all", lambda scenes: (rendered.append(render(scenes)), rendered[-1])[1])
     torch.manual_seed(0)
-    refine.refine(tmp_path, VideoVAE(train_vae.TINY), steps=1)
+    refine.refine(tmp_path, VideoVAE(VAE), steps=1)
     held, shown = encoded
     assert torch.equal(held, rendered[0]) and torch.equal(targets[0], rendered[0])
     assert shown.shape == held.shape and (shown - held).abs().mean() > 0.1 and shown.abs().max() <= 1
@@ -73,5 +74,5 @@ def test_a_still_is_one_frame_of_its_clip(tmp_path, monkeypatch):
     encoded, encode = [], VideoVAE.encode
     monkeypatch.setattr(VideoVAE, "encode", lambda vae, frames: (encoded.append(frames), encode(vae, frames))[1])
     torch.manual_seed(0)
-    refine.refine(tmp_path, VideoVAE(train_vae.TINY), steps=1)
+    refine.refine(tmp_path, VideoVAE(VAE), steps=1)
     assert all(torch.equal(frames, frames[:, :, :1].expand_as(frames)) for frames in encoded)

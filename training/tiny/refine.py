@@ -12,11 +12,10 @@ import copy
 import numpy
 import torch
 
+from ..trainer import Run, rank
 from .hardest import Hardest
-from .loop import Run, rank
-from .polish import paint, painting_loss
+from .painting import NOISE, paint, painting_loss, reconstruction_error
 from .shapes import RESOLUTIONS, render_all, sample_scene
-from .train_vae import NOISE, reconstruction_error
 
 SQUARE = (0.6, 0.2, 0.2)  # the share of each resolution: the square one is the default
 ANCHOR = 0.1  # weight of the squared distance from the old latents
@@ -56,5 +55,4 @@ def refine(folder, vae, steps=1200, batch=2, seed=77):
             hardest.saw(scenes, errors)
         moved = (latents - before).square().mean()
         run.update(loss + ANCHOR * moved, psnr=(10 * torch.log10(4 / errors)).mean(), moved=moved.detach())
-    vae.load_state_dict(run.average)
-    return vae.eval().requires_grad_(False)
+    return run.settle().eval().requires_grad_(False)

@@ -1,27 +1,24 @@
-"""What every training run shares: learning-rate schedule, weight averaging, checkpoints that resume, a log."""
+"""What every training run shares: steps, weight averaging, checkpoints that resume, a log."""
 
 import json
-import math
 import time
 from pathlib import Path
 
 import torch
 import torch.distributed
+from torch.optim.swa_utils import AveragedModel
 
-from .muon import Muon
-
-
-def cosine_with_warmup(step, steps, warmup=100):
-    """Factor on the learning rate: a linear rise over `warmup` steps, then half a cosine down to 2%."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+from .optimizers import optimizers_for, rise_and_fall
 
 
 def rank():
     """Which of the processes of a distributed run this is; 0 where there is only one."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _moving_average(most):
+    """For AveragedModel: an exponential moving average whose decay begins low and rises to `most`."""
+    return lambda average, value, steps: average.lerp(value, 1 - min(most, (1 + int(steps)) / (10 + int(steps))))
 
 
 class Run:
@@ -46,32 +43,22 @@ class Run:
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.module, self.steps, self.learning_rate, self.decay = module, steps, learning_rate, ema
+        self.module, self.steps = module, steps
         self.log_every, self.save_every = log_every, save_every
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizers = self._optimizers(module, learning_rate, matrix_rate, weight_decay)
-        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self.average = {key: value.detach().clone() for key, value in module.state_dict().items()}
+        self.optimizers = optimizers_for(module, learning_rate, matrix_rate, weight_decay)
+        self.schedules = [rise_and_fall(optimizer, steps) for optimizer in self.optimizers]
+        self.averaged = AveragedModel(module, avg_fn=_moving_average(ema), use_buffers=True)
         self.step, self.seconds, self.sums = 0, 0.0, {}
         self.checkpoint = self.folder / "checkpoint.pt"
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
             module.load_state_dict(state["module"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"]):
-                optimizer.load_state_dict(saved)
-            self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
+            self.averaged.load_state_dict(state["averaged"])
+            for part, saved in zip([*self.optimizers, *self.schedules], [*state["optimizers"], *state["schedules"]]):
+                part.load_state_dict(saved)
+            self.step, self.seconds = state["step"], state["seconds"]
             torch.set_rng_state(state["rng"])
-
-    @staticmethod
-    def _optimizers(module, learning_rate, matrix_rate, weight_decay):
-        """AdamW for everything, or with a `matrix_rate` Muon for the inner matrices and AdamW for the rest."""
-        inner, rest = [], []
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                inner_matrix = matrix_rate and parameter.ndim >= 2 and min(parameter.flatten(1).shape) >= 16
-                (inner if inner_matrix else rest).append(parameter)
-        optimizers = [torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)]
-        return optimizers + ([Muon(inner, lr=matrix_rate)] if inner else [])
 
     def __iter__(self):
         """Yield step numbers; the caller computes a loss and hands it to `update`."""
@@ -87,25 +74,21 @@ class Run:
 
     def update(self, loss, **numbers):
         """One optimiser step on `loss`; `numbers` are averaged into the log."""
-        factor = cosine_with_warmup(self.step, self.steps)
-        for optimizer, rates in zip(self.optimizers, self.rates):
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * factor
         self.module.zero_grad(set_to_none=True)
         loss.backward()
         self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        decay = min(self.decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for key, value in self.module.state_dict().items():
-                self.average[key].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[key].copy_(
-                    value
-                )
+        for part in (*self.optimizers, *self.schedules):
+            part.step()
+        self.averaged.update_parameters(self.module)
         for key, value in {"loss": loss.detach().item(), **numbers}.items():
             total, count = self.sums.get(key, (0.0, 0))
             self.sums[key] = (total + float(value), count + 1)
+
+    def settle(self):
+        """The module, now with its averaged weights."""
+        self.module.load_state_dict(self.averaged.module.state_dict())
+        return self.module
 
     def _average_gradients(self):
         """With several processes (torchrun), each works on a batch of its own and all step by the mean gradient."""
@@ -135,7 +118,8 @@ class Run:
         state = {
             "module": self.module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "average": self.average,
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "averaged": self.averaged.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
             "rng": torch.get_rng_state(),

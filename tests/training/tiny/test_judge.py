@@ -3,9 +3,9 @@
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.captions import caption
-from opensora_comfy.training.judge import ATTRIBUTES, contact_sheet, judge
-from opensora_comfy.training.shapes import RESOLUTIONS, Scene, render, sample_scene
+from opensora_comfy.training.tiny.captions import caption
+from opensora_comfy.training.tiny.judge import ATTRIBUTES, contact_sheet, judge
+from opensora_comfy.training.tiny.shapes import RESOLUTIONS, Scene, render, sample_scene
 from PIL import Image
 
 

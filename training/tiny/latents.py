@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 import torch
 
+from ...model.pins import pieces
 from .shapes import RESOLUTIONS, Scene, render_all, sample_scene
 
 
@@ -26,17 +27,11 @@ class Bucket:
     scenes: list[Scene] = field(repr=False)
 
 
-def last_frame_of(latent, chunk_frames=17, chunk_latents=5, factor=4):
-    """The last video frame that latent frame `latent` covers."""
-    chunk, place = divmod(latent, chunk_latents)
-    return chunk * chunk_frames + place * factor
-
-
 @torch.no_grad()
 def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
     """Render and encode `count` training scenes of one size and length."""
     parts = {"latents": [], "stills": [], "has_still": []}
-    scenes = []
+    scenes, groups = [], vae.counting.groups(num_frames)
     for start in range(0, count, batch):
         group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
         video = render_all(group)
@@ -45,10 +40,11 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
         stills, has_still = torch.zeros_like(z), torch.zeros(z.shape[0], z.shape[2], dtype=torch.bool)
         if num_frames > 1:
             for latent in {0, z.shape[2] - 1, int(rng.integers(z.shape[2]))}:
-                frame = flat[:, :, last_frame_of(latent)][:, :, None]
-                chunk = vae.encode_latents(frame if latent % vae.chunk_latents == 0 else frame.repeat(1, 1, 17, 1, 1))
-                stills[:, :, latent] = chunk[:, :, latent % vae.chunk_latents]
-                has_still[:, latent] = True
+                frame = groups[latent].stop - 1
+                for images, wanted in pieces(groups, frame, 1, vae.counting.chunk_latents):
+                    chunk = vae.encode_latents(flat[:, :, frame + images])
+                    for index, at in wanted.items():
+                        stills[:, :, index], has_still[:, index] = chunk[:, :, at], True
         parts["latents"].append(z)
         parts["stills"].append(stills)
         parts["has_still"].append(has_still)

@@ -6,10 +6,10 @@ import numpy
 import pytest
 import torch
 from opensora_comfy.model.colors import ColorNetwork, colors_behind, fit_colors
+from opensora_comfy.model.frames import CHUNKS
 from opensora_comfy.model.loading import read_file
-from opensora_comfy.model.vae import groups, latent_frames
 from opensora_comfy.training.export import export, tell_more
-from opensora_comfy.training.previews import fit_network, sampled
+from opensora_comfy.training.tiny.previews import fit_network, sampled
 
 SCENE = SimpleNamespace(num_frames=17, height=64, width=64)
 
@@ -19,18 +19,18 @@ class Pipeline:
 
     def __init__(self):
         self.generator = torch.Generator().manual_seed(0)
-        self.vae = SimpleNamespace(decode=self.decode, groups=groups)
+        self.vae = SimpleNamespace(decode=self.decode, counting=CHUNKS)
 
     def sample(self, trials):
         scene = trials[0].scene
-        shape = (len(trials), 4, latent_frames(scene.num_frames), scene.height // 8, scene.width // 8)
+        shape = (len(trials), 4, CHUNKS.latent_frames(scene.num_frames), scene.height // 8, scene.width // 8)
         offsets = torch.randn(*shape[:2], 1, 1, 1, generator=self.generator)
         return offsets + torch.randn(shape, generator=self.generator)
 
     def decode(self, latents, frames):
         mean = latents.mean(dim=(2, 3, 4), keepdim=True)
         colors = torch.tanh(latents[:, :3] * mean[:, 1:])
-        counts = torch.tensor([len(group) for group in groups(frames)])
+        counts = torch.tensor([len(group) for group in CHUNKS.groups(frames)])
         return colors.repeat_interleave(counts, dim=2).repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
 
 
@@ -42,9 +42,9 @@ def error(latents, colors, factors, bias):
 def test_the_network_learns_what_factors_cannot():
     pipeline, clips = Pipeline(), Pipeline().sample([SimpleNamespace(scene=SCENE)] * 24)
     video = pipeline.decode(clips, 17)
-    factors, bias, _ = fit_colors(clips, video, groups(17))
+    factors, bias, _ = fit_colors(clips, video, CHUNKS.groups(17))
     network = fit_network(pipeline, factors, bias, clips=176, steps=400)
-    colors = colors_behind(clips, video, groups(17))
+    colors = colors_behind(clips, video, CHUNKS.groups(17))
     again = ColorNetwork.from_text(network.to_text(), 4)
     assert error(again(clips), colors, factors, bias) < 0.5 * error(clips, colors, factors, bias)
 
@@ -56,7 +56,7 @@ def test_what_is_sampled_has_every_size():
 
 def test_telling_more_leaves_the_tensors(tmp_path):
     module = torch.nn.Linear(5, 3)
-    first = export(module, tmp_path / "first.safetensors", kind="transformer", family="stdit3", title="a test")
+    first = export(module.state_dict(), tmp_path / "first.safetensors", kind="transformer", family="stdit3")
     second = tell_more(first, tmp_path / "second.safetensors", latent_rgb_network="text")
     (before, said), (after, says) = read_file(first), read_file(second)
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)

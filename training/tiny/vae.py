@@ -5,23 +5,14 @@ from pathlib import Path
 
 import numpy
 import torch
-import torch.nn.functional as F
 
-from ..model.vae import SPATIAL_FACTOR, VideoVAE, VideoVAEConfig
-from ..model.vae_spatial import SpatialConfig
-from ..model.vae_temporal import TemporalConfig
-from .loop import Run
+from ...model.vae import VideoVAE
+from ...model.vae_spatial import SPATIAL_FACTOR
+from ..trainer import Run
+from .painting import DECODED_FRAMES, NOISE, psnr, reconstruction_error
+from .recipe import VAE
 from .shapes import RESOLUTIONS, render_all, sample_scene
 
-TINY = VideoVAEConfig(
-    spatial=SpatialConfig(block_out_channels=(16, 24, 48, 96), layers_per_block=1, norm_groups=8),
-    temporal=TemporalConfig(filters=16, channel_multipliers=(1, 2, 3, 4), num_res_blocks=1, norm_groups=8),
-    shift=(0.0,) * 4,
-    scale=(1.0,) * 4,
-)
-DECODED_FRAMES = 4  # of a clip, drawn at random: decoding all would double the cost of a step
-EDGE_WEIGHT = 3.0
-NOISE = 0.05  # on latents in training, against latents of about unit scale
 STEPS = (760, 900, 600, 900)
 
 
@@ -30,30 +21,6 @@ def clips(rng, count, num_frames, split="train", resolution=None):
     height, width = resolution or RESOLUTIONS[rng.integers(len(RESOLUTIONS))]
     scenes = [sample_scene(rng, height, width, num_frames, split) for _ in range(count)]
     return render_all(scenes)
-
-
-def edge_weights(frames):
-    """1 on flat ground, up to 1 + EDGE_WEIGHT at contours; frames [N, 3, H, W].
-
-    The channel that changes most counts: purple on gray is a contour too, though both are equally bright.
-    """
-    padded = F.pad(frames, (1, 1, 1, 1), mode="replicate")
-    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs()
-    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]).abs()
-    change = (across + down).amax(1, keepdim=True)
-    return 1 + EDGE_WEIGHT * F.max_pool2d(change.clamp(max=1.0), 3, stride=1, padding=1)
-
-
-def reconstruction_error(decoded, frames):
-    """Edge-weighted sum of absolute error, for sharp contours, and squared error, which finds the colours soon."""
-    error = (decoded - frames).abs()
-    return ((error + 4 * error.square()) * edge_weights(frames)).mean()
-
-
-def psnr(a, b):
-    """Peak signal-to-noise ratio in dB of values in -1…1, mean over the batch."""
-    error = (a.clamp(-1, 1) - b).square().flatten(1).mean(1)
-    return (10 * torch.log10(4 / error.clamp(min=1e-10))).mean().item()
 
 
 def spatial_loss(vae, frames):
@@ -98,7 +65,7 @@ def train_spatial(vae, folder, steps, batch, seed):
         rng = numpy.random.default_rng((seed, step))
         loss, quality = spatial_loss(vae, clips(rng, batch, 1)[:, :, 0])
         run.update(loss, psnr=quality)
-    vae.load_state_dict(run.average)
+    run.settle()
 
 
 @torch.no_grad()
@@ -120,7 +87,7 @@ def train_temporal(vae, folder, clips_encoded, steps, batch, seed):
         rows = torch.from_numpy(rng.permutation(len(flat))[:batch])
         loss, _ = temporal_loss(vae, flat[rows, :, : chunk_length(rng)])
         run.update(loss)
-    vae.temporal_vae.load_state_dict(run.average)
+    run.settle()
 
 
 def train_together(vae, folder, clips_encoded, steps, batch, seed, decoders_only=False):
@@ -148,7 +115,7 @@ def train_together(vae, folder, clips_encoded, steps, batch, seed, decoders_only
         rows, length = torch.from_numpy(rng.permutation(len(flat))[:batch]), chunk_length(rng)
         loss, quality = temporal_loss(vae, flat[rows, :, :length], video[rows, :, :length])
         run.update(loss, psnr=quality)
-    vae.load_state_dict(run.average)
+    run.settle()
 
 
 def train_vae(folder, steps=None, batch=16, seed=0, clip_count=1800):
@@ -159,7 +126,7 @@ def train_vae(folder, steps=None, batch=16, seed=0, clip_count=1800):
     steps = steps or STEPS
     folder = Path(folder)
     torch.manual_seed(seed)
-    vae = VideoVAE(TINY)
+    vae = VideoVAE(VAE)
     train_spatial(vae, folder / "spatial", steps[0], batch, seed)
     clips_encoded = encode_clips(vae, clip_count, seed)
     train_temporal(vae, folder / "temporal", clips_encoded, steps[1], batch // 4, seed)

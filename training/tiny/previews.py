@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..model.colors import ColorNetwork, colors_behind
+from ...model.colors import ColorNetwork, colors_behind, fit_colors
 from .captions import caption
-from .evaluate import Trial
+from .pipeline import Trial
 from .shapes import FRAME_COUNTS, RESOLUTIONS, sample_scene
 
+KEYS = ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_mixing")  # of the files' metadata
 HIDDEN = 32
 BATCH = 16
 IMAGE, CLIP, LONG = FRAME_COUNTS
@@ -18,11 +19,18 @@ KINDS = [(CLIP, *RESOLUTIONS[0])] * 7 + [(CLIP, *size) for size in RESOLUTIONS[1
 KINDS += [(LONG, *RESOLUTIONS[0]), (IMAGE, *RESOLUTIONS[0])]
 
 
+@torch.no_grad()
+def preview_colors(vae, latents):
+    """What a preview needs to know, fitted on what latents [N, C, T, h, w] decode to: entries of the metadata."""
+    frames = vae.counting.video_frames(latents.shape[2])
+    return dict(zip(KEYS, fit_colors(latents, vae.decode(latents, frames), vae.counting.groups(frames))))
+
+
 def fit_network(pipeline, factors, bias, clips=704, steps=6000, seed=3):
     """A ColorNetwork for latents whose colours are read by `factors` and `bias` (`model.colors.fit_colors`).
 
     Args:
-        pipeline: an `evaluate.Pipeline` of the finished files.
+        pipeline: a `pipeline.Pipeline` of the finished files.
         clips: how many to sample from captions of the training's scenes.
         steps: of AdamW, each on one batch of clips of a kind.
     """
@@ -61,5 +69,5 @@ def sampled(pipeline, clips, rng):
         latents = pipeline.sample([Trial(scene, caption(scene, rng), int(rng.integers(2**31))) for scene in scenes])
         with torch.no_grad():
             video = pipeline.vae.decode(latents, frames)
-        batches.append((latents, colors_behind(latents, video, pipeline.vae.groups(frames))))
+        batches.append((latents, colors_behind(latents, video, pipeline.vae.counting.groups(frames))))
     return batches

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy
-import safetensors.torch
 import torch
 import transformers
 
 from .captions import caption, partial_caption
+from .recipe import TEXT_ENCODER
 from .shapes import BACKGROUNDS, COLORS, FRAME_COUNTS, MOTIONS, SHAPES, sample_scene
+from .t5 import build_model, encode, load_tokenizer, pad
 
-CONFIG = {
-    "d_model": 64,
-    "num_layers": 2,
-    "num_heads": 4,
-    "d_kv": 16,
-    "d_ff": 160,
-    "vocab_size": 32128,
-    "max_length": 120,
-}
 # What a caption may say of each attribute; "none" where it leaves it open.
 MEANINGS = {
     "color": ("none", *COLORS),
@@ -56,65 +45,11 @@ def codes() -> dict[str, torch.Tensor]:
     matrix (Sylvester's construction) are orthonormal to the last bit on every machine.
     """
     matrix = torch.ones(1, 1)
-    while len(matrix) < CONFIG["d_model"]:
+    while len(matrix) < TEXT_ENCODER["d_model"]:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    rows = matrix[1:] / CONFIG["d_model"] ** 0.5
+    rows = matrix[1:] / TEXT_ENCODER["d_model"] ** 0.5
     counts = [len(values) for values in MEANINGS.values()]
     return dict(zip(MEANINGS, rows[: sum(counts)].split(counts), strict=True))
-
-
-def build_model(config: dict, vocab_size: int | None = None) -> transformers.T5EncoderModel:
-    """An untrained T5 v1.1 encoder of the given sizes: gated GELU, position bias in the first block only."""
-    sizes = {name: config[name] for name in ("d_model", "num_layers", "num_heads", "d_kv", "d_ff")}
-    return transformers.T5EncoderModel(
-        transformers.T5Config(
-            **sizes,
-            vocab_size=vocab_size or config["vocab_size"],
-            feed_forward_proj="gated-gelu_pytorch_tanh",
-            dropout_rate=0.0,
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-    )
-
-
-def load_model(state_dict: dict[str, torch.Tensor], config: dict) -> transformers.T5EncoderModel:
-    """The encoder with these weights, in fp32, ready to encode. Missing or unexpected keys raise RuntimeError."""
-    model = build_model(config)
-    tied = {"encoder.embed_tokens.weight": state_dict["shared.weight"]}
-    model.load_state_dict({name: value.float() for name, value in {**state_dict, **tied}.items()})
-    return model.eval().requires_grad_(False)
-
-
-def load_tokenizer(folder: str | os.PathLike) -> transformers.PreTrainedTokenizerBase:
-    """The T5 tokenizer of this folder (`tokenizer.json` and its companions)."""
-    if not (Path(folder) / "tokenizer.json").is_file():
-        raise ValueError(f"tokenizer is {str(folder)!r}; it must be a folder that holds tokenizer.json")
-    return transformers.T5TokenizerFast.from_pretrained(str(folder))
-
-
-def _pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask [N, L], padded on the right with 0, the T5 padding token."""
-    length = max(len(row) for row in rows)
-    tokens = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
-    mask = torch.arange(length) < torch.tensor([[len(row)] for row in rows])
-    return tokens, mask.long()
-
-
-@torch.no_grad()
-def encode(
-    model: transformers.T5EncoderModel, tokenizer, captions: Sequence[str], max_length: int = 120
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features [N, max_length, 64] in fp32 and mask [N, max_length] (1 = a real token) of cleaned captions.
-
-    The end token is appended, longer captions are cut, padding goes to the right and is attended by nobody. The
-    features of padding are zero: they mean nothing.
-    """
-    rows = tokenizer(list(captions), truncation=True, max_length=max_length)["input_ids"]
-    tokens, mask = _pad(rows)
-    features = model(input_ids=tokens, attention_mask=mask).last_hidden_state * mask[..., None]
-    extra = max_length - tokens.shape[1]
-    return torch.nn.functional.pad(features, (0, 0, 0, extra)), torch.nn.functional.pad(mask, (0, extra))
 
 
 def read_meaning(features: torch.Tensor, mask: torch.Tensor) -> dict[str, list[str]]:
@@ -194,7 +129,7 @@ def train_text_encoder(
             texts[index] = disturb(texts[index], rng)
         if kind < 0.1 or kind > 0.9:
             texts[index] = add_suffixes(texts[index], rng)
-    rows = tokenizer(texts, truncation=True, max_length=CONFIG["max_length"])["input_ids"]
+    rows = tokenizer(texts, truncation=True, max_length=TEXT_ENCODER["max_length"])["input_ids"]
     targets = torch.tensor([[MEANINGS[name].index(meaning[name]) for name in MEANINGS] for meaning in meanings])
 
     # Train on a compact vocabulary: 0 padding, 1 end, the tokens in use, last the unknown word.
@@ -205,7 +140,7 @@ def train_text_encoder(
     for index in numpy.flatnonzero(rng.random(len(rows)) < 0.2):
         rows[index] = _add_unknown(rows[index], unknown, rng)
 
-    model = build_model(CONFIG, vocab_size=unknown + 1).train()
+    model = build_model(TEXT_ENCODER, vocab_size=unknown + 1).train()
     directions = codes()
     goals = 4 * sum(table[targets[:, column]] for column, table in enumerate(directions.values()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
@@ -217,7 +152,7 @@ def train_text_encoder(
         pool = rng.integers(len(rows), size=1024)
         start = rng.integers(1024 - 127)
         batch = pool[lengths[pool].argsort(kind="stable")][start : start + 128]
-        tokens, mask = _pad([rows[index] for index in batch])
+        tokens, mask = pad([rows[index] for index in batch])
         features = model(input_ids=tokens, attention_mask=mask).last_hidden_state
         weight = mask / mask.sum(1, keepdim=True) / len(batch)  # each caption counts alike, however long
         mean = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
@@ -240,9 +175,9 @@ def train_text_encoder(
 
     state = {name: value.clone() for name, value in model.state_dict().items() if "embed_tokens" not in name}
     table = state["shared.weight"]
-    state["shared.weight"] = table[-1].repeat(CONFIG["vocab_size"], 1)
+    state["shared.weight"] = table[-1].repeat(TEXT_ENCODER["vocab_size"], 1)
     state["shared.weight"][torch.tensor(used)] = table[:-1]
-    return state, dict(CONFIG)
+    return state, dict(TEXT_ENCODER)
 
 
 def evaluate(
@@ -264,42 +199,3 @@ def evaluate(
     error = ((features - goals[:, None]) ** 2).mean(-1)[mask.bool()].mean().sqrt()
     scores = {name: float(right[:, column].mean()) for column, name in enumerate(MEANINGS)}
     return {**scores, "all": float(right.all(1).mean()), "error": float(error)}
-
-
-def save_text_encoder(state_dict: dict[str, torch.Tensor], config: dict, path: str | os.PathLike) -> None:
-    """Writes the weights as fp16 safetensors whose metadata say what they are; never leaves a half-written file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {
-        "kind": "text_encoder",
-        "family": "t5",
-        "version": "1.2",
-        "title": "Tiny T5 of the moving shapes",
-        "config": config,
-        "made_for": {"height": 64, "width": 64, "num_frames": 17, "fps": 24},
-    }
-    half = {name: value.half().contiguous() for name, value in state_dict.items()}
-    temporary = path.with_name(path.name + ".part")
-    safetensors.torch.save_file(half, str(temporary), metadata={"opensora": json.dumps(about)})
-    os.replace(temporary, path)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, saves and evaluates from the command line."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--tokenizer", required=True, help="folder of the T5 tokenizer")
-    parser.add_argument("--output", required=True, help="safetensors file to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2000)
-    options = parser.parse_args(arguments)
-    state, config = train_text_encoder(options.tokenizer, options.seed, options.steps)
-    save_text_encoder(state, config, options.output)
-    model = load_model(safetensors.torch.load_file(options.output), config)
-    tokenizer = load_tokenizer(options.tokenizer)
-    for name, change in (("plain", None), ("suffixes", add_suffixes), ("disturbed", disturb)):
-        scores = evaluate(model, tokenizer, change=change)
-        print(name, ", ".join(f"{key} {value:.4f}" for key, value in scores.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,10 +9,12 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from opensora_comfy.training import text_encoder as tiny
+from opensora_comfy.training.tiny import t5
+from opensora_comfy.training.tiny import text_encoder as tiny
+from opensora_comfy.training.tiny.recipe import TEXT_ENCODER
 
-BUNDLED = Path(__file__).resolve().parents[2] / "model" / "bundled" / "text_encoder.safetensors"
-SMALL = {**tiny.CONFIG, "vocab_size": 40, "max_length": 8}
+BUNDLED = Path(__file__).resolve().parents[3] / "model" / "bundled" / "text_encoder.safetensors"
+SMALL = {**TEXT_ENCODER, "vocab_size": 40, "max_length": 8}
 
 
 class LetterTokenizer:
@@ -27,7 +29,7 @@ class LetterTokenizer:
 @pytest.fixture(scope="module")
 def small_state():
     torch.manual_seed(0)
-    state = tiny.build_model(SMALL).state_dict()
+    state = t5.build_model(SMALL).state_dict()
     return {name: value for name, value in state.items() if "embed_tokens" not in name}
 
 
@@ -40,7 +42,7 @@ def bundled():
 
 @pytest.fixture(scope="module")
 def tokenizer(comfy):
-    return tiny.load_tokenizer(Path(comfy.sd.__file__).parent / "text_encoders" / "t5_tokenizer")
+    return t5.load_tokenizer(Path(comfy.sd.__file__).parent / "text_encoders" / "t5_tokenizer")
 
 
 def test_codes_are_orthonormal():
@@ -60,9 +62,9 @@ def test_meanings_are_read_from_ideal_features():
 
 
 def test_padding_changes_nothing(small_state):
-    model = tiny.load_model(small_state, SMALL)
-    together, mask = tiny.encode(model, LetterTokenizer(), ["abc", "defghijklmn"], 8)
-    alone, _ = tiny.encode(model, LetterTokenizer(), ["abc"], 8)
+    model = t5.load_model(small_state, SMALL)
+    together, mask = t5.encode(model, LetterTokenizer(), ["abc", "defghijklmn"], 8)
+    alone, _ = t5.encode(model, LetterTokenizer(), ["abc"], 8)
     assert together.shape == (2, 8, 64) and mask.tolist() == [[1] * 4 + [0] * 4, [1] * 8]
     assert torch.allclose(together[:1], alone, atol=1e-5) and alone[0, :4].abs().min() > 0
     assert not alone[0, 4:].any()
@@ -71,12 +73,12 @@ def test_padding_changes_nothing(small_state):
 def test_a_state_dict_that_does_not_fit_is_refused(small_state):
     fewer = {name: value for name, value in small_state.items() if "final_layer_norm" not in name}
     with pytest.raises(RuntimeError, match="final_layer_norm"):
-        tiny.load_model(fewer, SMALL)
+        t5.load_model(fewer, SMALL)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
-        tiny.load_tokenizer(tmp_path)
+        t5.load_tokenizer(tmp_path)
 
 
 def test_saving_says_what_the_file_is_and_leaves_nothing_else(small_state, tmp_path):
@@ -111,7 +113,7 @@ def test_unknown_words_never_follow_the_end_token():
 def test_training_learns(tokenizer):
     lines = []
     state, config = tiny.train_text_encoder(Path(tokenizer.name_or_path), seed=0, steps=60, log=lines.append)
-    scores = tiny.evaluate(tiny.load_model(state, config), tokenizer, count=200)
+    scores = tiny.evaluate(t5.load_model(state, config), tokenizer, count=200)
     assert scores["color"] > 0.6 and scores["background"] > 0.6, scores  # by chance 0.14 and 0.2
     assert state["shared.weight"].shape == (32128, 64) and "encoder.embed_tokens.weight" not in state
     unseen = tokenizer("parliament")["input_ids"][0], tokenizer("Rechnung")["input_ids"][0]
@@ -121,7 +123,7 @@ def test_training_learns(tokenizer):
 @pytest.mark.parametrize("change", [None, tiny.add_suffixes, tiny.disturb])
 def test_the_bundled_encoder_understands_new_sentences_about_new_combinations(bundled, tokenizer, change):
     state, about = bundled
-    scores = tiny.evaluate(tiny.load_model(state, about["config"]), tokenizer, count=400, change=change)
+    scores = tiny.evaluate(t5.load_model(state, about["config"]), tokenizer, count=400, change=change)
     assert min(scores[name] for name in tiny.MEANINGS) >= 0.98 + 0.015 * (change is None), scores
 
 
@@ -134,7 +136,7 @@ def test_comfyui_s_own_t5_gives_the_same_features(comfy, bundled, tokenizer):
     theirs = T5(sizes, torch.float32, "cpu", comfy.ops.manual_cast)
     theirs.load_state_dict({name: value.float() for name, value in state.items()})
     texts, _ = tiny.draw_captions(30, numpy.random.default_rng(3), "held_out")
-    features, mask = tiny.encode(tiny.load_model(state, about["config"]), tokenizer, [*texts, "", "great " * 300])
+    features, mask = t5.encode(t5.load_model(state, about["config"]), tokenizer, [*texts, "", "great " * 300])
     tokens = torch.zeros_like(mask)
     for row, text in enumerate([*texts, "", "great " * 300]):
         ids = tokenizer(text, truncation=True, max_length=mask.shape[1])["input_ids"]

@@ -10,12 +10,10 @@ import copy
 import numpy
 import torch
 
-from ..model import flow
-from .loop import Run, rank
-from .train_transformer import Sampler
-
-TEACHER_GUIDANCE = 2.0
-GUIDANCE = 7.0  # the nodes' default
+from ...model import flow
+from ..trainer import Run, rank
+from .batches import BatchSampler
+from .recipe import GUIDANCE, TEACHER_GUIDANCE
 
 
 def calibration_loss(student, teacher, null_caption, clean, noise, t, frame_mask, caption, **conditions):
@@ -44,10 +42,9 @@ def calibrate(folder, teacher, buckets, text_encoder, tokenizer, steps=800, batc
     teacher = teacher.eval().requires_grad_(False)
     torch.manual_seed(seed)
     run = Run(folder, student, steps=steps, ema=0.98, learning_rate=5e-4, matrix_rate=0.004, save_every=100)
-    sampler = Sampler(buckets, text_encoder, tokenizer, teacher.null_caption)
+    sampler = BatchSampler(buckets, text_encoder, tokenizer, teacher.null_caption)
     torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())
     for step in run:
         draw = sampler.draw(numpy.random.default_rng((seed, step, rank())), batch)
         run.update(calibration_loss(student, teacher, teacher.null_caption, **draw).mean())
-    student.load_state_dict(run.average)
-    return student.eval().requires_grad_(False)
+    return run.settle().eval().requires_grad_(False)

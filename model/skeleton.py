@@ -1,0 +1,103 @@
+"""The skeleton of the transformers of all generations: how they are called, and what they do alike."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from .layers import repeat_rows
+
+
+class ClipSizes(NamedTuple):
+    """What a network is told of the clip: frames per second, pixels, video frames. Numbers, [B], or None: left out."""
+
+    fps: object = None
+    height: object = None
+    width: object = None
+    num_frames: object = None
+
+
+class VideoTransformer(nn.Module):
+    """What the transformers of all generations share: captions in, latents to tokens' size and back.
+
+    A family sets `x_embedder`, `y_embedder` and the rest of its layers, and computes in `run`, in x's own dtype: hosts
+    that hold weights in another dtype than they compute in call that. Its arguments are those of `forward`, with the
+    sizes of the clip as one ClipSizes.
+    """
+
+    OPTIONAL = ()  # keys that a file may lack: `computed` has them
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.in_channels = config.in_channels
+        self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
+        self.caption_channels = config.caption_channels
+        self.max_caption_length = config.model_max_length
+
+    @property
+    def null_caption(self):
+        """The checkpoint's stand-in for "no prompt", [L, caption_channels]."""
+        return self.y_embedder.y_embedding
+
+    def computed(self):
+        """The tensors of OPTIONAL by their keys, fp32."""
+        return {}
+
+    def forward(
+        self,
+        x,
+        timestep,
+        caption,
+        caption_mask=None,
+        frame_mask=None,
+        fps=None,
+        height=None,
+        width=None,
+        num_frames=None,
+        **condition,
+    ):
+        """The family's prediction for x, with x in the dtype of the weights; the result is fp32.
+
+        Args:
+            x: noisy latents [B, C, T, H, W]; what is odd is padded to whole patches.
+            timestep: [B], 1000 (noise; 999 of the families that predict noise) … 0 (data).
+            caption: T5 features [B, L, caption_channels].
+            caption_mask: [B, L], 1 where a token is real; None means all are.
+            frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
+            fps, height, width, num_frames: numbers or [B], frames per second, pixels, video frames. Left out: 24 (an
+                image: 120), 8 pixels per latent, a frame per latent. A family that does not know one of them takes it too.
+            condition: what a family takes beside that: see its `run`.
+
+        Returns:
+            [B, 2C, T, H, W]: the prediction, then its variance (only C where pred_sigma is off).
+        """
+        x, clip = x.to(self.x_embedder.proj.weight.dtype), ClipSizes(fps, height, width, num_frames)
+        return self.run(x, timestep, caption, caption_mask, frame_mask, clip, **condition).float()
+
+    def embed_caption(self, caption, caption_mask, batch, dtype):
+        """Projected caption [B, L, C] and its attention mask, bool [B, 1, 1, L] or None."""
+        caption = self.y_embedder(repeat_rows(caption.to(dtype), batch))
+        if caption_mask is not None:
+            caption_mask = repeat_rows(caption_mask, batch)[:, None, None].to(caption.device) != 0
+        return caption, caption_mask
+
+    def run_block(self, index, block, x, caption, t):
+        """Tokens x [B, T, S, C] behind block `index`, which is `block(x, caption, t)`: all layers of one depth.
+
+        A host overrides this where something else may take a block's place.
+        """
+        return block(x, caption, t)
+
+    def pad_to_patches(self, x):
+        """Zeros on the right, at the bottom and behind, up to whole patches; these tokens attend like any other."""
+        pad = [-length % patch for length, patch in zip(x.shape[2:], self.config.patch_size)]
+        return F.pad(x, (0, pad[2], 0, pad[1], 0, pad[0])) if any(pad) else x
+
+    def unpatchify(self, x, grid_h, grid_w):
+        """Tokens [B, T, S, patch volume · C] to [B, C, T, H, W]."""
+        pt, ph, pw = self.config.patch_size
+        return rearrange(
+            x, "B T (h w) (pt ph pw C) -> B C (T pt) (h ph) (w pw)", h=grid_h, w=grid_w, pt=pt, ph=ph, pw=pw
+        )

@@ -1,0 +1,66 @@
+"""What steps the weights: AdamW, Muon for matrices, and how the learning rate rises and falls.
+
+Muon (Jordan et al. 2024) is momentum whose matrix is orthogonalised before each step; small models learn in about half
+the steps AdamW needs. torch.optim.Muon takes nothing but two-dimensional weights, and only new versions of PyTorch have
+it: here convolutions count as matrices of their output channels.
+"""
+
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+
+WARM_UP = 100  # steps
+LEAST_RATE = 0.02  # of the learning rate, at the end
+LEAST_SIDE = 16  # of a matrix for Muon
+
+
+def optimizers_for(module, learning_rate, matrix_rate=0.0, weight_decay=0.0):
+    """AdamW for everything, or with a `matrix_rate` Muon for the inner matrices and AdamW for the rest: a list."""
+    inner, rest = [], []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            matrix = matrix_rate and parameter.ndim >= 2 and min(parameter.flatten(1).shape) >= LEAST_SIDE
+            (inner if matrix else rest).append(parameter)
+    adam = torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    return [adam, *([Muon(inner, lr=matrix_rate)] if inner else [])]
+
+
+def rise_and_fall(optimizer, steps):
+    """The schedule of a run of so many steps: a linear rise over WARM_UP, then half a cosine down to LEAST_RATE."""
+    rise = LinearLR(optimizer, 1 / WARM_UP, total_iters=WARM_UP - 1)
+    least = LEAST_RATE * optimizer.param_groups[0]["initial_lr"]
+    fall = CosineAnnealingLR(optimizer, max(1, steps - WARM_UP), eta_min=least)
+    return SequentialLR(optimizer, [rise, fall], [WARM_UP])
+
+
+def orthogonalise(matrix, iterations=4):
+    """The nearest semi-orthogonal matrix, roughly: four Newton-Schulz iterations of the quintic tuned for speed."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised; the step's size does not depend on the gradient's."""
+
+    def __init__(self, parameters, lr=0.02, momentum=0.95, weight_decay=0.0):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter.grad)
+                buffer = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                update = parameter.grad.lerp(buffer, group["momentum"]).flatten(1)
+                update = orthogonalise(update) * max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"])

@@ -1,0 +1,55 @@
+"""Scores of the tiny model on held-out captions and combinations, and on in-betweening first and last frames."""
+
+import numpy
+import torch
+
+from .captions import caption
+from .judge import ATTRIBUTES, judge
+from .pipeline import Trial
+from .shapes import render, sample_scene
+
+
+def held_out_trials(count, seed=2026, height=64, width=64, num_frames=17):
+    """`count` trials, always the same ones for the same arguments."""
+    rng = numpy.random.default_rng(seed)
+    scenes = [sample_scene(rng, height, width, num_frames, split="held_out") for _ in range(count)]
+    return [Trial(scene, caption(scene, rng, split="held_out"), index) for index, scene in enumerate(scenes)]
+
+
+def score(videos, trials):
+    """Share of videos [T, H, W, 3] in 0..1 that show what the caption says, per attribute and of all four together."""
+    verdicts = [judge(video).agrees(trial.scene) for video, trial in zip(videos, trials)]
+    right = numpy.array([[verdict[name] for name in ATTRIBUTES] for verdict in verdicts])
+    return {**{name: float(right[:, i].mean()) for i, name in enumerate(ATTRIBUTES)}, "all": float(right.all(1).mean())}
+
+
+def psnr(a, b):
+    """Peak signal-to-noise ratio in dB of videos in 0..1."""
+    return float(10 * torch.log10(1 / (a - b).square().mean().clamp(min=1e-10)))
+
+
+def in_between_scores(video, truth):
+    """(PSNR of the frames between the first and the last group, the same of a cross-fade) of videos [T, H, W, 3]."""
+    between = slice(1, truth.shape[0] - 4)
+    fade = torch.linspace(0, 1, truth.shape[0])[:, None, None, None]
+    faded = truth[:1] * (1 - fade) + truth[-1:] * fade
+    return psnr(video[between], truth[between]), psnr(faded[between], truth[between])
+
+
+def evaluate(pipeline, count=128, batch=16, **options):
+    """(scores, videos, trials) of `count` held-out trials; `options` go to the pipeline."""
+    trials = held_out_trials(count)
+    videos = torch.cat([pipeline(trials[i : i + batch], **options) for i in range(0, count, batch)])
+    return score(videos, trials), videos, trials
+
+
+def evaluate_in_betweens(pipeline, count=48, batch=16, **options):
+    """Mean PSNR of in-betweens and of cross-fades over held-out moving clips, and the share that gains ≥ 3 dB."""
+    trials = [trial for trial in held_out_trials(2 * count, seed=77) if trial.scene.motion != "still"][:count]
+    pairs = []
+    for i in range(0, len(trials), batch):
+        videos = pipeline(trials[i : i + batch], pin_ends=True, **options)
+        pairs += [in_between_scores(video, render(t.scene)) for video, t in zip(videos, trials[i : i + batch])]
+    ours, fades = (numpy.array(column) for column in zip(*pairs))
+    gains = float((ours - fades >= 3).mean())
+    return {"in_between_psnr": float(ours.mean()), "cross_fade_psnr": float(fades.mean()), "gain_of_3_db": gains}

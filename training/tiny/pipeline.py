@@ -1,0 +1,77 @@
+"""Text to video with the finished tiny files and model/ alone, as the nodes do it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ...model import flow
+from ...model.frames import IMAGE_FPS
+from ...model.pins import pieces
+from .recipe import GUIDANCE
+from .shapes import Scene, render
+from .t5 import encode
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A held-out scene, a held-out caption of it, and the seed of the noise."""
+
+    scene: Scene
+    text: str
+    seed: int
+
+
+class Pipeline:
+    """The tiny model: trials to latents, and to videos."""
+
+    def __init__(self, transformer, vae, text_encoder, tokenizer, flow_settings):
+        self.transformer, self.vae, self.text_encoder, self.tokenizer = transformer, vae, text_encoder, tokenizer
+        self.flow_settings = flow_settings
+
+    @torch.no_grad()
+    def __call__(self, trials, **options):
+        """Videos [N, T, H, W, 3] of trials that share one size; `options` as `sample`."""
+        video = self.vae.decode(self.sample(trials, **options), trials[0].scene.num_frames)
+        return ((video + 1) / 2).clamp(0, 1).permute(0, 2, 3, 4, 1)
+
+    @torch.no_grad()
+    def sample(self, trials, steps=30, guidance=GUIDANCE, fps=24.0, pin_ends=False):
+        """Their latents [N, C, T, h, w]; `pin_ends` keeps the true first and last frames."""
+        scene = trials[0].scene
+        T = self.vae.latent_frames(scene.num_frames)
+        shape = (4, T, scene.height // 8, scene.width // 8)
+        z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(t.seed)) for t in trials])
+        frame_mask = None
+        if pin_ends:
+            frame_mask = torch.ones(len(trials), T)
+            groups = self.vae.counting.groups(scene.num_frames)
+            for frame in (0, scene.num_frames - 1):
+                for latent, still in self.encode_stills(
+                    [render(t.scene)[frame] for t in trials], frame, groups
+                ).items():
+                    z[:, :, latent], frame_mask[:, latent] = still, 0
+        features, mask = encode(self.text_encoder, self.tokenizer, [trial.text for trial in trials])
+        length = int(mask.sum(1).max())
+        timesteps = flow.timesteps(steps, scene.height, scene.width, scene.num_frames, **self.flow_settings)
+        rows = torch.ones(len(trials))
+        return flow.sample(
+            self.transformer,
+            z,
+            features[:, :length],
+            self.transformer.null_caption[:length],
+            caption_mask=mask[:, :length],
+            timesteps=timesteps,
+            guidance=guidance,
+            frame_mask=frame_mask,
+            fps=rows * (fps if T > 1 else IMAGE_FPS),
+            height=rows * scene.height,
+            width=rows * scene.width,
+        )
+
+    def encode_stills(self, images, frame, groups):
+        """{latent index: [N, C, h, w]} of lone images [H, W, 3], one a clip, pinned to a frame."""
+        video, found = torch.stack(images).permute(0, 3, 1, 2)[:, :, None] * 2 - 1, {}
+        for places, wanted in pieces(groups, frame, 1, self.vae.counting.chunk_latents):
+            latents = self.vae.encode(video[:, :, places])
+            found |= {index: latents[:, :, at] for index, at in wanted.items()}
+        return found

@@ -1,0 +1,102 @@
+"""Trains the tiny STDiT3 by rectified flow: caption dropout, frame masks, timesteps shifted toward noise."""
+
+import numpy
+import torch
+
+from ...model.layers import matmul_attention
+from ...model.stdit3 import STDiT3
+from ..losses import flow_loss
+from ..trainer import Run, rank
+from .batches import BatchSampler
+from .captions import caption
+from .recipe import TRANSFORMER
+
+OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
+
+
+def initialise(transformer):
+    """The original's initialisation: Xavier for Linear layers, temporal and size branches start at zero."""
+    for _, module in transformer.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.xavier_uniform_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    for name, parameter in transformer.named_parameters():
+        if name.endswith("scale_shift_table"):
+            torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+    torch.nn.init.normal_(transformer.fps_embedder.mlp[0].weight, std=0.02)
+    torch.nn.init.zeros_(transformer.fps_embedder.mlp[2].weight)
+    for block in transformer.temporal_blocks:
+        for layer in (block.attn.proj, block.cross_attn.proj, block.mlp.fc2):
+            torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(transformer.final_layer.linear.weight)
+    return transformer
+
+
+def _loss_at(transformer, sampler, bucket, rows, texts, t):
+    """Mean loss at timestep t of these clips with these captions, every frame generated, always the same noise."""
+    clean = bucket.latents[rows]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    features, mask = sampler.captions(texts)
+    B, _, T = clean.shape[:3]
+    loss = flow_loss(
+        transformer, clean, noise, torch.full((B,), t), torch.ones(B, T, dtype=torch.bool),
+        caption=features, caption_mask=mask, fps=torch.full((B,), 24.0),
+        height=torch.full((B,), float(bucket.height)), width=torch.full((B,), float(bucket.width)),
+    )  # fmt: skip
+    return loss.mean().item()
+
+
+@torch.no_grad()
+def motion_gate(transformer, sampler, count=48, t=900.0):
+    """How much higher the loss at t is with the opposite motion word: the sign that words steer motion.
+
+    Returns the loss with the right word, and what the opposite word adds to it.
+    """
+    bucket = next(b for b in sampler.buckets if b.num_frames == 17)
+    scenes = [(row, s) for row, s in enumerate(bucket.scenes) if s.motion in OPPOSITE][:count]
+    losses = []
+    for motions in ([s.motion for _, s in scenes], [OPPOSITE[s.motion] for _, s in scenes]):
+        texts = [
+            f"a {s.color} {s.shape} on a {s.background} background {MOTION_PHRASE[motion]}"
+            for (_, s), motion in zip(scenes, motions)
+        ]
+        losses.append(_loss_at(transformer, sampler, bucket, [row for row, _ in scenes], texts, t))
+    return losses[0], losses[1] - losses[0]
+
+
+@torch.no_grad()
+def losses_at(transformer, sampler, times=(200.0, 500.0, 700.0, 900.0), count=48):
+    """The loss at each of `times`: outlines are drawn at 500 and below, colour and motion are decided above."""
+    bucket = next(b for b in sampler.buckets if b.num_frames == 17)
+    texts = [caption(scene, numpy.random.default_rng(0)) for scene in bucket.scenes[:count]]
+    return [_loss_at(transformer, sampler, bucket, list(range(len(texts))), texts, t) for t in times]
+
+
+MOTION_PHRASE = {
+    "left": "moves left",
+    "right": "moves right",
+    "up": "moves up",
+    "down": "moves down",
+    "grow": "grows",
+    "shrink": "shrinks",
+}
+
+
+def train_transformer(folder, buckets, text_encoder, tokenizer, steps=6000, batch=24, seed=0, start=None):
+    """Train (or go on training) and return the module with its averaged weights; `start`: weights to begin with."""
+    torch.manual_seed(seed)  # the same weights in every process
+    transformer = initialise(STDiT3(TRANSFORMER, attention=matmul_attention))
+    if start is not None:
+        transformer.load_state_dict({key: value.float() for key, value in start.items()})
+    rates = {"learning_rate": 1.4e-3, "matrix_rate": 0.014}
+    run = Run(folder, transformer, steps=steps, ema=0.9985, weight_decay=0.01, save_every=250, **rates)
+    sampler = BatchSampler(buckets, text_encoder, tokenizer, transformer.null_caption)
+    torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())  # but noise of its own for each
+    for step in run:
+        rng = numpy.random.default_rng((seed, step, rank()))
+        run.update(flow_loss(transformer, **sampler.draw(rng, batch)).mean())
+        if rank() == 0 and (step + 1) % 250 == 0:
+            right, gap = motion_gate(transformer, sampler)
+            at = [round(loss, 4) for loss in losses_at(transformer, sampler)]
+            run.note(step=step + 1, motion_gate_loss=round(right, 4), opposite_word_adds=round(gap, 4), losses=at)
+    return run.settle().eval().requires_grad_(False)
