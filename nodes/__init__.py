@@ -5,13 +5,13 @@ from .empty_latent import OpenSoraEmptyLatent
 from .fit_image import OpenSoraFitImage
 from .frame_strength import OpenSoraFrameStrength
 from .keyframe import OpenSoraKeyframe
-from .loaders import OpenSoraLoadModel, OpenSoraLoadVAE
+from .loaders import OpenSoraLoadModel, OpenSoraLoadTextEncoder, OpenSoraLoadVAE
 from .long_video import OpenSoraConnect, OpenSoraExtend, OpenSoraLoop
 from .mask_strategy import OpenSoraMaskStrategy
 from .prompt_schedule import OpenSoraPromptSchedule
 from .region import OpenSoraMaskRegion
 from .sampler import OpenSoraModelSampling, OpenSoraSampler, OpenSoraScheduler
-from .text import OpenSoraLoadTextEncoder, OpenSoraNullPrompt, OpenSoraTextEncode
+from .text import OpenSoraNullPrompt, OpenSoraTextEncode
 from .timeline import OpenSoraTimeline
 from .v1_3_options import OpenSoraV13Options
 

@@ -3,9 +3,9 @@
 import logging
 
 from .colors import colors_of
-from .comfy import vae as video_vae
 from .comfy.latent import check_video, sizes_of
 from .comfy.schema import io, schema
+from .comfy.vae import video_vae
 
 
 class OpenSoraVAEEncode(io.ComfyNode):

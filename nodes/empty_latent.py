@@ -2,10 +2,10 @@
 
 from . import widgets
 from .choices import BY_FRAMES, DURATIONS, check_least, check_most, choose_frames, choose_size
-from .comfy import vae as video_vae
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import empty
 from .comfy.schema import io, schema
+from .comfy.vae import video_vae
 
 MAX_FRAMES, MIN_FPS = 4096, 1
 

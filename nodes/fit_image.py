@@ -5,10 +5,10 @@ from ..model.sizes import nearest_aspect_ratio
 from . import widgets
 from .choices import check_side, choose_size
 from .colors import colors_of
-from .comfy import vae as video_vae
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
+from .comfy.vae import video_vae
 from .widgets import AUTO, CUSTOM
 
 

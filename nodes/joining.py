@@ -6,9 +6,9 @@ import torch
 
 from ..model.pins import encode_groups
 from ..model.segments import frames_of
-from .comfy import segments as runner
-from .comfy import vae as video_vae
 from .comfy.latent import DEFAULT_FPS, Sizes, with_sizes
+from .comfy.sampling import long_run as runner
+from .comfy.vae import video_vae
 from .pinning import KEYFRAMES, clip_sizes
 
 FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate
@@ -231,7 +231,7 @@ def generate(timeline, segments, run, rest=""):
 
     Args:
         segments: `model.segments.Segment`s that fill it, in order.
-        run: `comfy.segments.Run`.
+        run: `long_run.Run`.
         rest: for the log: what a part lacks beside the frames of the gap.
     """
     clip = timeline.clip

@@ -1,9 +1,9 @@
 """The node that pins an image or a clip to a place on the timeline."""
 
 from .colors import colors_of
-from .comfy import vae as video_vae
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.schema import io, schema
+from .comfy.vae import video_vae
 from .pinning import check_strength, clip_sizes, left_out, pin, place, resolve_frame
 from .report import report
 from .upstream import frames_before

@@ -1,9 +1,8 @@
-"""Nodes that load the transformer and the VAE."""
+"""Nodes that load the transformer, the text encoder and the VAE."""
 
 from .comfy import files
-from .comfy.loading import WEIGHT_DTYPES, load_model
+from .comfy.loading import DEVICES, WEIGHT_DTYPES, load_model, load_text_encoder, load_vae
 from .comfy.schema import advanced, io, schema
-from .comfy.vae import load_vae
 
 
 class OpenSoraLoadModel(io.ComfyNode):
@@ -51,6 +50,44 @@ class OpenSoraLoadModel(io.ComfyNode):
     def execute(cls, model_name, weight_dtype):
         path = files.path_of(model_name, "diffusion_models", "transformer")
         return io.NodeOutput(load_model(path, weight_dtype))
+
+
+class OpenSoraLoadTextEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            "Loaders",
+            node_id="OpenSoraLoadTextEncoder",
+            display_name="Load Open-Sora Text Encoder",
+            description="Loads the T5 text encoder that reads prompts for Open-Sora. "
+            "Stock CLIP Text Encode and LoRA loaders work with it too.",
+            search_aliases=["open sora", "t5", "t5xxl", "clip loader", "load clip"],
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder_name",
+                    options=files.choices("text_encoders"),
+                    default=files.BUNDLED,
+                    tooltip="The T5 file or Hugging Face folder. It must be the one the transformer was trained with: the "
+                    "bundled one for the bundled model; for every official model t5xxl (fp16, or fp8 to save memory) "
+                    "from models/text_encoders.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "device",
+                        options=list(DEVICES),
+                        default=DEVICES[0],
+                        tooltip="Where prompts are encoded; the picture is the same. default lets ComfyUI choose; cpu "
+                        "leaves the graphics card's memory to the transformer and takes longer.",
+                    )
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="The text encoder, for Open-Sora Text Encode.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name, device):
+        path = files.path_of(text_encoder_name, "text_encoders", "text_encoder")
+        return io.NodeOutput(load_text_encoder(path, device))
 
 
 class OpenSoraLoadVAE(io.ComfyNode):

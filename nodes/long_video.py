@@ -3,8 +3,8 @@
 from ..model import segments as plans
 from . import joining, widgets
 from .choices import check_least
-from .comfy import segments
 from .comfy.foresight import KNOWS_ITSELF, Node, told
+from .comfy.sampling import long_run as segments
 from .comfy.schema import advanced, io, schema
 from .seams import meet, pin_ends
 from .upstream import frames_before

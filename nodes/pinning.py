@@ -2,8 +2,8 @@
 
 from ..model.images import resize_to_fill
 from ..model.pins import encode_groups, pinned
-from .comfy import vae as video_vae
 from .comfy.latent import check_video, latent_mask, sizes_of, with_sizes
+from .comfy.vae import video_vae
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
 RECORD = ("name", "frame", "count", "strength", "laid", "latents")

@@ -3,10 +3,9 @@
 import re
 
 from ..model.text import schedule as prompts_of
-from .comfy.conditioning import from_segment
 from .comfy.foresight import told
+from .comfy.sampling.conditioning import encode_prompt, from_segment
 from .comfy.schema import io, schema
-from .comfy.text import encode_prompt
 from .text import NO_CAMERA, OpenSoraTextEncode
 
 NUMBER = re.compile(r"\|\s*(-?\d+)\s*\|")

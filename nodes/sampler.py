@@ -1,9 +1,9 @@
 """Nodes that sample: the all-in-one sampler, and the two that let stock samplers do the same."""
 
 from . import widgets
-from .comfy import sampling
-from .comfy.conditioning import for_segment, null_conditioning
 from .comfy.latent import with_sizes
+from .comfy.sampling.conditioning import for_segment, null_conditioning
+from .comfy.sampling.run import for_clip, sample, sigmas_for, sizes_for
 from .comfy.schema import io, schema
 from .pinning import KEYFRAMES
 
@@ -80,7 +80,7 @@ class OpenSoraSampler(io.ComfyNode):
     def execute(cls, model, positive, latent, seed, steps, cfg, sampler_name, denoise, negative=None):
         positive = for_segment(positive, 0)  # of a schedule the first prompt; all of them would be mixed
         negative = null_conditioning(model, positive) if negative is None else for_segment(negative, 0)
-        samples, sizes = sampling.sample(model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise)
+        samples, sizes = sample(model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise)
         latent = with_sizes(latent, sizes, samples=samples)
         latent.pop(KEYFRAMES, None)  # pinned images are part of the clip now: others may be pinned over them
         return io.NodeOutput(latent)
@@ -119,7 +119,7 @@ class OpenSoraScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent, steps, denoise):
-        return io.NodeOutput(sampling.sigmas_for(model, sampling.sizes_for(model, latent), steps, denoise))
+        return io.NodeOutput(sigmas_for(model, sizes_for(model, latent), steps, denoise))
 
 
 class OpenSoraModelSampling(io.ComfyNode):
@@ -145,4 +145,4 @@ class OpenSoraModelSampling(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent):
-        return io.NodeOutput(sampling.for_clip(model, sampling.sizes_for(model, latent)))
+        return io.NodeOutput(for_clip(model, sizes_for(model, latent)))

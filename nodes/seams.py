@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from ..model.pins import encode_groups
-from .comfy import vae as video_vae
+from .comfy.vae import video_vae
 
 LEAST = 3  # latents of a gap: two for its ends, one for the model
 ATTEMPTS = 3  # encodings of a bridge's end: each costs one encoding and one decoding of a chunk

@@ -1,50 +1,10 @@
-"""Nodes for words: the text encoder, the prompt with its scores, and the learned empty prompt."""
+"""Nodes for words: the prompt with its scores, and the learned empty prompt."""
 
 from ..model.text import CAMERA_MOTIONS
-from .comfy import files
-from .comfy.conditioning import null_conditioning
+from .comfy.sampling.conditioning import encode_prompt, null_conditioning
 from .comfy.schema import advanced, io, schema
-from .comfy.text import DEVICES, encode_prompt, load_text_encoder
 
 NO_CAMERA = "none"
-
-
-class OpenSoraLoadTextEncoder(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return schema(
-            "Loaders",
-            node_id="OpenSoraLoadTextEncoder",
-            display_name="Load Open-Sora Text Encoder",
-            description="Loads the T5 text encoder that reads prompts for Open-Sora. "
-            "Stock CLIP Text Encode and LoRA loaders work with it too.",
-            search_aliases=["open sora", "t5", "t5xxl", "clip loader", "load clip"],
-            inputs=[
-                io.Combo.Input(
-                    "text_encoder_name",
-                    options=files.choices("text_encoders"),
-                    default=files.BUNDLED,
-                    tooltip="The T5 file or Hugging Face folder. It must be the one the transformer was trained with: the "
-                    "bundled one for the bundled model; for every official model t5xxl (fp16, or fp8 to save memory) "
-                    "from models/text_encoders.",
-                ),
-                advanced(
-                    io.Combo.Input(
-                        "device",
-                        options=list(DEVICES),
-                        default=DEVICES[0],
-                        tooltip="Where prompts are encoded; the picture is the same. default lets ComfyUI choose; cpu "
-                        "leaves the graphics card's memory to the transformer and takes longer.",
-                    )
-                ),
-            ],
-            outputs=[io.Clip.Output(tooltip="The text encoder, for Open-Sora Text Encode.")],
-        )
-
-    @classmethod
-    def execute(cls, text_encoder_name, device):
-        path = files.path_of(text_encoder_name, "text_encoders", "text_encoder")
-        return io.NodeOutput(load_text_encoder(path, device))
 
 
 class OpenSoraTextEncode(io.ComfyNode):

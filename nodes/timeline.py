@@ -4,10 +4,10 @@ import json
 import math
 
 from .colors import colors_of
-from .comfy import vae as video_vae
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.previews import save_thumbnail
 from .comfy.schema import io, schema
+from .comfy.vae import video_vae
 from .pinning import clip_sizes, left_out, pin, place, resolve_frame
 from .report import report
 from .upstream import frames_before

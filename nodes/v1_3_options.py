@@ -1,7 +1,7 @@
 """The node with the options that only Open-Sora 1.3 has."""
 
 from ..model.flow_v1_3 import OFFICIAL, Options
-from .comfy.sampling import with_options
+from .comfy.sampling.run import with_options
 from .comfy.schema import advanced, io, schema
 
 

@@ -1,7 +1,7 @@
 """Widgets that several nodes have: what they are called, their range and default; each node brings its own tooltip."""
 
 from ..model.sizes import ASPECT_RATIOS, RESOLUTIONS, SQUARES
-from .comfy.sampling import ORIGINAL, sampler_names
+from .comfy.sampling.run import ORIGINAL, sampler_names
 from .comfy.schema import io
 
 AUTO, CUSTOM = "auto", "custom"

@@ -53,7 +53,7 @@ def ours(model, positive, latent, **options):
 
 
 def negative(model, positive):
-    return pack("nodes.comfy.conditioning").null_conditioning(model, positive)
+    return pack("nodes.comfy.sampling.conditioning").null_conditioning(model, positive)
 
 
 def stock_advanced(comfy, model, positive, latent, sampler="euler", steps=STEPS, cfg=4.0):

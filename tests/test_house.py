@@ -62,7 +62,7 @@ def offenders(files, allowed_own, forbidden_outside):
 
 
 def test_imports_are_read_as_python_reads_them():
-    outside, own = imports(ROOT / "nodes" / "comfy" / "sampling.py")
+    outside, own = imports(ROOT / "nodes" / "comfy" / "sampling" / "run.py")
     assert "latent_preview" in outside and "comfy" in tops(outside)
     assert {"model.flow", "nodes.comfy.latent.sizes_of"} <= own
 
@@ -80,70 +80,6 @@ def test_only_nodes_comfy_touches_comfyui():
     files = [path for path in SHIPPED if folder not in path.parents]
     assert not offenders(files, set(FOLDERS), COMFYUI_MODULES)
     assert not {name(path): by_name(path) for path in files if by_name(path)}
-
-
-def module_of(path):
-    """A file's dotted name from the root of the pack; a package's is its folder's."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def arrows(folder):
-    """{file: files of the same folder that it imports as it is imported itself}, as dotted names."""
-    files = {module_of(path): path for path in (ROOT / folder).rglob("*.py")}
-    found = {}
-    for module, path in files.items():
-        own = imports(path, at_import=True)[1]
-        named = {dotted if dotted in files else dotted.rpartition(".")[0] for dotted in own}
-        found[module] = {each for each in named if each in files and each != module}
-    return found
-
-
-def floors(graph):
-    """{file: 1 where it imports nothing of the graph, else one more than the highest that it imports}; None in a circle."""
-    found = {}
-
-    def floor(module, above=()):
-        if module in above:
-            return None
-        if module not in found:
-            below = [floor(each, (*above, module)) for each in graph[module]]
-            found[module] = None if None in below else 1 + max(below, default=0)
-        return found[module]
-
-    return {module: floor(module) for module in graph}
-
-
-def rooms(graph, folder):
-    """The graph with every folder inside `folder` as one."""
-
-    def room(module):
-        parts = module.split(".")
-        return ".".join(parts[: folder.count("/") + 2])
-
-    found = {room(module): set() for module in graph}
-    for module, named in graph.items():
-        found[room(module)] |= {room(each) for each in named} - {room(module)}
-    return found
-
-
-def test_floors_and_circles_are_seen():
-    graph = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
-    assert floors(graph) == {"a": 3, "b": 2, "c": 1}
-    assert None in floors({**graph, "c": {"a"}}).values()
-    assert rooms({"x.a": {"x.sub.b"}, "x.sub.b": {"x.c"}, "x.c": set()}, "x") == {
-        "x.a": {"x.sub"}, "x.sub": {"x.c"}, "x.c": set(),
-    }  # fmt: skip
-    assert "model.frames" in arrows("model")["model.flow"]
-
-
-@pytest.mark.parametrize("folder, most", [("model", 6), ("training", 4)])
-def test_arrows_go_down(folder, most):
-    """Between files, and between the rooms that they lie in; no house is higher than it has to be."""
-    graph = arrows(folder)
-    found = floors(graph)
-    assert len(graph) > 20 and None not in found.values(), found
-    assert max(found.values()) <= most, sorted(found.items(), key=lambda each: each[1])
-    assert None not in floors(rooms(graph, folder)).values()
 
 
 # What divides by a VAE's unit of time without counting a clip: the temporal VAE pads a chunk, the shift of the timesteps
@@ -192,6 +128,111 @@ def test_modules_asked_for_in_words_are_seen(tmp_path):
     path = tmp_path / "file.py"
     path.write_text("import importlib, sys\nimportlib.import_module('comfy.utils')\nsys.modules['server'].PromptServer")
     assert by_name(path) == ["comfy.utils", "server"]
+
+
+def arrows(folder, unit=lambda module: module, at_import=False):
+    """{unit: the other units that it imports} for the modules of a folder; `unit` says what a dotted name belongs to.
+
+    `at_import` as in `imports`.
+    """
+    modules = {name(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in FILES}
+    inside = {module: path for module, path in modules.items() if f"{module}.".startswith(f"{folder}.")}
+    found = {unit(module): set() for module in inside}
+    for module, path in inside.items():
+        for dotted in imports(path, at_import)[1]:
+            target = dotted if dotted in modules else dotted.rpartition(".")[0]
+            if target in inside and unit(target) != unit(module):
+                found[unit(module)].add(unit(target))
+    return found
+
+
+def floors(graph):
+    """{name: its floor}: 0 where nothing is imported, else one above the highest of what is. No name may lead to itself."""
+    found = {}
+
+    def floor(unit, way):
+        assert unit not in way, " → ".join([*way[way.index(unit) :], unit])
+        if unit not in found:
+            found[unit] = 1 + max((floor(other, [*way, unit]) for other in graph[unit]), default=-1)
+        return found[unit]
+
+    return {unit: floor(unit, []) for unit in graph}
+
+
+def test_floors_are_counted_and_circles_are_found():
+    assert floors({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": 2, "b": 1, "c": 0}
+    with pytest.raises(AssertionError, match="b → c → b"):
+        floors({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+
+
+@pytest.mark.parametrize("folder", ["model", "nodes", "training"])
+def test_no_imports_run_in_circles(folder):
+    graph = arrows(folder)
+    assert len(graph) > 5 and max(floors(graph).values()) > 1
+
+
+@pytest.mark.parametrize("folder, most", [("model", 6), ("training", 4)])
+def test_houses_are_no_higher_than_they_have_to_be(folder, most):
+    """File by file; and no folder is both above and below what lies beside it."""
+    assert 1 + max(floors(arrows(folder, at_import=True)).values()) <= most
+    beside = arrows(folder, lambda module: ".".join(module.split(".")[:2]))
+    assert len(beside) > 5 and floors(beside)
+
+
+def test_contact_with_comfyui_has_three_floors():
+    """By rooms: a folder of nodes/comfy/ counts as one. None of them knows the nodes that stand on them."""
+    found = floors(arrows("nodes.comfy", lambda module: ".".join(module.split(".")[:3])))
+    assert {"nodes.comfy.transformer", "nodes.comfy.vae", "nodes.comfy.text", "nodes.comfy.sampling"} <= set(found)
+    assert max(found.values()) == 2, found
+    files = sorted((ROOT / "nodes" / "comfy").rglob("*.py"))
+    assert not {
+        name(path)
+        for path in files
+        for dotted in imports(path)[1]
+        if dotted.startswith("nodes.") and not dotted.startswith("nodes.comfy")
+    }
+
+
+# What a wire brings may be anything: these are asked of it to tell whether it is ours.
+OF_A_WIRE = {"model", "first_stage_model", "tokenizer"}
+ABSENCE = {"AttributeError", "ImportError", "ModuleNotFoundError"}
+
+
+def guards(path):
+    """The lines of a file that ask whether something is there, or what a function takes; questions to Python aside."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            function = ast.unparse(node.func)
+            asked = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else ""
+            if function in ("getattr", "hasattr") and asked not in OF_A_WIRE and not str(asked).startswith("__"):
+                found.append(node.lineno)
+            if function.startswith("inspect.") or function in ("signature", "find_spec", "vars"):
+                found.append(node.lineno)
+        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            if {ast.unparse(kind) for kind in kinds} <= ABSENCE:
+                found.append(node.lineno)
+        elif isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(
+            ("__version__", "comfyui_version")
+        ):
+            found.append(node.lineno)
+    return found
+
+
+def test_only_one_file_asks_what_a_comfyui_has():
+    files = sorted((ROOT / "nodes").rglob("*.py"))
+    assert {name(path): lines for path in files if (lines := guards(path))}.keys() == {"nodes/comfy/versions.py"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["getattr(comfy.utils, 'x', None)", "hasattr(patcher, 'y')", "inspect.signature(f)", "comfyui_version.__version__",
+     "try:\n    import comfy.z\nexcept ImportError:\n    pass"],
+)  # fmt: skip
+def test_questions_are_seen(line, tmp_path):
+    (tmp_path / "file.py").write_text(line)
+    assert guards(tmp_path / "file.py")
 
 
 def test_every_file_says_what_it_is():

@@ -68,12 +68,12 @@ def path_of(name, folder, kind):
 
 
 def read(path, input_name):
-    """(state_dict of memory-mapped tensors, the pack's own metadata); errors name the node's input.
+    """(state_dict of memory-mapped tensors, the pack's own metadata, all of the file's); errors name the node's input.
 
-    The metadata's `config` is what the file or the config.json of its folder says about the network, {} without either.
+    The own metadata's `config` is what the file or the config.json of its folder says of the network, {} without either.
     """
     try:
         state_dict, metadata, config = read_model(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{input_name}: {error}") from error
-    return state_dict, {**(metadata.get("opensora") or {}), "config": config}
+    return state_dict, {**(metadata.get("opensora") or {}), "config": config}, metadata

@@ -12,7 +12,8 @@ from ...model.checkpoints.loading import plan_vae
 from ...model.files import read_model
 from . import files
 from .schema import io
-from .vae_network import HOSTED
+from .vae.network import HOSTED
+from .versions import running_server
 
 KNOWS_ITSELF = [io.Hidden.unique_id]  # for `hidden` of a schema: lets `Node.of` find the node in its prompt
 _prompt = ContextVar("prompt", default=None)
@@ -20,9 +21,7 @@ _prompt = ContextVar("prompt", default=None)
 
 def listen():
     """Have every prompt that is posted remembered while it is checked."""
-    from server import PromptServer  # not there where nodes run without a server
-
-    server = getattr(PromptServer, "instance", None)  # set as the server starts
+    server = running_server()
     if server is not None:
         server.add_on_prompt_handler(_remember)
 
@@ -61,7 +60,7 @@ class Node:
     @classmethod
     def of(cls, node_class):
         """The node whose `validate_inputs` is called; one without inputs where ComfyUI does not tell which it is."""
-        return cls(_prompt.get(), getattr(node_class.hidden, "unique_id", None))
+        return cls(_prompt.get(), node_class.hidden and node_class.hidden.unique_id)
 
     def wired(self, name):
         """Whether a wire feeds the input."""

@@ -58,7 +58,7 @@ class VideoLatents(comfy.latent_formats.LatentFormat):
     latent_dimensions = 3
     spacial_downscale_ratio = 8
     temporal_downscale_ratio = 4
-    # Until a VAE has been used (preview_colors.py): a neutral guess. Files of this pack carry their own.
+    # Until a VAE has been used (vae/preview_colors.py): a neutral guess. Files of this pack carry their own.
     latent_rgb_factors = [[0.20, 0.15, 0.15], [0.10, 0.20, 0.10], [-0.05, 0.05, 0.15], [-0.20, -0.20, -0.25]]
     latent_rgb_mixing = None  # [C, C]: what the clip's mean adds to each latent before its colour is read
     latent_rgb_network = None  # a model.colors.ColorNetwork, which takes the place of the mixing
@@ -85,5 +85,5 @@ class CausalLatents(VideoLatents):
     """Latents of the causal VAE 1.3, 16 channels."""
 
     latent_channels = 16
-    # Until a VAE has been used (preview_colors.py): channels in turn, so that previews show shapes and motion.
+    # Until a VAE has been used (vae/preview_colors.py): channels in turn, so that previews show shapes and motion.
     latent_rgb_factors = [[0.06 * (channel % 3 == color) for color in range(3)] for channel in range(16)]

@@ -1,17 +1,26 @@
-"""Turns a transformer file into a ComfyUI MODEL."""
+"""The one door for model files: a transformer becomes a ComfyUI MODEL, a VAE a VAE, a T5 a CLIP."""
+
+from collections import Counter
+from types import SimpleNamespace
 
 import comfy.model_management as management
-import comfy.model_patcher
+import comfy.utils
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
-from ...model.checkpoints.loading import plan_transformer
+from ...model.checkpoints.loading import plan_transformer, plan_vae
+from ...model.checkpoints.t5 import check_keys, config_of
 from ...model.flow import shift_ratio
-from . import files, guidance, preview_colors
-from .base_model import MODELS, compute_dtype, flow_settings
-from .kept_frames import keep_frames, wake_frames
+from . import files, versions
 from .latent_formats import SigmaLatents
-from .weights import assign_weights, note_dtypes, patch_the_rest
+from .text.encoder import METADATA, OpenSoraTextModel, OpenSoraTokenizer
+from .transformer import guidance
+from .transformer.base_model import MODELS, compute_dtype, flow_settings
+from .transformer.kept_frames import keep_frames, wake_frames
+from .transformer.patches import patch_the_rest
+from .vae import preview_colors
+from .vae.video_vae import OpenSoraVAE
+from .weights import assign_weights, note_dtypes
 
 WEIGHT_DTYPES = {
     "auto": None,
@@ -21,6 +30,10 @@ WEIGHT_DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
 }
 SIGMA_CAPTION_LENGTH = 300  # PixArt-Sigma's; PixArt-alpha reads 120 tokens
+CAPTION_LENGTH = 300  # tokens of Open-Sora 1.2 and 1.3; a MODEL says its own (120 in 1.0, 200 in 1.1)
+DEVICES = ("default", "cpu")
+# The other half of a whole T5, and what ComfyUI's text encoders have beside every model; encoding needs none of it.
+UNUSED = ("decoder.", "lm_head.", "logit_scale", "text_projection")
 
 
 def load_model(path, weight_dtype="auto", custom_operations=None, *, disable_dynamic=False):
@@ -32,7 +45,7 @@ def load_model(path, weight_dtype="auto", custom_operations=None, *, disable_dyn
 
     Raises ValueError for a damaged file, another family's, or keys that do not fit.
     """
-    state_dict, metadata = files.read(path, "model_name")
+    state_dict, metadata, _ = files.read(path, "model_name")
     try:
         patcher = model_of(state_dict, metadata, weight_dtype, custom_operations, disable_dynamic=disable_dynamic)
     except ValueError as error:
@@ -60,12 +73,9 @@ def model_of(state_dict, metadata, weight_dtype="auto", custom_operations=None, 
     config = _config(model_class.config_class, plan, metadata, WEIGHT_DTYPES[weight_dtype], load_device)
     config.custom_operations = custom_operations
     model = model_class(config, plan.network, metadata, device=offload_device)
-    plain = comfy.model_patcher.ModelPatcher
-    patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
-    patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
+    patcher = versions.patcher_of(model, load_device, offload_device, disable_dynamic)
     network, dtype_of = model.diffusion_model, _dtype_of(model, plan)
-    if custom_operations is None and getattr(patcher, "is_dynamic", lambda: False)():
-        model.load_model_weights(dict(plan.weights), "", assign=True)
+    if custom_operations is None and versions.loaded_as_they_are(patcher, plan.weights):
         note_dtypes(network, dtype_of)
     else:
         assign_weights(network, plan.weights, offload_device, dtype_of)
@@ -118,3 +128,76 @@ def _dtype_of(model, plan):
         return stored if matrix else small
 
     return dtype_of
+
+
+def load_vae(path, disable_dynamic=False):
+    """An OpenSoraVAE for the file or Hugging Face folder at `path`, of whichever generation it is.
+
+    `disable_dynamic`: ComfyUI asks for a plain ModelPatcher when it clones one itself.
+
+    Raises ValueError for a damaged file, another model, or keys that do not fit.
+    """
+    state_dict, metadata, _ = files.read(path, "vae_name")
+    try:
+        plan = plan_vae(state_dict, metadata["config"])
+    except ValueError as error:
+        raise ValueError(f"vae_name: {path}: {error}") from error
+    vae = OpenSoraVAE(plan, metadata, disable_dynamic)
+    vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
+    return vae
+
+
+def _vae_patcher(path, disable_dynamic=False):
+    """The patcher alone, which ComfyUI rebuilds to clone it to another device. Arguments as `load_vae`."""
+    return load_vae(path, disable_dynamic).patcher
+
+
+def load_text_encoder(path, device="default", disable_dynamic=False):
+    """A comfy.sd.CLIP around the T5 encoder in `path`: from the bundled one to T5 v1.1 XXL, fp8 included.
+
+    Args:
+        path: a single file as ComfyUI users have it, or a Hugging Face folder with its shards (or its index).
+        device: one of DEVICES; "default" leaves the choice to ComfyUI, "cpu" keeps the encoder off the GPU.
+        disable_dynamic: as in `load_vae`.
+
+    Raises ValueError for a damaged file, one that is no T5 encoder, or keys that do not fit.
+    """
+    state_dict, _, metadata = files.read(path, "text_encoder_name")
+    try:
+        state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith(UNUSED)}
+        tied = state_dict.pop("encoder.embed_tokens.weight", None)  # the same table under its other name
+        if tied is not None:
+            state_dict.setdefault("shared.weight", tied)
+        config = config_of(state_dict)
+        check_keys(state_dict, config)
+        parameters = comfy.utils.calculate_parameters(state_dict)
+        state_dict, options = versions.quantised_text_encoder(state_dict, metadata)
+        file_dtype = _file_dtype(state_dict, quantised=bool(options))
+    except ValueError as error:
+        raise ValueError(f"text_encoder_name: {path}: {error}") from error
+
+    if device == "cpu":
+        options["load_device"] = options["offload_device"] = torch.device("cpu")
+    own = metadata.get("opensora") or {}
+    tokenizer_data = {"t5xxl_max_length": (own.get("config") or {}).get("max_length", CAPTION_LENGTH), METADATA: own}
+    target = SimpleNamespace(
+        clip=OpenSoraTextModel, tokenizer=OpenSoraTokenizer, params={"config": config, "file_dtype": file_dtype}
+    )
+    clip = versions.clip_with_weights(target, state_dict, tokenizer_data, parameters, options, disable_dynamic)
+    clip.patcher.cached_patcher_init = (_text_patcher, (path, device))
+    return clip
+
+
+def _file_dtype(state_dict, quantised):
+    """The dtype to keep weights in: the norms' where layers are quantised, else that of most values."""
+    if quantised:
+        return state_dict["encoder.final_layer_norm.weight"].dtype
+    sizes = Counter()
+    for tensor in state_dict.values():
+        sizes[tensor.dtype] += tensor.numel()
+    return sizes.most_common(1)[0][0]
+
+
+def _text_patcher(path, device="default", disable_dynamic=False):
+    """The patcher alone, which ComfyUI rebuilds to clone it for another device or for compiling."""
+    return load_text_encoder(path, device, disable_dynamic).patcher

@@ -6,7 +6,7 @@ workflows is web/old_workflows.js.
 
 import logging
 
-from comfy_api.latest import ComfyAPI, io
+from .versions import node_replacement
 
 # Their node: ours, the widgets of theirs as workflows count them, inputs of ours from theirs, values of ours,
 # and the outputs of theirs that ours has, in order.
@@ -29,11 +29,11 @@ REPLACEMENTS = {
 
 
 async def offer_replacements():
-    """Tell ComfyUI of REPLACEMENTS; versions that know no replacements (before 0.14) are left as they are."""
-    register = getattr(getattr(ComfyAPI(), "node_replacement", None), "register", None)
-    replacement = getattr(io, "NodeReplace", None)
-    if register is None or replacement is None:
+    """Tell ComfyUI of REPLACEMENTS, where it knows replacements."""
+    found = node_replacement()
+    if found is None:
         return
+    register, replacement = found
     try:
         for theirs, (ours, widgets, inputs, values, outputs) in REPLACEMENTS.items():
             mapping = [{"new_id": new, "old_id": old} for new, old in inputs.items()]

@@ -1,18 +1,10 @@
 """Node definitions for every ComfyUI from 0.3.75 on: the V3 API, minus the keywords a version does not know yet."""
 
-import inspect
-
 from comfy_api.latest import ComfyExtension, io
 
+from .versions import known
+
 CATEGORY = "Open-Sora"
-
-
-def _known(function, keywords):
-    """`keywords` without those that `function` does not take: one unknown keyword would drop the whole pack."""
-    parameters = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return keywords
-    return {name: value for name, value in keywords.items() if name in parameters}
 
 
 def advanced(item):
@@ -27,7 +19,7 @@ def schema(group, *, shows_report=False, **keywords):
     `shows_report`: the page draws what the node returns for it, so also when a later run takes the node from the cache.
     """
     keywords = {"category": f"{CATEGORY}/{group}", "has_intermediate_output": shows_report, **keywords}
-    return io.Schema(**_known(io.Schema.__init__, keywords))
+    return io.Schema(**known(io.Schema.__init__, keywords))
 
 
 __all__ = ["CATEGORY", "ComfyExtension", "advanced", "io", "schema"]

@@ -1,4 +1,4 @@
-"""Puts a checkpoint's tensors into a module, so that memory never holds more than one model, and patches all of them."""
+"""Puts a checkpoint's tensors into a module, so that memory never holds more than one model."""
 
 import torch
 
@@ -35,21 +35,3 @@ def note_dtypes(module, dtype_of):
         for name in (*part._parameters, *part._buffers):
             key = f"{prefix}.{name}" if prefix else name
             setattr(part, f"{name}_comfy_model_dtype", dtype_of(key, part))
-
-
-def patch_the_rest(patcher, device, *_):
-    """Called when ComfyUI has loaded a model: lets LoRAs and merges reach what its loading passes over.
-
-    That is, parameters of modules that hold others (the modulation tables of all blocks), and where weights are only
-    partly loaded, or when they are used, those of layers that are not ComfyUI's (norms). Buffers, of which the null
-    caption is the only one that could differ, stay the model's own.
-    """
-    dynamic = getattr(patcher, "is_dynamic", lambda: False)()
-    for key in patcher.patches:
-        part = patcher.model.get_submodule(key.rpartition(".")[0])
-        if hasattr(part, "comfy_cast_weights") or key.rpartition(".")[2] not in part._parameters:
-            continue
-        # Dynamic loading notes the original of what it cast, and begins with it the next time; the plain one has
-        # patched what it notes.
-        if dynamic or key not in patcher.backup:
-            patcher.patch_weight_to_device(key, device_to=device)

@@ -65,7 +65,7 @@ def vae_weights(checkpoints):
 @pytest.fixture(scope="session")
 def vaes(comfy, checkpoints, vae_weights, tmp_path_factory):
     """{family: VAE}."""
-    folder, load = tmp_path_factory.mktemp("vaes"), pack("nodes.comfy.vae").load_vae
+    folder, load = tmp_path_factory.mktemp("vaes"), pack("nodes.comfy.loading").load_vae
     paths = {
         family: write(folder / f"{family}.safetensors", weights, config=VAE_CONFIG)
         for family, weights in vae_weights.items()

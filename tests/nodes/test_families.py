@@ -109,7 +109,7 @@ def untouched_sizes(monkeypatch):
     """Recorded runs tell the network sizes that do not belong to their small latents."""
 
     def tell(sizes):
-        monkeypatch.setattr(pack("nodes.comfy.base_model").latent_keys, "fit", lambda *args, **keys: sizes)
+        monkeypatch.setattr(pack("nodes.comfy.transformer.base_model").latent_keys, "fit", lambda *args, **keys: sizes)
 
     return tell
 
@@ -135,11 +135,11 @@ def test_the_ancestral_sampler_gives_the_recorded_numbers(comfy, tmp_path, untou
     model = pack("nodes.comfy.loading").load_model(write(tmp_path / "t.safetensors", state_dict))
     untouched_sizes(sizes_of(case, 4))
     sampler = comfy.samplers.KSAMPLER(
-        pack("nodes.comfy.original").ancestral,
+        pack("nodes.comfy.sampling.samplers").ancestral,
         {"total_steps": 10, "noise": lambda draw, shape: case.inputs["randn_like"][draw][:1]},
     )
     start, clean, frame_mask = case.inputs["z_noise"], case.inputs["z0"], case.inputs.get("frame_mask")
-    sigmas = pack("nodes.comfy.sampling").sigmas_for(model, sizes_of(case, 4), 10)
+    sigmas = pack("nodes.comfy.sampling.run").sigmas_for(model, sizes_of(case, 4), 10)
     if frame_mask is None:
         result = recorded(comfy, case, model, sampler, sigmas, 7.0, start)
         assert difference(result, case.outputs["z"]) <= 1e-5
@@ -166,7 +166,7 @@ def test_the_ancestral_sampler_gives_the_recorded_numbers(comfy, tmp_path, untou
 @pytest.mark.parametrize("name", ["rflow13_t2v", "rflow13_t2v_osc_flawfix", "rflow13_i2v"])
 def test_1_3_gives_the_recorded_numbers(comfy, tmp_path, untouched_sizes, name):
     case = Case(name)
-    sampling = pack("nodes.comfy.sampling")
+    sampling = pack("nodes.comfy.sampling.run")
     path = write(tmp_path / "t.safetensors", weights("rflow13"), config=case.meta["config"])
     sizes = sizes_of(case, 17)
     model = sampling.for_clip(pack("nodes.comfy.loading").load_model(path), sizes)
@@ -180,7 +180,7 @@ def test_1_3_gives_the_recorded_numbers(comfy, tmp_path, untouched_sizes, name):
     sigmas = sampling.sigmas_for(model, sizes, 6)
     assert difference(sigmas[:-1] * 1000, case.mid["timesteps"][:, 0].float()) <= 1e-6
     noise = {"noise": lambda step, shape: case.inputs["randn_like"][step]} if "i2v" in name else {}
-    sampler = comfy.samplers.KSAMPLER(pack("nodes.comfy.original").conditioned_euler, noise)
+    sampler = comfy.samplers.KSAMPLER(pack("nodes.comfy.sampling.samplers").conditioned_euler, noise)
     if "i2v" not in name:
         result = recorded(comfy, case, model, sampler, sigmas, 7.5, case.inputs["z"])
         assert difference(result, case.outputs["z"]) <= 1e-5
@@ -202,7 +202,7 @@ def test_follows_the_originals_ancestral_loop(comfy, models, positive, name, mas
     frame_mask = None if mask is None else latent["noise_mask"][:, 0, :, 0, 0]
     if mask is not None:
         start = torch.where((frame_mask == 1)[:, None, :, None, None], noise, latent["samples"])
-    draw = pack("nodes.comfy.original").draws(5, start)
+    draw = pack("nodes.comfy.sampling.samplers").draws(5, start)
     caption, extra = positive[0]
     expected = pack("model.iddpm").sample(
         network,

@@ -43,10 +43,10 @@ def tiny(comfy):
     """dtype → the clip that the bundled tiny model draws with it, IMAGE [T, H, W, C]."""
     files = pack("nodes.comfy.files")
     path = files.path_of(files.BUNDLED, "vae", "vae")
-    vae = pack("nodes.comfy.vae").load_vae(path)
-    text = pack("nodes.comfy.text")
-    clip_model = text.load_text_encoder(files.path_of(files.BUNDLED, "text_encoders", "text_encoder"))
-    prompt = text.encode_prompt(clip_model, "a red circle moves left on a white background")
+    loading, conditioning = pack("nodes.comfy.loading"), pack("nodes.comfy.sampling.conditioning")
+    vae = loading.load_vae(path)
+    clip_model = loading.load_text_encoder(files.path_of(files.BUNDLED, "text_encoders", "text_encoder"))
+    prompt = conditioning.encode_prompt(clip_model, "a red circle moves left on a white background")
     latent = {"samples": torch.zeros(1, 4, 5, 8, 8), "frames": 17, "fps": 24.0, "height": 64, "width": 64}
     path = files.path_of(files.BUNDLED, "diffusion_models", "transformer")
 

@@ -15,7 +15,7 @@ def one_piece(comfy, monkeypatch):
     """The attention that ComfyUI has on a GPU; that of a CPU looks up the free memory, which no compiler follows."""
     import comfy.ldm.modules.attention as backends
 
-    monkeypatch.setattr(pack("nodes.comfy.attention"), "optimized_attention", backends.attention_pytorch)
+    monkeypatch.setattr(pack("nodes.comfy.transformer.attention"), "optimized_attention", backends.attention_pytorch)
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

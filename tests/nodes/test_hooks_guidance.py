@@ -151,7 +151,7 @@ def test_kept_frames_of_1_3_head_for_their_latents_whatever_the_patch(comfy, mod
 def test_differential_diffusion_takes_the_place_of_the_mask_function(comfy, models, positive, name):
     """Kept and generated frames stay so; a partial value wakes by its rule then, not by the original's."""
     model = stock("comfy_extras.nodes_differential_diffusion", "DifferentialDiffusion", model=models[name])[0]
-    own = pack("nodes.comfy.kept_frames").wake_frames
+    own = pack("nodes.comfy.transformer.kept_frames").wake_frames
     assert models[name].model_options["denoise_mask_function"] is own
     assert model.model_options["denoise_mask_function"] is not own
     latent = clip(name, MASK)

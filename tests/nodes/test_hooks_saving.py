@@ -67,18 +67,17 @@ def test_a_saved_lora_is_part_of_the_weights(comfy, checkpoints, positive, save)
 
 
 def test_a_saved_text_encoder_loads_again(tiny, save):
-    text = pack("nodes.comfy.text")
     paths = save("CLIPSave", clip=tiny.clip)
     (path,) = (path for path in paths if "t5xxl" in path.name)
     assert paths == [path]
-    again = text.load_text_encoder(str(path))
+    again = pack("nodes.comfy.loading").load_text_encoder(str(path))
     tokens = tiny.clip.tokenize("a red circle moves right")
     assert again.tokenize("a red circle moves right") == tokens  # as long as the encoder's own file says
     assert torch.equal(again.encode_from_tokens(tokens), tiny.clip.encode_from_tokens(tokens))
 
 
 def test_a_saved_vae_loads_again(tiny, vaes, save):
-    load = pack("nodes.comfy.vae").load_vae
+    load = pack("nodes.comfy.loading").load_vae
     for vae in (tiny.vae, *vaes.values()):
         (path,) = save("VAESave", vae=vae)
         again = load(str(path))

@@ -17,7 +17,7 @@ def load_model(path, dtype="auto"):
 
 
 def load_vae(path):
-    return pack("nodes.comfy.vae").load_vae(str(path))
+    return pack("nodes.comfy.loading").load_vae(str(path))
 
 
 def test_model_is_native(comfy, model):
@@ -167,7 +167,7 @@ def test_layers_that_get_their_weights_late(comfy, checkpoints, monkeypatch):
     monkeypatch.setattr(layer, "__init__", build)
     monkeypatch.setattr(layer, "_load_from_state_dict", load)
     model = pack("nodes.comfy.loading").load_model(checkpoints["transformer"], "fp32", disable_dynamic=True)
-    vae = pack("nodes.comfy.vae").load_vae(checkpoints["vae"], disable_dynamic=True)
+    vae = pack("nodes.comfy.loading").load_vae(checkpoints["vae"], disable_dynamic=True)
     for network, whole in zip((model.model.diffusion_model, vae.first_stage_model), expected):
         own, state_dict = network.state_dict(), whole.state_dict()
         assert own.keys() == state_dict.keys() and all(torch.equal(own[key], state_dict[key]) for key in own)

@@ -129,7 +129,7 @@ def test_what_speaks_of_the_old_clip_is_dropped(setups):
 
 def windows_of(setup, monkeypatch):
     """A list that fills with (samples, kept latents, frames) of every run."""
-    sampling, seen = pack("nodes.comfy.sampling"), []
+    sampling, seen = pack("nodes.comfy.sampling.long_run"), []
     original = sampling.sample
 
     def sample(model, positive, negative, latent, *rest, **keywords):
@@ -158,9 +158,11 @@ def test_a_begun_chunk_is_finished(setups, monkeypatch, frames, added, stay, lai
     ((start, kept, seen_frames),) = seen
     assert kept == list(range(stay + laid)) and seen_frames == window
     for number in range(2 * bool(laid)):  # what is laid there again is what the VAE makes of its frames
-        images = pack("nodes.comfy.vae").decode(setup[1], clip["samples"][number : number + 1, :, stay:], frames % 17)
+        images = pack("nodes.comfy.vae.video_vae").decode(
+            setup[1], clip["samples"][number : number + 1, :, stay:], frames % 17
+        )
         images = torch.cat([images, images[-1:].expand(17 - len(images), -1, -1, -1)])
-        again = pack("nodes.comfy.vae").encode(setup[1], images)
+        again = pack("nodes.comfy.vae.video_vae").encode(setup[1], images)
         assert torch.allclose(out["samples"][number, :, stay : stay + laid], again[0, :, :laid], atol=1e-5)
 
 

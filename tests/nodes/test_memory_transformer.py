@@ -38,7 +38,7 @@ def fused(monkeypatch):
     import comfy.ldm.modules.attention
 
     monkeypatch.setattr(
-        pack("nodes.comfy.attention"), "optimized_attention", comfy.ldm.modules.attention.attention_pytorch
+        pack("nodes.comfy.transformer.attention"), "optimized_attention", comfy.ldm.modules.attention.attention_pytorch
     )
 
 
@@ -50,7 +50,7 @@ def test_estimates_are_what_is_measured(models, name, fused, batch, length, side
     with LiveBytes() as measured:
         call(models[name], name, batch, length, side)
     given = {"c_crossattn": [torch.Size((1, length, CAPTION_CHANNELS))]}
-    latents = pack("nodes.comfy.activations").LATENT_BYTES * torch.Size(shape).numel()
+    latents = pack("nodes.comfy.transformer.activations").LATENT_BYTES * torch.Size(shape).numel()
     estimate = model.memory_required(shape, cond_shapes=given) - latents
     assert 0.9 <= estimate / measured.peak <= 1.5, estimate / measured.peak
 
@@ -103,7 +103,7 @@ def limit(comfy, models):
 @pytest.fixture
 def fresh(models, name, monkeypatch):
     """A MODEL that has never run out of memory, and forgets that it did."""
-    pieces = pack("nodes.comfy.pieces").Pieces()
+    pieces = pack("nodes.comfy.transformer.low_memory").Pieces()
     monkeypatch.setattr(models[name].model.diffusion_model, "pieces", pieces)
     return models[name]
 
@@ -137,7 +137,7 @@ def test_ever_more_pieces_and_no_end_without_hope(comfy, fresh, name, limit):
 
 def test_pieces_take_less_memory(fresh, name, fused):
     """Than the whole; how much less, docs/memory.md says."""
-    pieces, network = pack("nodes.comfy.pieces"), fresh.model.diffusion_model
+    pieces, network = pack("nodes.comfy.transformer.low_memory"), fresh.model.diffusion_model
     call(fresh, name)
     peaks = []
     for count in (1, 16):
@@ -176,7 +176,7 @@ def test_patches_of_attention_see_all_of_it(fresh, name):
     seen = []
     for count in (1, 16):
         rows.clear()
-        with torch.inference_mode(), pack("nodes.comfy.pieces").in_pieces(network, count):
+        with torch.inference_mode(), pack("nodes.comfy.transformer.low_memory").in_pieces(network, count):
             out = network(x, torch.tensor([500.0]), caption, transformer_options=dict(options))
         seen.append((list(rows), out))
     assert seen[0][0] == seen[1][0] and torch.allclose(seen[0][1], seen[1][1], atol=1e-5)

@@ -54,7 +54,7 @@ def limit(comfy, vaes):
 @pytest.fixture
 def small_slices(monkeypatch):
     """Slices may become as small as a test's pictures need."""
-    monkeypatch.setattr(pack("nodes.comfy.vae_network"), "LEAST_SLICE", 256)
+    monkeypatch.setattr(pack("nodes.comfy.vae.network"), "LEAST_SLICE", 256)
 
 
 # --- chunk by chunk
@@ -94,10 +94,10 @@ def test_a_clip_is_one_block_of_memory(any_vae):
 def test_estimates_are_what_is_measured(comfy, vaes, family, name, monkeypatch):
     """0.9 to 1.5 times the bytes of all tensors that are alive at once; official sizes on pictures that cost nothing."""
     peak_bytes = pack("runner.memory_table").peak_bytes
-    module = pack("nodes.comfy.vae")
+    module = pack("nodes.comfy.vae.video_vae")
     vae = object.__new__(module.OpenSoraVAE)
     build = SMALL[family] if name == "small" else type(SMALL[family]())
-    hosted = pack("nodes.comfy.vae_network").HOSTED[family](build().config)
+    hosted = pack("nodes.comfy.vae.network").HOSTED[family](build().config)
     vae.first_stage_model, vae.device, vae.output_device = hosted, "cuda", "cpu"
     channels, height, width = hosted.latent_channels, 96, 128
     for frames in (1, 17) if name == "small" else (17,):
@@ -220,7 +220,7 @@ def test_the_plan_follows_free_memory(comfy, any_vae, family, monkeypatch):
     expected = any_vae.decode(samples)
     for plan in network.plans:
         free = any_vae._decode_bytes(samples.shape, any_vae.vae_dtype, plan) + 1
-        monkeypatch.setattr(pack("nodes.comfy.vae"), "free_memory", lambda *_, free=free: free)
+        monkeypatch.setattr(pack("nodes.comfy.versions"), "free_memory", lambda *_, free=free: free)
         assert torch.allclose(any_vae.decode(samples), expected, atol=1e-5) and network.plan == plan
 
 

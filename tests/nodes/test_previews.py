@@ -169,7 +169,7 @@ def test_runs_side_by_side_count_for_themselves(tiny):
 def test_a_network_that_is_none_costs_the_colors_only(previews, caplog, text):
     """A file of another maker, or of a later version, still loads and previews by its factors."""
     path = pack("nodes.comfy.files").path_of("tiny (bundled)", "diffusion_models", "transformer")
-    state_dict, metadata = pack("nodes.comfy.files").read(path, "model_name")
+    state_dict, metadata, _ = pack("nodes.comfy.files").read(path, "model_name")
     model = pack("nodes.comfy.loading").model_of(state_dict, metadata | {"latent_rgb_network": text})
     assert "previews are in rough colours" in caplog.text
     assert shown_by(previewer_of(model), torch.zeros(1, 4, 5, 8, 8)).shape == (8, 8, 3)
@@ -178,7 +178,7 @@ def test_a_network_that_is_none_costs_the_colors_only(previews, caplog, text):
 def test_files_of_earlier_versions_keep_their_colors(comfy):
     """Those with `latent_rgb_mixing`: what the clip's mean adds."""
     path = pack("nodes.comfy.files").path_of("tiny (bundled)", "diffusion_models", "transformer")
-    state_dict, metadata = pack("nodes.comfy.files").read(path, "model_name")
+    state_dict, metadata, _ = pack("nodes.comfy.files").read(path, "model_name")
     metadata = {key: value for key, value in metadata.items() if key != "latent_rgb_network"}
     latent_format = pack("nodes.comfy.loading").model_of(state_dict, metadata).model.latent_format
     x0 = torch.randn(1, 4, 5, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -204,7 +204,7 @@ def test_a_pinned_first_frame_does_not_stop_the_preview(tiny, previews, monkeypa
 @pytest.fixture
 def formats(comfy, monkeypatch):
     """Family → class of latent format, which a test may teach; afterwards all is as it was."""
-    colors = pack("nodes.comfy.preview_colors")
+    colors = pack("nodes.comfy.vae.preview_colors")
     monkeypatch.setattr(colors, "_learned", set())
     for latent_format in colors.FORMATS.values():
         for name in ("latent_rgb_factors", "latent_rgb_factors_bias"):
@@ -231,11 +231,11 @@ def test_colors_are_learned_where_a_file_does_not_tell_them(tiny, formats, monke
 def test_every_video_vae_can_teach(tmp_path, formats):
     """The causal VAE of 1.3 with random weights: its own encodings of the test card are what the colours fit."""
     path = write(tmp_path / "vae.safetensors", random_weights(small_causal_vae(), 3), config=VAE_CONFIG)
-    vae = pack("nodes.comfy.vae").load_vae(path)
+    vae = pack("nodes.comfy.loading").load_vae(path)
     vae.encode(torch.rand(17, 32, 32, 3))
     learned = formats["vae_v1_3"]
     assert len(learned.latent_rgb_factors) == 16
-    colors = pack("nodes.comfy.preview_colors")
+    colors = pack("nodes.comfy.vae.preview_colors")
     card = colors.test_card(17, colors.CARD_SIDE)
     latents = vae.first_stage_model.encode(card)
     shown = latents.movedim(1, -1) @ torch.tensor(learned.latent_rgb_factors)
@@ -246,7 +246,7 @@ def test_every_video_vae_can_teach(tmp_path, formats):
 
 def test_a_clip_is_not_lost_for_the_colours_of_previews(comfy, tiny, formats, monkeypatch, caplog):
     """Neither by a failure, nor by an interrupt, which stops what comes next."""
-    colors, management = pack("nodes.comfy.preview_colors"), comfy.model_management
+    colors, management = pack("nodes.comfy.vae.preview_colors"), comfy.model_management
     vae, before = tiny.vae, formats["vae_v1_2"].latent_rgb_factors
     clip = torch.rand(17, 32, 32, 3)
     expected = vae.encode(clip)

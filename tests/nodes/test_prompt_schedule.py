@@ -11,7 +11,7 @@ def scheduled(*starts):
     return [
         entry
         for number, start in enumerate(starts)
-        for entry in pack("nodes.comfy.conditioning").from_segment(prompt(10 + number), start)
+        for entry in pack("nodes.comfy.sampling.conditioning").from_segment(prompt(10 + number), start)
     ]
 
 
@@ -42,7 +42,7 @@ def test_the_sampler_takes_the_first_prompt_of_a_schedule(setups):
 
 @pytest.fixture(scope="module")
 def text_encoder(comfy):
-    return run(pack("nodes.text").OpenSoraLoadTextEncoder, text_encoder_name="tiny (bundled)", device="default")[0]
+    return run(pack("nodes.loaders").OpenSoraLoadTextEncoder, text_encoder_name="tiny (bundled)", device="default")[0]
 
 
 def encode(node, clip, text, **scores):
@@ -52,7 +52,7 @@ def encode(node, clip, text, **scores):
 
 def test_schedule_encodes_each_prompt_as_text_encode_does(text_encoder):
     node, plain = pack("nodes.prompt_schedule").OpenSoraPromptSchedule, pack("nodes.text").OpenSoraTextEncode
-    conditioning = pack("nodes.comfy.conditioning")
+    conditioning = pack("nodes.comfy.sampling.conditioning")
     for text in ("|0| sunrise |2| noon", " | 0 |sunrise| 2 |noon"):
         found = encode(node, text_encoder, text, motion_score=5.0)
         for segment, word in enumerate(["sunrise", "sunrise", "noon", "noon"]):

@@ -42,7 +42,7 @@ def ours(model, positive, latent, steps=STEPS, **options):
 
 
 def negative(model, positive):
-    return pack("nodes.comfy.conditioning").null_conditioning(model, positive)
+    return pack("nodes.comfy.sampling.conditioning").null_conditioning(model, positive)
 
 
 def prepared(model, latent):

@@ -35,13 +35,13 @@ def test_the_words_are_among_a_nodes_own(comfy, monkeypatch, words):
     """Older versions take no aliases: the words are looked for before they are left out."""
     module = pack("nodes.comfy.schema")
     aliases = {}
-    known = module._known
+    known = module.known
 
     def remember(function, keywords):
         aliases[keywords["node_id"]] = [keywords["display_name"], *keywords.get("search_aliases", [])]
         return known(function, keywords)
 
-    monkeypatch.setattr(module, "_known", remember)
+    monkeypatch.setattr(module, "known", remember)
     for node in pack("nodes").NODES:
         node.define_schema()
     found = {name[8:] for name, own in aliases.items() if any(words in each.lower() for each in own)}

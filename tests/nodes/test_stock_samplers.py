@@ -25,7 +25,7 @@ def with_nodes(model, positive, latent, sampler="original", steps=STEPS):
 
 def prepared(comfy, model, positive, latent):
     """(MODEL, negative, noise) as a stock graph has them."""
-    negative = pack("nodes.comfy.conditioning").null_conditioning(model, positive)
+    negative = pack("nodes.comfy.sampling.conditioning").null_conditioning(model, positive)
     model = run(pack("nodes.sampler").OpenSoraModelSampling, model=model, latent=latent)[0]
     return model, negative, comfy.sample.prepare_noise(latent["samples"], SEED)
 
@@ -101,7 +101,7 @@ def test_the_mask_function_makes_partial_strengths_the_originals(comfy, model, p
     latent = clip()
     expected = original(comfy, checkpoints, positive, latent)
     without = model.clone()
-    assert without.model_options.pop("denoise_mask_function") is pack("nodes.comfy.kept_frames").wake_frames
+    assert without.model_options.pop("denoise_mask_function") is pack("nodes.comfy.transformer.kept_frames").wake_frames
     for sample in (
         lambda model: with_nodes(model, positive, latent),
         lambda model: with_sampler_custom_advanced(comfy, model, positive, latent, "euler"),

@@ -4,11 +4,13 @@ import importlib
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
+from small import pack
 
 MAX_LENGTH = 40
 SIZES = {"d_model": 64, "num_layers": 2, "num_heads": 4, "d_kv": 16, "d_ff": 160}
@@ -36,7 +38,12 @@ def weights_of(model):
 
 @pytest.fixture(scope="module")
 def text(comfy):
-    return importlib.import_module("opensora_comfy.nodes.comfy.text")
+    """What loads a text encoder, and what encodes a prompt with it."""
+    load, encode = (
+        pack("nodes.comfy.loading").load_text_encoder,
+        pack("nodes.comfy.sampling.conditioning").encode_prompt,
+    )
+    return SimpleNamespace(load_text_encoder=load, encode_prompt=encode)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +209,7 @@ def test_a_lora_changes_the_features(comfy, clip, text):
     ],
 )
 def test_prompts_are_split_by_weight(comfy, prompt, pieces):
-    prompts = importlib.import_module("opensora_comfy.nodes.comfy.prompt")
+    prompts = importlib.import_module("opensora_comfy.nodes.comfy.text.prompt")
     assert prompts.split_weights(prompt) == pieces
 
 

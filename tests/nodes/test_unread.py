@@ -48,7 +48,7 @@ def test_what_stock_nodes_write_is_known(comfy):
 
     source = Path(nodes_wan.__file__).read_text(encoding="utf-8")
     for key in ("concat_latent_image", "clip_vision_output", "vace_frames", "time_dim_concat"):
-        assert f'"{key}"' in source and key in pack("nodes.comfy.unread").PICTURES
+        assert f'"{key}"' in source and key in pack("nodes.comfy.transformer.unread").PICTURES
 
 
 def test_empty_keys_say_nothing(model, positive, caplog):

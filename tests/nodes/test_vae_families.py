@@ -315,7 +315,7 @@ def test_layouts_of_the_2d_vae(vae_weights, vaes, tmp_path):
     expected = encode(vaes["vae_2d"], pixels)["samples"]
     path = write(tmp_path / "bare.safetensors", bare, config=VAE_CONFIG)
     for source in (path, str(folder)):
-        found = encode(pack("nodes.comfy.vae").load_vae(source), pixels)["samples"]
+        found = encode(pack("nodes.comfy.loading").load_vae(source), pixels)["samples"]
         assert torch.equal(found, expected), source
 
 
@@ -324,7 +324,7 @@ def test_pytorch_files_load(vaes, vae_weights, tmp_path, family, monkeypatch):
     torch.save({"ema": {f"module.{key}": value for key, value in vae_weights[family].items()}}, path)
     config = dict(VAE_CONFIG)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    vae = pack("nodes.comfy.vae").load_vae(str(tmp_path))
+    vae = pack("nodes.comfy.loading").load_vae(str(tmp_path))
     pixels = video(1)
     assert torch.equal(encode(vae, pixels)["samples"], encode(vaes[family], pixels)["samples"])
 
@@ -352,7 +352,7 @@ def test_saved_weights_load_again(vae, vae_weights, family):
 def test_other_files_are_refused(comfy, tmp_path, keys, words):
     path = write(tmp_path / "other.safetensors", {key: torch.zeros(1) for key in keys})
     with pytest.raises(ValueError, match=f"vae_name: .*{words}"):
-        pack("nodes.comfy.vae").load_vae(path)
+        pack("nodes.comfy.loading").load_vae(path)
 
 
 def test_a_damaged_vae_is_refused(comfy, vae_weights, tmp_path, family):
@@ -361,7 +361,7 @@ def test_a_damaged_vae_is_refused(comfy, vae_weights, tmp_path, family):
     del lacking[key]
     path = write(tmp_path / "lacking.safetensors", lacking, config=VAE_CONFIG)
     with pytest.raises(ValueError, match=f"vae_name: .*1 missing keys: {key}"):
-        pack("nodes.comfy.vae").load_vae(path)
+        pack("nodes.comfy.loading").load_vae(path)
 
 
 def test_comfyui_can_rebuild_the_patcher(vae):

@@ -1,8 +1,42 @@
-"""CONDITIONING of these models: the learned null caption, and prompts that hold from a segment of a long video on."""
+"""CONDITIONING of these models: prompts, the learned null caption, and what holds from a segment of a long video on."""
 
-from .sampling import base_model_of
+from ....model.text import add_scores
+from ..text.encoder import OpenSoraTokenizer
+from ..transformer.base_model import base_model_of
 
+DEFAULT_VERSION, SCORE_VERSIONS = "1.2", ("1.2", "1.3")
 SEGMENT = "opensora_segment"  # the segment from which an entry holds; an entry without it holds everywhere
+
+
+def encode_prompt(clip, prompt, aesthetic=0.0, motion=0.0, camera=None, clean=True, model=None):
+    """CONDITIONING for `prompt`: features [1, L, channels] and `attention_mask` [1, L] (1 = a real token).
+
+    Args:
+        clip: a CLIP from Load Open-Sora Text Encoder.
+        aesthetic, motion: scores for the suffixes, 0 leaves one out; camera: a camera motion or None.
+        clean: clean the caption as in training.
+        model: the MODEL whose token length and wording to use; None is Open-Sora 1.2 with the encoder's own length.
+            1.3 has words for scores; older generations have none of their own and get 1.2's numbers.
+
+    Raises ValueError for a CLIP or MODEL of another family, or where the two do not belong together.
+    """
+    if not isinstance(getattr(clip, "tokenizer", None), OpenSoraTokenizer):
+        raise ValueError("clip is not a text encoder for Open-Sora; connect the output of Load Open-Sora Text Encoder")
+    max_length, version = None, DEFAULT_VERSION
+    if model is not None:
+        network = base_model_of(model).diffusion_model
+        channels = clip.cond_stage_model.t5xxl.channels
+        if channels != network.caption_channels:
+            raise ValueError(
+                f"clip gives {channels} channels a token, this model reads {network.caption_channels}: the tiny text "
+                "encoder belongs to the tiny model, t5xxl to the official ones; choose the other in Load Open-Sora "
+                "Text Encoder"
+            )
+        max_length, version = network.max_caption_length, network.version
+    wording = version if version in SCORE_VERSIONS else DEFAULT_VERSION
+    prompt = add_scores(prompt, aesthetic or None, motion or None, camera, version=wording)
+    tokens = clip.tokenize(prompt, clean=clean, max_length=max_length)
+    return clip.encode_from_tokens_scheduled(tokens)
 
 
 def null_conditioning(model, positive):

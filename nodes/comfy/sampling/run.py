@@ -10,11 +10,11 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ...model import flow, iddpm
-from . import original
-from .base_model import OpenSoraModel
-from .guidance import OPTIONS
-from .latent import check_video, sizes_of
+from ....model import flow, iddpm
+from ..latent import check_video, sizes_of
+from ..transformer.base_model import base_model_of
+from ..transformer.guidance import OPTIONS
+from .samplers import sampler_for
 
 ORIGINAL = "original"
 
@@ -22,16 +22,6 @@ ORIGINAL = "original"
 def sampler_names():
     """Names for a combo: the original's own sampler, then ComfyUI's."""
     return [ORIGINAL, *comfy.samplers.KSampler.SAMPLERS]
-
-
-def base_model_of(model):
-    """The OpenSoraModel inside a MODEL. ValueError where it is none of this pack's."""
-    base = getattr(model, "model", None)
-    if not isinstance(base, OpenSoraModel):
-        raise ValueError(
-            f"model is {type(base).__name__}, not an Open-Sora transformer; connect the output of Load Open-Sora Model"
-        )
-    return base
 
 
 def with_options(model, options):
@@ -154,7 +144,7 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
     refuse_misfit(base, latent)
     sigmas = sigmas_for(model, sizes, steps, denoise)
     if sampler_name == ORIGINAL:
-        sampler = original.sampler_for(base, total_steps(steps, denoise) if len(sigmas) else steps)
+        sampler = sampler_for(base, total_steps(steps, denoise) if len(sigmas) else steps)
     else:
         sampler = comfy.samplers.sampler_object(sampler_name)
     model = for_clip(model, sizes, keep_patched=True)

@@ -5,11 +5,12 @@ import functools
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
-from ...model.transformers.layers import CrossAttention
-from ...model.transformers.skeleton import ClipSizes
+from ....model.transformers.layers import CrossAttention
+from ....model.transformers.skeleton import ClipSizes
+from ..versions import has_anchor
 from .attention import Call, HostAttention
-from .pieces import Pieces
-from .windows import TIME, has_anchor
+from .low_memory import Pieces
+from .windows import TIME
 
 VARIANCE = "opensora_variance"  # the transformer option under which a sampler asks for the variance half
 LOOK_AT_BLOCKS = ("patches_replace", "patches", "optimized_attention_override")  # options whose users ask for the block

@@ -7,9 +7,9 @@ import comfy.samplers
 import torch
 from tqdm.auto import trange
 
-from ...model import iddpm
-from .guidance import UNPINNED, options_of
-from .transformer import VARIANCE, Variance
+from ....model import iddpm
+from ..transformer.guidance import UNPINNED, options_of
+from ..transformer.network import VARIANCE, Variance
 
 
 def sampler_for(base, total_steps):

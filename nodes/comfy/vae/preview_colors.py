@@ -6,8 +6,8 @@ import math
 import comfy.model_management as management
 import torch
 
-from ...model.colors import ColorNetwork, fit_colors
-from .latent_formats import CausalLatents, VideoLatents
+from ....model.colors import ColorNetwork, fit_colors
+from ..latent_formats import CausalLatents, VideoLatents
 
 # The latents of the 2D VAE are Stable Diffusion's, whose colours ComfyUI knows.
 FORMATS = {"vae_v1_2": VideoLatents, "vae_v1_3": CausalLatents}

@@ -7,8 +7,8 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...model.flow_v1_3 import Options, fix_flaw
-from ...model.iddpm import GUIDANCE_CHANNELS
+from ....model.flow_v1_3 import Options, fix_flaw
+from ....model.iddpm import GUIDANCE_CHANNELS
 
 OPTIONS = "opensora_v1_3"  # transformer option: the flow_v1_3.Options of a run
 UNPINNED = "opensora_unpinned"  # transformer option: leave the kept frames of 1.3 to the network, as the original does

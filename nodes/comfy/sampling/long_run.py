@@ -8,9 +8,10 @@ import comfy.model_management as management
 import torch
 from comfy_execution.utils import get_executing_context
 
-from . import sampling
+from ..latent import COUNTING, with_sizes
+from ..transformer.base_model import base_model_of
 from .conditioning import for_segment, null_conditioning, refuse_beyond
-from .latent import COUNTING, with_sizes
+from .run import sample
 
 SEEDS = 2**64
 _times_cut_short = Counter()  # by node
@@ -31,7 +32,7 @@ class Run:
 
 def refuse_mismatch(model, network):
     """ValueError where a VAE's network counts frames in another way than the MODEL does."""
-    version = sampling.base_model_of(model).version
+    version = base_model_of(model).version
     if COUNTING[version] != COUNTING[network.family]:
         raise ValueError(
             f"vae is {network.family}, which belongs to another generation than the model, Open-Sora {version}; choose the "
@@ -83,7 +84,7 @@ def fill(run, latent, mask, segments, window_sizes):
             negative = for_segment(run.negative, index)
         try:
             management.throw_exception_if_processing_interrupted()
-            made, _ = sampling.sample(
+            made, _ = sample(
                 run.model,
                 positive,
                 negative,

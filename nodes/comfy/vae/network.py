@@ -8,13 +8,13 @@ import comfy.ops
 import comfy.utils
 import torch
 
-from ...model.frames import EACH_FRAME
-from ...model.vaes.image import ImageVAE
-from ...model.vaes.slicing import Slices, in_slices
-from ...model.vaes.spatial import IMAGES_AT_ONCE
-from ...model.vaes.v1_2 import VideoVAE
-from ...model.vaes.v1_3 import CausalVAE
-from .memory import with_less
+from ....model.frames import EACH_FRAME
+from ....model.vaes.image import ImageVAE
+from ....model.vaes.slicing import Slices, in_slices
+from ....model.vaes.spatial import IMAGES_AT_ONCE
+from ....model.vaes.v1_2 import VideoVAE
+from ....model.vaes.v1_3 import CausalVAE
+from ..versions import with_less
 
 WORDS = {None: "whole", "device": "in slices", "memory": "in slices, with all that waits in main memory"}
 # Beside the tensors that are counted, convolutions have workspaces: on a CPU, 1.26 times were measured where a picture

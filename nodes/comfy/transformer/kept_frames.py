@@ -2,7 +2,8 @@
 
 import torch
 
-from ...model.flow import NUM_TIMESTEPS
+from ....model.flow import NUM_TIMESTEPS
+from ..versions import retained
 
 
 class FlowFrames:
@@ -108,7 +109,7 @@ def keep_frames(
     base = guider.inner_model
     outer = base.regions, base.retained  # of a run in whose callback this one is made
     base.regions = None if denoise_mask is None else Regions(base, denoise_mask, sigmas)
-    base.retained = getattr(extra_args["model_options"].get("context_handler"), "latent_retain_index_list", ())
+    base.retained = retained(extra_args["model_options"])
     try:
         samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
     finally:

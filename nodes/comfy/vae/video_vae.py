@@ -1,17 +1,15 @@
 """The VAEs of every generation as comfy.sd.VAE, so that stock nodes encode, decode and tile with them too."""
 
 import comfy.model_management as management
-import comfy.model_patcher
 import comfy.sd
 import torch
 
-from ...model.checkpoints.loading import plan_vae
-from ...model.files import metadata_tensor, read_model
+from ....model.files import metadata_tensor
+from .. import versions
+from ..latent import PIXELS
+from ..weights import assign_weights
 from . import preview_colors
-from .latent import PIXELS
-from .memory import free_memory, on_device
-from .vae_network import HOSTED, MARGIN, HostedVAE
-from .weights import assign_weights
+from .network import HOSTED, MARGIN, HostedVAE
 
 
 class OpenSoraVAE(comfy.sd.VAE):
@@ -39,12 +37,9 @@ class OpenSoraVAE(comfy.sd.VAE):
         self.memory_used_encode = self._memory_encode
         self.memory_used_decode = self._memory_decode
         self.first_stage_model = network
-        plain = comfy.model_patcher.ModelPatcher
-        patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
-        self.patcher = patcher_class(network, load_device=self.device, offload_device=offload_device)
-        if getattr(self.patcher, "is_dynamic", lambda: False)():
-            # Tensors keep the file's dtype; this notes the one they are cast to when they are used.
-            getattr(management, "archive_model_dtypes", lambda network: None)(network)
+        self.patcher = versions.patcher_of(network, self.device, offload_device, disable_dynamic)
+        if versions.is_dynamic(self.patcher):
+            versions.archive_dtypes(network)
             network.eval().requires_grad_(False)
             network.load_state_dict(plan.weights, assign=True)
         else:
@@ -122,7 +117,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         frames = network.frames_of(samples.shape[2], num_frames)
         values = network.decode_values(samples.shape[2], network.plans[-1])
         images = None
-        with on_device(self.device):
+        with versions.on_device(self.device):
             self._start(self._decode_bytes, samples.shape, tile, values)
             for clip, latents in enumerate(samples):
                 done = 0
@@ -143,7 +138,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         B, T, H, W, C = clips.shape
         values = network.encode_values(T, network.plans[-1])
         latents = None
-        with on_device(self.device):
+        with versions.on_device(self.device):
             self._start(self._encode_bytes, (B, C, T, H, W), tile, values)
             for clip, images in enumerate(clips):
 
@@ -161,8 +156,7 @@ class OpenSoraVAE(comfy.sd.VAE):
 
     def _empty(self, *shape):
         """A result that is yet to be filled."""
-        dtype = getattr(self, "vae_output_dtype", lambda: torch.float32)()
-        return torch.empty(shape, device=self.output_device, dtype=dtype)
+        return torch.empty(shape, device=self.output_device, dtype=versions.vae_output_dtype(self))
 
     def _start(self, bytes_of, shape, tile, values):
         """Load the network, and let it set out by the first plan that fits, or for a tile's area by the last."""
@@ -172,34 +166,11 @@ class OpenSoraVAE(comfy.sd.VAE):
         needed = bytes_of(shape, self.vae_dtype, network.plans[0]) if tile is None else 0
         management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
         if tile is None:
-            free = free_memory(self.patcher, self.device)
+            free = versions.free_memory(self.patcher, self.device)
             plan = next(plan for plan in network.plans if bytes_of(shape, self.vae_dtype, plan) <= free)
-        network.start(plan, self.device, self.vae_dtype, slice_values, lambda: free_memory(self.patcher, self.device))
-
-
-def load_vae(path, disable_dynamic=False):
-    """An OpenSoraVAE for the file or Hugging Face folder at `path`, of whichever generation it is.
-
-    `disable_dynamic`: ComfyUI asks for a plain ModelPatcher when it clones one itself.
-
-    Raises ValueError for a damaged file, another model, or keys that do not fit.
-    """
-    try:
-        state_dict, metadata, config = read_model(path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"vae_name: {error}") from error
-    try:
-        plan = plan_vae(state_dict, config)
-    except ValueError as error:
-        raise ValueError(f"vae_name: {path}: {error}") from error
-    vae = OpenSoraVAE(plan, {**(metadata.get("opensora") or {}), "config": config}, disable_dynamic)
-    vae.patcher.cached_patcher_init = (load_vae_patcher, (path,))
-    return vae
-
-
-def load_vae_patcher(path, disable_dynamic=False):
-    """The patcher of a VAE loaded afresh, for ComfyUI to clone to another device. Arguments as `load_vae`."""
-    return load_vae(path, disable_dynamic).patcher
+        network.start(
+            plan, self.device, self.vae_dtype, slice_values, lambda: versions.free_memory(self.patcher, self.device)
+        )
 
 
 def network_of(vae):

@@ -6,14 +6,14 @@ import comfy.model_sampling
 import comfy.supported_models_base
 import torch
 
-from ...model.files import metadata_tensor
-from ...model.flow import NUM_TIMESTEPS
-from . import latent as latent_keys
+from ....model.files import metadata_tensor
+from ....model.flow import NUM_TIMESTEPS
+from .. import latent as latent_keys
+from ..latent_formats import CausalLatents, FrameLatents, VideoLatents
 from . import windows
 from .activations import transformer_bytes
 from .kept_frames import ConditionFrames, FlowFrames, StepFrames, strongest
-from .latent_formats import CausalLatents, FrameLatents, VideoLatents
-from .transformer import hosted
+from .network import hosted
 from .unread import Unread
 
 # What may take the place of a model's own sampling, and the stock node that gives it.
@@ -260,3 +260,13 @@ MODELS = {
 def compute_dtype(model):
     """The dtype that `model` (a BaseModel) computes in."""
     return model.manual_cast_dtype or model.get_dtype()
+
+
+def base_model_of(model):
+    """The OpenSoraModel inside a MODEL. ValueError where it is none of this pack's."""
+    base = getattr(model, "model", None)
+    if not isinstance(base, OpenSoraModel):
+        raise ValueError(
+            f"model is {type(base).__name__}, not an Open-Sora transformer; connect the output of Load Open-Sora Model"
+        )
+    return base

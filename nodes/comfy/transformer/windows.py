@@ -1,7 +1,8 @@
 """Context windows: which latents of the clip a call of the network shows, and what it is told of them."""
 
-from ...model.frames import IMAGE_FPS
-from .latent import COUNTING
+from ....model.frames import IMAGE_FPS
+from ..latent import COUNTING
+from ..versions import has_anchor
 
 TIME = 2  # the dimension of latents [B, C, T, h, w] that windows over time slide along
 
@@ -21,12 +22,6 @@ def indices(transformer_options, retained=()):
     for position in retained:
         shown[position] = position % window.total_frames
     return shown
-
-
-def has_anchor(window):
-    """Whether a window has a latent in front that only gives context: its result is thrown away."""
-    anchor = getattr(window, "causal_anchor_index", None)
-    return anchor is not None and anchor >= 0
 
 
 def in_window(shown, version, told):
