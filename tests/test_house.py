@@ -1,7 +1,11 @@
 """The house rules of DESIGN: who imports whom, a docstring on every file, a help page a node, a picture a workflow."""
 
 import ast
+import importlib.util
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -279,3 +283,19 @@ def test_workflows_and_blueprints_use_only_this_pack_and_comfyui(schemas):
         types = {node["type"] for part in (graph, *subgraphs) for node in part["nodes"]}
         unknown = [kind for kind in sorted(types - known) if kind.startswith("OpenSora") or f'"{kind}"' not in stock]
         assert not unknown, f"{path.name}: {unknown}"
+
+
+def test_types_hold(tmp_path):
+    """Of model/ and training/, by mypy, in a package of their own: the clone's folder may have any name."""
+    package = tmp_path / "opensora"
+    for path in [path for path in FILES if path.relative_to(ROOT).parts[0] in ("model", "training")]:
+        copy = package / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    (package / "__init__.py").touch()
+    tools = Path(importlib.util.find_spec("mypy").origin).parents[1]
+    options = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", tools / ".mypy_cache", "-p", package.name]
+    environment = {**os.environ, "PYTHONPATH": str(tools)}
+    command = [sys.executable, "-m", "mypy", "--python-executable", sys.executable, *map(str, options)]
+    checked = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert checked.stdout.startswith("Success"), checked.stdout + checked.stderr

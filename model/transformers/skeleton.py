@@ -26,7 +26,7 @@ class VideoTransformer(nn.Module):
     sizes of the clip as one ClipSizes.
     """
 
-    OPTIONAL = ()  # keys that a file may lack: `computed` has them
+    OPTIONAL: tuple[str, ...] = ()  # keys that a file may lack: `computed` has them
 
     def __init__(self, config):
         super().__init__()

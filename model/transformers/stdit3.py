@@ -113,7 +113,7 @@ class STDiT3(VideoTransformer):
 
     family = "stdit3"
     version = "1.2"
-    Block = STDiT3Block
+    Block: type[nn.Module] = STDiT3Block
     prediction = "flow"
     OPTIONAL = ("rope.freqs",)  # a file may lack it: `computed` has it
 

@@ -27,8 +27,10 @@ PLACES = ("background", "background", "backdrop", "surface")
 
 
 def _heading(*directions: str) -> tuple[tuple[str, str], ...]:
-    verbs = (("moves", "moving"), ("slides", "sliding"), ("drifts", "drifting"), ("glides", "gliding"))
-    verbs += (("goes", "going"), ("travels", "traveling"), ("floats", "floating"))
+    verbs = (
+        *(("moves", "moving"), ("slides", "sliding"), ("drifts", "drifting"), ("glides", "gliding")),
+        *(("goes", "going"), ("travels", "traveling"), ("floats", "floating")),
+    )
     return tuple((f"{does} {where}", f"{doing} {where}") for where in directions for does, doing in verbs)
 
 

@@ -100,7 +100,7 @@ def sample_scene(
     if motion in DIRECTIONS:
         direction = numpy.array(DIRECTIONS[motion])
         room = float((high - low) @ abs(direction))
-        shortest, longest = (14, 30) if num_frames <= 17 else (16, 43)
+        shortest, longest = (14.0, 30.0) if num_frames <= 17 else (16.0, 43.0)
         longest = min(scale * longest, room)
         travel = rng.uniform(min(scale * shortest, longest), longest)
         speed = travel / steps

@@ -37,7 +37,7 @@ def load_tokenizer(folder: str | os.PathLike) -> transformers.PreTrainedTokenize
     """The T5 tokenizer of this folder (`tokenizer.json` and its companions)."""
     if not (Path(folder) / "tokenizer.json").is_file():
         raise ValueError(f"tokenizer is {str(folder)!r}; it must be a folder that holds tokenizer.json")
-    return transformers.T5TokenizerFast.from_pretrained(str(folder))
+    return transformers.AutoTokenizer.from_pretrained(str(folder))
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

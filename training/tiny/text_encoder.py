@@ -137,12 +137,12 @@ def train_text_encoder(
     unknown = len(used)
     compact = {token: index for index, token in enumerate(used)}
     rows = [[compact[token] for token in row] for row in rows]
-    for index in numpy.flatnonzero(rng.random(len(rows)) < 0.2):
+    for index in numpy.flatnonzero(rng.random(len(rows)) < 0.2).tolist():
         rows[index] = _add_unknown(rows[index], unknown, rng)
 
     model = build_model(TEXT_ENCODER, vocab_size=unknown + 1).train()
     directions = codes()
-    goals = 4 * sum(table[targets[:, column]] for column, table in enumerate(directions.values()))
+    goals = 4 * torch.stack([table[targets[:, column]] for column, table in enumerate(directions.values())]).sum(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
     # Batches of captions of similar length waste little on padding.
@@ -150,7 +150,7 @@ def train_text_encoder(
     started = time.monotonic()
     for step in range(steps):
         pool = rng.integers(len(rows), size=1024)
-        start = rng.integers(1024 - 127)
+        start = int(rng.integers(1024 - 127))
         batch = pool[lengths[pool].argsort(kind="stable")][start : start + 128]
         tokens, mask = pad([rows[index] for index in batch])
         features = model(input_ids=tokens, attention_mask=mask).last_hidden_state
@@ -195,7 +195,9 @@ def evaluate(
     features, mask = encode(model, tokenizer, texts)
     read = read_meaning(features, mask)
     right = numpy.array([[read[name][i] == meanings[i][name] for name in MEANINGS] for i in range(count)])
-    goals = 4 * sum(codes()[name][[MEANINGS[name].index(each[name]) for each in meanings]] for name in MEANINGS)
+    directions = codes()
+    chosen = [directions[name][[MEANINGS[name].index(each[name]) for each in meanings]] for name in MEANINGS]
+    goals = 4 * torch.stack(chosen).sum(0)
     error = ((features - goals[:, None]) ** 2).mean(-1)[mask.bool()].mean().sqrt()
     scores = {name: float(right[:, column].mean()) for column, name in enumerate(MEANINGS)}
     return {**scores, "all": float(right.all(1).mean()), "error": float(error)}
