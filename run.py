@@ -202,6 +202,8 @@ def test(options, rest) -> int:
     variables = env.variables(env.tools)
     if env.pinned:  # an existing ComfyUI is tested with its own front end alone
         variables["OPENSORA_NEWER_FRONT_END"] = str(env.newer_front_end)
+    if not rest:  # all of it: on two cores, file by file, so that one works where the other waits for a page
+        rest = ["-n", "2", "--dist", "loadfile"]
     if options.no_browser:
         rest = ["--no-browser", *rest]
     else:
