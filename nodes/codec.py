@@ -3,7 +3,7 @@
 import logging
 
 from .colors import colors_of
-from .comfy.latent import check_video, sizes_of
+from .comfy.latent import refuse_misfit, sizes_of
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
 
@@ -79,6 +79,6 @@ class OpenSoraVAEDecode(io.ComfyNode):
     def execute(cls, vae, samples):
         network = video_vae.network_of(vae)
         if samples["samples"].shape[1] != network.latent_channels:
-            check_video(samples, "samples")
+            refuse_misfit(samples["samples"].shape, "samples")  # an image; the network speaks of channels
         frames = sizes_of(samples, "samples", network.counting).frames
         return io.NodeOutput(video_vae.decode(vae, samples["samples"], frames))

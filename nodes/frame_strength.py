@@ -1,10 +1,10 @@
 """The node that says how firmly a range of a clip's frames is held."""
 
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.latent import latent_mask, with_sizes
+from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .pinning import check_strength, clip_sizes, frames_words, resolve_frame
+from .pinning import check_strength, frames_words, resolve_frame
 from .report import report
 from .upstream import frames_before
 

@@ -2,9 +2,10 @@
 
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
+from .comfy.latent import clip_sizes
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .pinning import check_strength, clip_sizes, left_out, pin, place, resolve_frame
+from .pinning import check_strength, left_out, pin, place, resolve_frame
 from .report import report
 from .upstream import frames_before
 

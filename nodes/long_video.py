@@ -1,11 +1,13 @@
 """Nodes for videos longer than one run: extend a clip, connect two, close one to a loop."""
 
-from ..model import segments as plans
-from . import joining, widgets
+from ..model.segments import backward, forward
+from . import widgets
 from .choices import check_least
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.sampling import long_run as segments
+from .comfy.sampling.long_run import Run, fill, times_cut_short, unless_interrupted
 from .comfy.schema import advanced, io, schema
+from .joining import begun_by, clip_of, ended_by, followed_by, refuse_unlike
+from .lengths import check_backward, check_bridge, check_forward, check_loop, check_target, chunks_of
 from .seams import meet, pin_ends
 from .upstream import frames_before
 
@@ -76,7 +78,7 @@ class _LongVideo(io.ComfyNode):
 
     @classmethod
     def check_of(cls, node):
-        """The check of `frames` and the Clip that a run makes; None where only a run knows which."""
+        """The check that a run makes of `frames`, the clip's own frames and the network; None where only a run knows which."""
         raise NotImplementedError
 
     @classmethod
@@ -85,15 +87,15 @@ class _LongVideo(io.ComfyNode):
         network, check = node.network(), cls.check_of(node)
         counting = network and network.counting
         return told(
-            (joining.chunks_of, "segment", segment, counting),
-            (joining.chunks_of, "context", context, counting),
+            (chunks_of, "segment", segment, counting),
+            (chunks_of, "context", context, counting),
             (check_least, "frames", frames, 1),
-            *([(check, frames, joining.foreseen(network, frames_before(node, cls.FROM)))] if check else []),
+            *([(check, frames, frames_before(node, cls.FROM), network)] if check else []),
         )
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        return segments.times_cut_short()
+        return times_cut_short()
 
 
 class OpenSoraExtend(_LongVideo):
@@ -140,27 +142,26 @@ class OpenSoraExtend(_LongVideo):
 
     @classmethod
     def check_of(cls, node):
-        return {FORWARD: joining.check_forward, BACKWARD: joining.check_backward}.get(node.constant("direction"))
+        return {FORWARD: check_forward, BACKWARD: check_backward}.get(node.constant("direction"))
 
     @classmethod
     def execute(
         cls, model, positive, vae, latent, frames, direction, context, segment, seed, steps, cfg, sampler_name,
         negative=None,
     ):  # fmt: skip
-        clip = joining.clip_of(latent, vae, model)
-        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
+        clip = clip_of(latent, vae, model)
+        own, counting = clip.sizes.frames, clip.counting
+        size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
         if direction == BACKWARD:
-            joining.check_backward(frames, clip)
-            timeline = joining.ended_by(clip, frames)
-            new = plans.backward(
-                len(timeline.mask) - clip.samples.shape[2], len(timeline.mask), clip.counting, size, seen
-            )
+            check_backward(frames, own, clip.network)
+            draft = ended_by(clip, frames)
+            whole = len(draft.mask)
+            new = backward(whole - clip.samples.shape[2], whole, counting, size, seen)
         else:
-            joining.check_forward(frames, clip)
-            timeline = joining.begun_by(clip, clip.sizes.frames + frames)
-            new = plans.forward(timeline.known, len(timeline.mask), clip.counting, size, seen)
-        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        return io.NodeOutput(joining.generate(timeline, new, run))
+            check_forward(frames, own, clip.network)
+            draft = begun_by(clip, own + frames)
+            new = forward(draft.known, len(draft.mask), counting, size, seen)
+        return io.NodeOutput(fill(Run(model, positive, negative, seed, steps, cfg, sampler_name), draft, new))
 
 
 class OpenSoraConnect(_LongVideo):
@@ -204,28 +205,27 @@ class OpenSoraConnect(_LongVideo):
 
     @classmethod
     def check_of(cls, node):
-        return joining.check_bridge
+        return check_bridge
 
     @classmethod
     def execute(
         cls, model, positive, vae, first, second, frames, context, segment, seed, steps, cfg, sampler_name,
         negative=None,
     ):  # fmt: skip
-        clip, target = (
-            joining.clip_of(latent, vae, model, name) for latent, name in ((first, "first"), (second, "second"))
-        )
-        joining.refuse_unlike(clip, target)
-        joining.check_target(target, "second")
-        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
-        joining.check_bridge(frames, clip)
-        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames + clip.counting.overlap), target)
+        clip, target = clip_of(first, vae, model, "first"), clip_of(second, vae, model, "second")
+        own, counting = clip.sizes.frames, clip.counting
+        refuse_unlike(clip, target)
+        check_target(target.sizes.frames, target.network, "second")
+        size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
+        check_bridge(frames, own, clip.network)
+        bridge = pin_ends(begun_by(clip, own + frames + counting.overlap), target)
         gap_ends = len(bridge.mask)
-        timeline = joining.followed_by(bridge, target)
-        after = range(gap_ends, min(gap_ends + seen * clip.counting.chunk_latents, len(timeline.mask)))
-        new = plans.forward(timeline.known, gap_ends, clip.counting, size, seen, after)
-        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        made = joining.generate(timeline, new, run, "; the second clip is left out")
-        return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, target))
+        draft = followed_by(bridge, target)
+        after = range(gap_ends, min(gap_ends + seen * counting.chunk_latents, len(draft.mask)))
+        new = forward(draft.known, gap_ends, counting, size, seen, after)
+        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        made = fill(run, draft, new, "; the second clip is left out")
+        return io.NodeOutput(unless_interrupted(meet, made, bridge, target))
 
 
 class OpenSoraLoop(_LongVideo):
@@ -250,19 +250,20 @@ class OpenSoraLoop(_LongVideo):
 
     @classmethod
     def check_of(cls, node):
-        return joining.check_loop
+        return check_loop
 
     @classmethod
     def execute(
         cls, model, positive, vae, latent, frames, context, segment, seed, steps, cfg, sampler_name, negative=None
     ):
-        clip = joining.clip_of(latent, vae, model)
-        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
-        joining.check_loop(frames, clip)
-        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames), clip)
-        whole = bridge.known // clip.counting.chunk_latents * clip.counting.chunk_latents
-        after = range(min(seen * clip.counting.chunk_latents, whole))
-        new = plans.forward(bridge.known, len(bridge.mask), clip.counting, size, seen, after)
-        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        made = joining.generate(bridge, new, run, "; it does not close yet")
-        return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, clip))
+        clip = clip_of(latent, vae, model)
+        own, counting = clip.sizes.frames, clip.counting
+        size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
+        check_loop(frames, own, clip.network)
+        bridge = pin_ends(begun_by(clip, own + frames), clip)
+        whole = bridge.known // counting.chunk_latents * counting.chunk_latents
+        after = range(min(seen * counting.chunk_latents, whole))
+        new = forward(bridge.known, len(bridge.mask), counting, size, seen, after)
+        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        made = fill(run, bridge, new, "; it does not close yet")
+        return io.NodeOutput(unless_interrupted(meet, made, bridge, clip))

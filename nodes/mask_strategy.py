@@ -3,10 +3,10 @@
 from ..model import masks
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.latent import latent_mask, with_sizes
+from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.schema import advanced, io, schema
 from .comfy.vae import video_vae
-from .pinning import KEYFRAMES, clip_sizes, holding, lay_over, record_of
+from .pinning import KEYFRAMES, holding, lay_over, record_of
 from .report import report
 from .upstream import frames_before
 

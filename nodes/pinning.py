@@ -2,23 +2,11 @@
 
 from ..model.images import resize_to_fill
 from ..model.pins import encode_groups, pinned
-from .comfy.latent import check_video, latent_mask, sizes_of, with_sizes
+from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.vae import video_vae
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
 RECORD = ("name", "frame", "count", "strength", "laid", "latents")
-
-
-def clip_sizes(latent, network, name="latent"):
-    """`latent.Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
-    samples, sizes = latent["samples"], sizes_of(latent, name, network.counting)
-    check_video(latent, name)
-    if samples.shape[1] != network.latent_channels or 0 in samples.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(samples.shape)}; this VAE's video latents have {network.latent_channels} "
-            "channels, [batch, channels, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
-        )
-    return sizes
 
 
 def resolve_frame(frame, frames, name="frame"):

@@ -2,10 +2,9 @@
 
 import torch
 
-from .comfy.latent import PIXELS, latent_mask, with_sizes
+from .comfy.latent import PIXELS, clip_sizes, latent_mask, with_sizes
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .pinning import clip_sizes
 from .report import report
 
 

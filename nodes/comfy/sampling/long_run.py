@@ -2,13 +2,15 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.model_management as management
 import torch
 from comfy_execution.utils import get_executing_context
 
-from ..latent import COUNTING, with_sizes
+from ....model.frames import Counting
+from ....model.segments import frames_of
+from ..latent import COUNTING, Sizes, with_sizes
 from ..transformer.base_model import base_model_of
 from .conditioning import for_segment, null_conditioning, refuse_beyond
 from .run import sample
@@ -28,6 +30,30 @@ class Run:
     steps: int
     cfg: float
     sampler_name: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A clip that is known in parts: the LATENT of the whole and its `latent.Sizes`, as its VAE counts.
+
+    `mask` [T] is 0 where a latent is kept and 1 in the gap; `known` latents at the front stay as they are.
+    """
+
+    latent: dict
+    sizes: Sizes
+    counting: Counting
+    mask: torch.Tensor
+    known: int
+
+    @property
+    def samples(self):
+        """[B, C, T, h, w]; zeros where nothing is known."""
+        return self.latent["samples"]
+
+    @property
+    def groups(self):
+        """The video frames behind each latent."""
+        return self.counting.groups(self.sizes.frames)
 
 
 def refuse_mismatch(model, network):
@@ -53,31 +79,30 @@ def _node():
     return context and context.node_id
 
 
-def fill(run, latent, mask, segments, window_sizes):
-    """Make the new latents of a clip.
+def fill(run, draft, segments, rest=""):
+    """The LATENT of a Draft whose gap the model has filled; of the finished part, where it was interrupted on the way.
 
     Args:
         run: a Run. Segment i gets the prompts that hold there and the seed + i.
-        latent: LATENT of the whole clip, samples [B, C, T, h, w]; they are changed in place.
-        mask: [T], 0 where a latent is kept and 1 where it is made.
         segments: `model.segments.Segment`s in the order in which they are made.
-        window_sizes: Segment to the `latent.Sizes` of its window.
-
-    Returns:
-        How many segments are finished: fewer than there are where the run was interrupted behind the first.
+        rest: for the log: what a part lacks beside the frames of the gap.
 
     Raises:
         ValueError: a prompt that holds from a segment that does not exist.
     """
     for name, conditioning in (("positive", run.positive), ("negative", run.negative)):
         refuse_beyond(conditioning or (), name, len(segments))
-    samples, mask = latent["samples"], mask.clone()
+    samples, mask, groups = draft.samples.clone(), draft.mask.clone(), draft.groups
+
+    def sizes(latents):
+        return replace(draft.sizes, frames=frames_of(latents, groups, draft.counting))
+
     for index, segment in enumerate(segments):
         places = list(segment.window)
         shape = (samples.shape[0], 1, len(places), *samples.shape[3:])
         window = {"samples": samples[:, :, places], "noise_mask": mask[places].view(1, 1, -1, 1, 1).expand(shape)}
-        if "batch_index" in latent:
-            window["batch_index"] = latent["batch_index"]
+        if "batch_index" in draft.latent:
+            window["batch_index"] = draft.latent["batch_index"]
         positive = for_segment(run.positive, index)
         negative = null_conditioning(run.model, positive)
         if run.negative is not None:
@@ -88,7 +113,7 @@ def fill(run, latent, mask, segments, window_sizes):
                 run.model,
                 positive,
                 negative,
-                with_sizes(window, window_sizes(segment)),
+                with_sizes(window, sizes(places)),
                 (run.seed + index) % SEEDS,
                 run.steps,
                 run.cfg,
@@ -99,10 +124,13 @@ def fill(run, latent, mask, segments, window_sizes):
             if index == 0:
                 raise
             _times_cut_short[_node()] += 1
-            return index
+            part = segments[index - 1].done
+            frames = sizes(part).frames, draft.sizes.frames
+            logging.warning("Open-Sora: interrupted; %d of %d frames are finished and kept%s", *frames, rest)
+            return with_sizes(draft.latent, sizes(part), samples=samples[:, :, part.start : part.stop].clone())
         samples[:, :, segment.new.start : segment.new.stop] = made[:, :, segment.made].to(samples)
         mask[segment.new.start : segment.new.stop] = 0
-    return len(segments)
+    return with_sizes(draft.latent, draft.sizes, samples=samples)
 
 
 def unless_interrupted(improve, latent, *arguments):
@@ -113,15 +141,3 @@ def unless_interrupted(improve, latent, *arguments):
         _times_cut_short[_node()] += 1
         logging.warning("Open-Sora: interrupted at the last touch; the clip is whole, but may jump at a seam")
         return latent
-
-
-def as_mask(length, kept):
-    """fp32 [length]: 0 for the indices in `kept`, 1 elsewhere."""
-    mask = torch.ones(length)
-    mask[list(kept)] = 0
-    return mask
-
-
-def warn_cut_short(frames, wanted, rest=""):
-    """Tell the log how much of a clip there is; `rest` says what else is missing."""
-    logging.warning("Open-Sora: interrupted; %d of %d frames are finished and kept%s", frames, wanted, rest)
