@@ -1,4 +1,7 @@
-"""Text repair with the standard library: markup out, broken Unicode mended, as caption cleaning needs it."""
+"""Text repair with the standard library: markup out, broken Unicode mended, as caption cleaning needs it.
+
+The original has Beautiful Soup and ftfy for that. ComfyUI brings neither, and the pack installs nothing else.
+"""
 
 import html
 import re

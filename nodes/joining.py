@@ -97,7 +97,7 @@ def _begun_chunk(clip, own, groups, start):
 
 def ended_by(clip, frames):
     """A Draft that ends with the whole clip and has `frames` frames, whole chunks, in front of it."""
-    gap = frames // clip.counting.step * clip.counting.chunk_latents
+    gap = clip.counting.whole_chunks(frames + clip.counting.overlap) * clip.counting.chunk_latents
     B, C, T, h, w = clip.samples.shape
     samples = torch.cat([clip.samples.new_zeros(B, C, gap, h, w), clip.samples], dim=2)
     return _draft(clip, frames + clip.sizes.frames, samples, range(gap, gap + T))

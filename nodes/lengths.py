@@ -24,8 +24,8 @@ def check_forward(frames, own, network):
 def check_backward(frames, own, network):
     """ValueError where `frames` in front of a clip of `own` frames are no whole chunks, or it cannot be led to."""
     check_target(own, network, "latent")
-    step = network.counting.step
-    _check(frames, 0, _multiples(_wanted(frames), step), f"in front of a clip only whole chunks of {step} fit")
+    what = f"in front of a clip only whole chunks of {network.counting.step} fit"
+    _check(frames, 0, _multiples(_wanted(frames), network.counting), what)
 
 
 def check_target(own, network, name):
@@ -42,9 +42,9 @@ def check_target(own, network, name):
 
 def check_bridge(frames, own, network):
     """ValueError where a first clip of `own` frames and `frames` are no whole chunks, for another clip to follow."""
-    step = network.counting.step
-    what = f"with the {own} frames of first that is {own + frames}, and it must be a multiple of {step}"
-    _check(frames, own, _multiples(_wanted(frames, own), step), what)
+    counting = network.counting
+    what = f"with the {own} frames of first that is {own + frames}, and it must be a multiple of {counting.step}"
+    _check(frames, own, _multiples(_wanted(frames, own), counting), what)
 
 
 def check_loop(frames, own, network):
@@ -61,10 +61,9 @@ def _wanted(frames, own=0):
     return own + max(1, frames)
 
 
-def _multiples(total, step):
-    """The multiples of `step` around `total`, low to high; itself alone where it is one."""
-    low = total // step * step
-    return (total,) if low == total else (low, low + step)
+def _multiples(total, counting):
+    """What whole chunks add to a clip, around `total`, low to high; itself alone where it is one."""
+    return [frames - counting.overlap for frames in counting.nearest_chunks(total + counting.overlap)]
 
 
 def _check(frames, own, totals, what):

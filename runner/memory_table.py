@@ -7,15 +7,15 @@ tensors that have a shape and no values, and the bytes that are alive at once ar
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..model.skeleton import ClipSizes
-from ..model.slicing import Slices, in_slices
-from ..model.stdit import STDiT, STDiTConfig
-from ..model.stdit2 import STDiT2, STDiT2Config
-from ..model.stdit3 import STDiT3, STDiT3Config
-from ..model.stdit3_v1_3 import STDiT3v13, STDiT3v13Config
-from ..model.vae import VideoVAE
-from ..model.vae_2d import ImageVAE
-from ..model.vae_v1_3 import CausalVAE
+from ..model.transformers.skeleton import ClipSizes
+from ..model.transformers.stdit import STDiT, STDiTConfig
+from ..model.transformers.stdit2 import STDiT2, STDiT2Config
+from ..model.transformers.stdit3 import STDiT3, STDiT3Config
+from ..model.transformers.stdit3_v1_3 import STDiT3v13, STDiT3v13Config
+from ..model.vaes.image import ImageVAE
+from ..model.vaes.slicing import Slices, in_slices
+from ..model.vaes.v1_2 import VideoVAE
+from ..model.vaes.v1_3 import CausalVAE
 from .live_bytes import LiveBytes
 
 SIZES = {"240p": (426, 240), "360p": (640, 360), "480p": (854, 480), "720p": (1280, 720)}

@@ -20,7 +20,7 @@ VERSIONS = {"stdit": "1.0", "stdit2": "1.1", "stdit3": "1.2", "stdit3_v1_3": "1.
 def small_family(name):
     """A random network of one family, two blocks deep, and its weights."""
     file, kind, sizes, config = SMALL[name]
-    module = pack(f"model.{file}")
+    module = pack(f"model.transformers.{file}")
     if "kernel_size" in config:
         sizes = {**sizes, "kernel_size": tuple(config["kernel_size"])}
     network = getattr(module, kind)(

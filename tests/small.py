@@ -39,7 +39,7 @@ def random_weights(module, seed):
 
 def small_transformer():
     """An STDiT3 of 2 x 2 blocks, hidden size 64."""
-    stdit3 = pack("model.stdit3")
+    stdit3 = pack("model.transformers.stdit3")
     return stdit3.STDiT3(
         stdit3.STDiT3Config(
             depth=2, hidden_size=64, num_heads=4, caption_channels=CAPTION_CHANNELS, model_max_length=CAPTION_LENGTH
@@ -49,7 +49,7 @@ def small_transformer():
 
 def small_vae():
     """A video VAE with 8 filters."""
-    vae, spatial, temporal = pack("model.vae"), pack("model.vae_spatial"), pack("model.vae_temporal")
+    vae, spatial, temporal = pack("model.vaes.v1_2"), pack("model.vaes.spatial"), pack("model.vaes.temporal")
     return vae.VideoVAE(
         vae.VideoVAEConfig(
             spatial=spatial.SpatialConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=NORM_GROUPS),
@@ -60,7 +60,7 @@ def small_vae():
 
 def small_image_vae():
     """A 2D VAE of Open-Sora 1.0 and 1.1 with 8 channels a level."""
-    vae, spatial = pack("model.vae_2d"), pack("model.vae_spatial")
+    vae, spatial = pack("model.vaes.image"), pack("model.vaes.spatial")
     return vae.ImageVAE(
         vae.ImageVAEConfig(
             spatial=spatial.SpatialConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=NORM_GROUPS)
@@ -70,7 +70,7 @@ def small_image_vae():
 
 def small_causal_vae():
     """A 3D VAE of Open-Sora 1.3 with 8 channels a level and its 16 latent channels."""
-    vae = pack("model.vae_v1_3")
+    vae = pack("model.vaes.v1_3")
     return vae.CausalVAE(vae.CausalVAEConfig(stem=8, widths=(8, 8, 8, 8), num_res_blocks=1, norm_groups=NORM_GROUPS))
 
 

@@ -26,10 +26,14 @@ def name(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path):
-    """What a file imports, anywhere in it: (dotted names from outside, dotted names from the root of the pack)."""
+def imports(path, at_import=False):
+    """What a file imports, anywhere in it: (dotted names from outside, dotted names from the root of the pack).
+
+    `at_import`: only what it imports whenever it is imported itself.
+    """
     outside, own = set(), set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_import else ast.walk(tree):
         if isinstance(node, ast.Import):
             outside |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -78,6 +82,32 @@ def test_only_nodes_comfy_touches_comfyui():
     assert not {name(path): by_name(path) for path in files if by_name(path)}
 
 
+# What divides by a VAE's unit of time without counting a clip: the temporal VAE pads a chunk, the shift of the timesteps
+# has a length of its own.
+DIVIDE = {"model/frames.py", "model/vaes/temporal.py", "model/flow.py"}
+
+
+def counts_frames(path):
+    """The places of a file that divide by what a VAE counts in: 17, 5, `….chunk_frames`, `….factor`, `….step`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        divisor = None
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Mod)):
+            divisor = node.right
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "divmod":
+            divisor = node.args[1]
+        number = isinstance(divisor, ast.Constant) and divisor.value in (17, 5)
+        if number or isinstance(divisor, ast.Attribute) and divisor.attr in ("chunk_frames", "factor", "step"):
+            found.append(f"{name(path)}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_frames_are_counted_in_one_place():
+    files = [path for path in SHIPPED if name(path) not in DIVIDE]
+    assert [place for path in files for place in counts_frames(path)] == []
+    assert all(counts_frames(ROOT / path) for path in DIVIDE)
+
+
 def by_name(path):
     """Modules of ComfyUI that a file asks for in words: import_module("comfy.utils"), sys.modules["server"]."""
     found = []
@@ -100,13 +130,16 @@ def test_modules_asked_for_in_words_are_seen(tmp_path):
     assert by_name(path) == ["comfy.utils", "server"]
 
 
-def arrows(folder, unit=lambda module: module):
-    """{unit: the other units that it imports} for the modules of a folder; `unit` says what a dotted name belongs to."""
+def arrows(folder, unit=lambda module: module, at_import=False):
+    """{unit: the other units that it imports} for the modules of a folder; `unit` says what a dotted name belongs to.
+
+    `at_import` as in `imports`.
+    """
     modules = {name(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in FILES}
     inside = {module: path for module, path in modules.items() if f"{module}.".startswith(f"{folder}.")}
     found = {unit(module): set() for module in inside}
     for module, path in inside.items():
-        for dotted in imports(path)[1]:
+        for dotted in imports(path, at_import)[1]:
             target = dotted if dotted in modules else dotted.rpartition(".")[0]
             if target in inside and unit(target) != unit(module):
                 found[unit(module)].add(unit(target))
@@ -136,6 +169,14 @@ def test_floors_are_counted_and_circles_are_found():
 def test_no_imports_run_in_circles(folder):
     graph = arrows(folder)
     assert len(graph) > 5 and max(floors(graph).values()) > 1
+
+
+@pytest.mark.parametrize("folder, most", [("model", 6), ("training", 4)])
+def test_houses_are_no_higher_than_they_have_to_be(folder, most):
+    """File by file; and no folder is both above and below what lies beside it."""
+    assert 1 + max(floors(arrows(folder, at_import=True)).values()) <= most
+    beside = arrows(folder, lambda module: ".".join(module.split(".")[:2]))
+    assert len(beside) > 5 and floors(beside)
 
 
 def test_contact_with_comfyui_has_three_floors():

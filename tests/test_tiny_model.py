@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from opensora_comfy.model import load_vae
-from opensora_comfy.model.loading import read_file
+from opensora_comfy.model.files import read_file
 from opensora_comfy.training.tiny.evaluate import held_out_trials, in_between_scores, psnr, score
 from opensora_comfy.training.tiny.recipe import BUNDLED
 from opensora_comfy.training.tiny.shapes import render

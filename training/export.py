@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ..model.loading import read_file
+from ..model.files import read_file
 
 
 def export(state_dict, path, exact=(), **about):

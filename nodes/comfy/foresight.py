@@ -8,8 +8,8 @@ import os
 from contextvars import ContextVar
 from functools import lru_cache
 
+from ...model.checkpoints.loading import plan_vae
 from ...model.files import read_model
-from ...model.loading import plan_vae
 from . import files
 from .schema import io
 from .vae.network import HOSTED

@@ -8,9 +8,9 @@ import comfy.utils
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
+from ...model.checkpoints.loading import plan_transformer, plan_vae
+from ...model.checkpoints.t5 import check_keys, config_of
 from ...model.flow import shift_ratio
-from ...model.loading import plan_transformer, plan_vae
-from ...model.t5 import check_keys, config_of
 from . import files, versions
 from .latent_formats import SigmaLatents
 from .text.encoder import METADATA, OpenSoraTextModel, OpenSoraTokenizer

@@ -5,7 +5,7 @@ import torch
 from golden import Case, difference, table, weights
 from opensora_comfy.model import flow, flow_v1_3
 from opensora_comfy.model.flow_v1_3 import Options
-from opensora_comfy.model.stdit3_v1_3 import STDiT3v13, STDiT3v13Config
+from opensora_comfy.model.transformers.stdit3_v1_3 import STDiT3v13, STDiT3v13Config
 
 TOLERANCE = 1e-5
 

@@ -148,7 +148,7 @@ def test_the_ancestral_sampler_gives_the_recorded_numbers(comfy, tmp_path, untou
     result = recorded(comfy, case, model, sampler, sigmas, 7.0, start, clean, mask)
     # The original lets the kept frame move a little at the last step; the same run without that is the reference.
     expected = pack("model.iddpm").sample(
-        pack("model.loading").load_transformer(state_dict),
+        pack("model.checkpoints.loading").load_transformer(state_dict),
         torch.where(frame_mask[:, None, :, None, None] == 1, start, clean),
         case.inputs["y"][:, 0],
         case.inputs["y_null"][:, 0],
@@ -196,7 +196,7 @@ def test_1_3_gives_the_recorded_numbers(comfy, tmp_path, untouched_sizes, name):
 @pytest.mark.parametrize("name", ["stdit", "stdit2"])
 def test_follows_the_originals_ancestral_loop(comfy, models, positive, name, mask):
     """The same numbers as model.iddpm.sample, with the sampler node's own draws."""
-    network = pack("model.loading").load_transformer(small_family(name)[1], SMALL[name][3])
+    network = pack("model.checkpoints.loading").load_transformer(small_family(name)[1], SMALL[name][3])
     latent = clip(name, mask)
     start = noise = comfy.sample.prepare_noise(latent["samples"], 5)
     frame_mask = None if mask is None else latent["noise_mask"][:, 0, :, 0, 0]

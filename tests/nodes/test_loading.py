@@ -33,7 +33,7 @@ def test_model_is_native(comfy, model):
 
 
 def test_every_weight_is_the_files(model, checkpoints):
-    state_dict, _ = pack("model.loading").read_file(checkpoints["transformer"])
+    state_dict, _ = pack("model.files").read_file(checkpoints["transformer"])
     own = model.model.diffusion_model.state_dict()
     assert own.keys() == state_dict.keys()
     assert all(torch.equal(own[key], state_dict[key]) for key in own)
@@ -96,7 +96,7 @@ def test_under_dynamic_vram_a_vaes_dtypes_are_noted_before_the_files_tensors_com
     network = load_vae(checkpoints["vae"]).first_stage_model
     key = "temporal_vae.encoder.conv_in.conv.weight"
     assert noted[key] == (torch.float32, "meta") and noted["shift"] == (torch.float32, "meta")
-    state_dict, _ = pack("model.loading").read_file(checkpoints["vae"])
+    state_dict, _ = pack("model.files").read_file(checkpoints["vae"])
     assert torch.equal(network.state_dict()[key], state_dict[key])
 
 
@@ -280,7 +280,7 @@ print("RATIO", (peak - before) / size, size)
 )
 def test_loading_never_holds_a_second_copy(comfy, tmp_path, stored, dtype):
     """Anonymous memory grows by at most 1.1 x the model, here a 270 million parameter one with XL/2's proportions."""
-    stdit3 = pack("model.stdit3")
+    stdit3 = pack("model.transformers.stdit3")
     with torch.device("meta"):
         shapes = stdit3.STDiT3(stdit3.STDiT3Config(depth=6)).state_dict()
     block = torch.randn(1 << 16) * 0.02

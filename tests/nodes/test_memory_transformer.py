@@ -249,7 +249,7 @@ def int8_operations(comfy):
 def test_layers_of_other_packs(comfy, families, models, name, positive):
     """Quantised matrices stay so in memory; the rest is the file's, and the model samples as ever."""
     loading = pack("nodes.comfy.loading")
-    state_dict, _ = pack("model.loading").read_file(families[name])
+    state_dict, _ = pack("model.files").read_file(families[name])
     metadata = {"config": SMALL[name][3]}
     quantised = {
         key: Quantised.of(value) if value.ndim == 2 and key.endswith(("qkv.weight", "fc1.weight")) else value

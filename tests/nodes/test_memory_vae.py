@@ -242,7 +242,7 @@ def test_slices_leave_no_seam(vaes, tiny):
 
 def test_a_slice_is_as_small_as_it_says(vaes):
     """The largest tensor on the device shrinks with the slice."""
-    slicing, network = pack("model.slicing"), vaes["vae_2d"].first_stage_model
+    slicing, network = pack("model.vaes.slicing"), vaes["vae_2d"].first_stage_model
     cpu, sizes = torch.device("cpu"), []
     convolve = torch.nn.functional.conv2d
 
@@ -265,7 +265,7 @@ def test_a_slice_is_as_small_as_it_says(vaes):
 
 
 def test_group_norms_of_slices_are_those_of_the_whole(comfy):
-    slicing = pack("model.slicing")
+    slicing = pack("model.vaes.slicing")
     norm = torch.nn.GroupNorm(NORM_GROUPS, 8)
     torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
     x = 3 + 2 * torch.randn(2, 8, 5, 20, 6)

@@ -119,8 +119,8 @@ def test_ksampler_simple_agrees(comfy, model, positive, size, mask):
 @pytest.mark.parametrize("size", ["default", "odd"])
 def test_follows_the_originals_loop(comfy, model, positive, checkpoints, size, mask):
     """The same numbers as model.flow.sample, whose agreement with the original is tested with the model."""
-    flow, loading = pack("model.flow"), pack("model.loading")
-    state_dict, _ = loading.read_file(checkpoints["transformer"])
+    flow, loading = pack("model.flow"), pack("model.checkpoints.loading")
+    state_dict, _ = pack("model.files").read_file(checkpoints["transformer"])
     latent = clip(size, mask=MASKS[mask])
     keys = SIZES[size]
     noise = comfy.sample.prepare_noise(latent["samples"], 5)

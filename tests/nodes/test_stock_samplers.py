@@ -78,8 +78,8 @@ def test_no_stock_sampler_changes_a_kept_latent(comfy, model, positive):
 
 def original(comfy, checkpoints, positive, latent):
     """The same run by `model.flow.sample`, whose agreement with the original is tested with the model."""
-    flow, loading = pack("model.flow"), pack("model.loading")
-    network = loading.load_transformer(loading.read_file(checkpoints["transformer"])[0])
+    flow, loading = pack("model.flow"), pack("model.checkpoints.loading")
+    network = loading.load_transformer(pack("model.files").read_file(checkpoints["transformer"])[0])
     mask, (caption, extra) = latent["noise_mask"][:, 0, :, 0, 0], positive[0]
     noise = comfy.sample.prepare_noise(latent["samples"], SEED)
     return flow.sample(

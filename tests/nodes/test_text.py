@@ -97,8 +97,8 @@ def generation(model, monkeypatch):
 def model(comfy, tmp_path_factory):
     """A small Open-Sora MODEL that reads 64 channels and at most 24 tokens."""
     small = importlib.import_module("small")
-    network = small.pack("model.stdit3").STDiT3(
-        small.pack("model.stdit3").STDiT3Config(
+    network = small.pack("model.transformers.stdit3").STDiT3(
+        small.pack("model.transformers.stdit3").STDiT3Config(
             depth=1, hidden_size=64, num_heads=4, caption_channels=64, model_max_length=24
         )
     )
@@ -367,7 +367,7 @@ def test_hugging_face_shards_load(text, t5, clip, tmp_path, suffix):
 
 
 def test_t5_xxl_is_recognised(comfy):
-    sizes = importlib.import_module("opensora_comfy.model.t5")
+    sizes = importlib.import_module("opensora_comfy.model.checkpoints.t5")
     config = json.loads((Path(comfy.sd.__file__).parent / "text_encoders" / "t5_config_xxl.json").read_text())
     module = comfy.text_encoders.t5.T5(config, torch.float16, "meta", comfy.ops.manual_cast)
     weights = module.state_dict()

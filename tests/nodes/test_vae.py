@@ -113,7 +113,7 @@ def test_wrong_channels_are_refused(vae):
 
 def test_saved_weights_load_again(vae, checkpoints):
     """Stock VAE Save writes get_sd(): the original's key names, and the file's metadata as one more."""
-    state_dict, _ = pack("model.loading").read_file(checkpoints["vae"])
+    state_dict, _ = pack("model.files").read_file(checkpoints["vae"])
     saved = vae.get_sd()
     said = json.loads(bytes(saved.pop("opensora_metadata").tolist()))
     assert (said["version"], said["made_for"]) == ("1.2", MADE_FOR)

@@ -41,7 +41,7 @@ def decode(vae, latent):
 
 def alone(vae_weights, family):
     """The network without ComfyUI."""
-    return pack("model.loading").load_vae(vae_weights[family], VAE_CONFIG)
+    return pack("model.checkpoints.loading").load_vae(vae_weights[family], VAE_CONFIG)
 
 
 def as_network(pixels):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from opensora_comfy.model.stdit3 import STDiT3, STDiT3Config
+from opensora_comfy.model.transformers.stdit3 import STDiT3, STDiT3Config
 from opensora_comfy.training.losses import flow_loss
 from opensora_comfy.training.optimizers import orthogonalise, rise_and_fall
 from opensora_comfy.training.timesteps import stratified

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 
 from ...model import load_transformer, load_vae
-from ...model.layers import matmul_attention
-from ...model.loading import read_file
+from ...model.files import read_file
+from ...model.transformers.layers import matmul_attention
 from ..export import export, tell_more
 from ..trainer import rank
 from . import latents as latents_module

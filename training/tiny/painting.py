@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ...model.vae_spatial import SPATIAL_FACTOR
+from ...model.vaes.spatial import SPATIAL_FACTOR
 
 DECODED_FRAMES = 4  # of a clip, drawn at random: decoding all would double the cost of a step
 EDGE_WEIGHT = 3.0

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ...model.stdit3 import STDiT3Config
-from ...model.vae import VideoVAEConfig
-from ...model.vae_spatial import SpatialConfig
-from ...model.vae_temporal import TemporalConfig
+from ...model.transformers.stdit3 import STDiT3Config
+from ...model.vaes.spatial import SpatialConfig
+from ...model.vaes.temporal import TemporalConfig
+from ...model.vaes.v1_2 import VideoVAEConfig
 
 BUNDLED = Path(__file__).parents[2] / "model" / "bundled"
 ABOUT = {"version": "1.2", "made_for": {"height": 64, "width": 64, "num_frames": 17, "fps": 24}}

@@ -3,8 +3,8 @@
 import numpy
 import torch
 
-from ...model.layers import matmul_attention
-from ...model.stdit3 import STDiT3
+from ...model.transformers.layers import matmul_attention
+from ...model.transformers.stdit3 import STDiT3
 from ..losses import flow_loss
 from ..trainer import Run, rank
 from .batches import BatchSampler

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy
 import torch
 
-from ...model.vae import VideoVAE
-from ...model.vae_spatial import SPATIAL_FACTOR
+from ...model.vaes.spatial import SPATIAL_FACTOR
+from ...model.vaes.v1_2 import VideoVAE
 from ..trainer import Run
 from .painting import DECODED_FRAMES, NOISE, psnr, reconstruction_error
 from .recipe import VAE

@@ -6,8 +6,8 @@ import logging
 
 import torch
 
-from ....model.layers import CrossAttention, Mlp, SelfAttention
-from ....model.stdit3_v1_3 import HEIGHT, TIME, WindowAttention
+from ....model.transformers.layers import CrossAttention, Mlp, SelfAttention
+from ....model.transformers.stdit3_v1_3 import HEIGHT, TIME, WindowAttention
 from ..versions import with_less
 
 MORE, MOST = 4, 64  # by how much the number of pieces grows each time, and to how many

@@ -5,8 +5,8 @@ import functools
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 
-from ....model.layers import CrossAttention
-from ....model.skeleton import ClipSizes
+from ....model.transformers.layers import CrossAttention
+from ....model.transformers.skeleton import ClipSizes
 from ..versions import has_anchor
 from .attention import Call, HostAttention
 from .low_memory import Pieces

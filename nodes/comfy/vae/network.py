@@ -9,11 +9,11 @@ import comfy.utils
 import torch
 
 from ....model.frames import EACH_FRAME
-from ....model.slicing import Slices, in_slices
-from ....model.vae import VideoVAE
-from ....model.vae_2d import ImageVAE
-from ....model.vae_spatial import IMAGES_AT_ONCE
-from ....model.vae_v1_3 import CausalVAE
+from ....model.vaes.image import ImageVAE
+from ....model.vaes.slicing import Slices, in_slices
+from ....model.vaes.spatial import IMAGES_AT_ONCE
+from ....model.vaes.v1_2 import VideoVAE
+from ....model.vaes.v1_3 import CausalVAE
 from ..versions import with_less
 
 WORDS = {None: "whole", "device": "in slices", "memory": "in slices, with all that waits in main memory"}

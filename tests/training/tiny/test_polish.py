@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy
 import torch
-from opensora_comfy.model.stdit3 import STDiT3
-from opensora_comfy.model.vae import VideoVAE
+from opensora_comfy.model.transformers.stdit3 import STDiT3
+from opensora_comfy.model.vaes.v1_2 import VideoVAE
 from opensora_comfy.training.tiny import latents, polish
 from opensora_comfy.training.tiny.hardest import Hardest
 from opensora_comfy.training.tiny.recipe import TRANSFORMER, VAE

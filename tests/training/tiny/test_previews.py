@@ -6,8 +6,8 @@ import numpy
 import pytest
 import torch
 from opensora_comfy.model.colors import ColorNetwork, colors_behind, fit_colors
+from opensora_comfy.model.files import read_file
 from opensora_comfy.model.frames import CHUNKS
-from opensora_comfy.model.loading import read_file
 from opensora_comfy.training.export import export, tell_more
 from opensora_comfy.training.tiny.previews import fit_network, sampled
 

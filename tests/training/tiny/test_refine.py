@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy
 import torch
-from opensora_comfy.model.vae import VideoVAE
+from opensora_comfy.model.vaes.v1_2 import VideoVAE
 from opensora_comfy.training.tiny import painting, refine
 from opensora_comfy.training.tiny.hardest import Hardest
 from opensora_comfy.training.tiny.recipe import VAE

@@ -6,8 +6,8 @@ import numpy
 import pytest
 import torch
 from opensora_comfy.model import load_vae
-from opensora_comfy.model.loading import read_file
-from opensora_comfy.model.vae import VideoVAE
+from opensora_comfy.model.files import read_file
+from opensora_comfy.model.vaes.v1_2 import VideoVAE
 from opensora_comfy.training.export import export
 from opensora_comfy.training.tiny import latents
 from opensora_comfy.training.tiny.batches import BatchSampler, draw_mask

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from .frames import OVERLAPPING, Counts
-from .shapes_of import count_blocks, shape_of
-from .vae_spatial import draw_posterior, draws
-from .vae_v1_3_network import Decoder, Encoder
-from .vae_v1_3_stats import VIDEO_5FRAMES_MEAN, VIDEO_5FRAMES_STD, VIDEO_MEAN, VIDEO_STD
+from ..frames import OVERLAPPING, Counts
+from ..shapes_of import count_blocks, shape_of
+from .spatial import draw_posterior, draws
+from .v1_3_network import Decoder, Encoder
+from .v1_3_stats import VIDEO_5FRAMES_MEAN, VIDEO_5FRAMES_STD, VIDEO_MEAN, VIDEO_STD
 
 STATISTICS = {
     "video": (VIDEO_MEAN, VIDEO_STD),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from .shapes_of import count_blocks, shape_of
+from ..shapes_of import count_blocks, shape_of
 
 
 @dataclass(frozen=True)

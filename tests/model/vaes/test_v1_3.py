@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import Case, difference, manifest, weights
 from opensora_comfy.model import load_vae
-from opensora_comfy.model.vae_v1_3 import CausalVAE, CausalVAEConfig
+from opensora_comfy.model.vaes.v1_3 import CausalVAE, CausalVAEConfig
 
 TOLERANCE = 1e-5
 

@@ -11,7 +11,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from .frames import PIXELS_PER_LATENT
+from ..frames import PIXELS_PER_LATENT
+from ..shapes_of import agree, heads_of, shape_of, shared_config
 from .layers import (
     CaptionEmbedder,
     FinalLayer,
@@ -20,7 +21,6 @@ from .layers import (
     position_embedding_2d,
     rows_of,
 )
-from .shapes_of import agree, heads_of, shape_of, shared_config
 from .skeleton import VideoTransformer
 from .stdit3 import STDiT3Block
 

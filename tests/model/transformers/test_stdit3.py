@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import Case, difference, first_divergence, weights
 from opensora_comfy.model import load_transformer
-from opensora_comfy.model.layers import matmul_attention
+from opensora_comfy.model.transformers.layers import matmul_attention
 
 CALL_TOLERANCE = 1.5e-6
 

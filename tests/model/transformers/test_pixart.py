@@ -3,7 +3,7 @@
 import pytest
 import torch
 from opensora_comfy.model import load_transformer
-from opensora_comfy.model.pixart import PixArt, PixArtConfig
+from opensora_comfy.model.transformers.pixart import PixArt, PixArtConfig
 from small import random_weights
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from .frames import CHUNKS, Counts
+from ..frames import CHUNKS, Counts
 from .slicing import placed
-from .vae_spatial import (
+from .spatial import (
     IMAGES_AT_ONCE,
     MODE,
     AutoencoderKL,
@@ -22,7 +22,7 @@ from .vae_spatial import (
     encode_frames,
     modern_keys,
 )
-from .vae_temporal import TemporalConfig, TemporalVAE
+from .temporal import TemporalConfig, TemporalVAE
 
 OFFICIAL_SHIFT = (-0.10, 0.34, 0.27, 0.98)
 OFFICIAL_SCALE = (3.85, 2.32, 2.33, 3.06)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from .files import strip_prefixes
-from .frames import EACH_FRAME, Counts
-from .vae_spatial import (
+from ..files import strip_prefixes
+from ..frames import EACH_FRAME, Counts
+from .spatial import (
     IMAGES_AT_ONCE,
     AutoencoderKL,
     SpatialConfig,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden import Case, difference, manifest, weights
 from opensora_comfy.model import load_vae
-from opensora_comfy.model.vae_2d import ImageVAE, ImageVAEConfig
-from opensora_comfy.model.vae_spatial import OLD_NAMES
+from opensora_comfy.model.vaes.image import ImageVAE, ImageVAEConfig
+from opensora_comfy.model.vaes.spatial import OLD_NAMES
 
 TOLERANCE = 1e-5
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden import Case, difference, first_divergence, manifest, weights
 from opensora_comfy.model import load_transformer
-from opensora_comfy.model.layers import matmul_attention
-from opensora_comfy.model.stdit2 import STDiT2, STDiT2Config
+from opensora_comfy.model.transformers.layers import matmul_attention
+from opensora_comfy.model.transformers.stdit2 import STDiT2, STDiT2Config
 
 CALL_TOLERANCE = 1.5e-6
 SIZES = ("fps", "height", "width", "num_frames")

@@ -12,7 +12,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from .frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
+from ..frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
+from ..shapes_of import agree, normed_heads, shared_config
 from .layers import (
     CaptionEmbedder,
     CrossAttention,
@@ -29,7 +30,6 @@ from .layers import (
     rows_of,
     shared,
 )
-from .shapes_of import agree, normed_heads, shared_config
 from .skeleton import VideoTransformer
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from .files import strip_prefixes
+from ..files import strip_prefixes
 from .known_files import LDM_VAE, LORA, NOT_YET, RESNETS, has_dimensions, known_file
 
 LOAD_MODEL, LOAD_VAE, LOAD_TEXT = "Load Open-Sora Model", "Load Open-Sora VAE", "Load Open-Sora Text Encoder"

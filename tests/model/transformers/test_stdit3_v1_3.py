@@ -5,8 +5,14 @@ import torch
 from einops import rearrange
 from golden import Case, difference, first_divergence, manifest, weights
 from opensora_comfy.model import load_transformer
-from opensora_comfy.model.layers import matmul_attention, rope_frequencies
-from opensora_comfy.model.stdit3_v1_3 import STDiT3v13, STDiT3v13Config, WindowAttention, rope_tables, rotate
+from opensora_comfy.model.transformers.layers import matmul_attention, rope_frequencies
+from opensora_comfy.model.transformers.stdit3_v1_3 import (
+    STDiT3v13,
+    STDiT3v13Config,
+    WindowAttention,
+    rope_tables,
+    rotate,
+)
 
 CALL_TOLERANCE = 1.5e-6
 CONFIG = Case("stdit3v13_i2v").meta["config"]

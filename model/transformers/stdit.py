@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from ..shapes_of import agree, heads_of, shape_of, shared_config
 from .layers import (
     CaptionEmbedder,
     CrossAttention,
@@ -25,7 +26,6 @@ from .layers import (
     modulate,
     sincos_table,
 )
-from .shapes_of import agree, heads_of, shape_of, shared_config
 from .skeleton import VideoTransformer
 
 SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5

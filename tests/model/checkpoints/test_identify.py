@@ -6,8 +6,16 @@ import pytest
 import torch
 from golden import manifest, weights
 from opensora_comfy.model import load_transformer, load_vae
-from opensora_comfy.model.identify import FAMILIES, NOT_YET, TRANSFORMERS, VAES, family_of, identify, refusal
-from opensora_comfy.model.pixart import PixArt, PixArtConfig
+from opensora_comfy.model.checkpoints.identify import (
+    FAMILIES,
+    NOT_YET,
+    TRANSFORMERS,
+    VAES,
+    family_of,
+    identify,
+    refusal,
+)
+from opensora_comfy.model.transformers.pixart import PixArt, PixArtConfig
 
 
 def pixart(**changes):

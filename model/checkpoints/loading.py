@@ -5,16 +5,16 @@ from typing import NamedTuple
 
 import torch
 
-from .files import read_file, strip_prefixes, unwrap
+from ..files import strip_prefixes, unwrap
+from ..transformers.pixart import PixArt, PixArtConfig
+from ..transformers.stdit import STDiT, STDiTConfig
+from ..transformers.stdit2 import STDiT2, STDiT2Config
+from ..transformers.stdit3 import STDiT3, STDiT3Config
+from ..transformers.stdit3_v1_3 import STDiT3v13, STDiT3v13Config
+from ..vaes.image import ImageVAE, ImageVAEConfig
+from ..vaes.v1_2 import VideoVAE, VideoVAEConfig
+from ..vaes.v1_3 import CausalVAE, CausalVAEConfig
 from .identify import TRANSFORMERS, VAES, family_of, refuse
-from .pixart import PixArt, PixArtConfig
-from .stdit import STDiT, STDiTConfig
-from .stdit2 import STDiT2, STDiT2Config
-from .stdit3 import STDiT3, STDiT3Config
-from .stdit3_v1_3 import STDiT3v13, STDiT3v13Config
-from .vae import VideoVAE, VideoVAEConfig
-from .vae_2d import ImageVAE, ImageVAEConfig
-from .vae_v1_3 import CausalVAE, CausalVAEConfig
 
 CLASSES = {
     network.family: (network, config)
@@ -121,8 +121,3 @@ def check_keys(module, state_dict, optional=()):
     ]
     if problems:
         raise ValueError(f"these weights do not fit {type(module).__name__}. " + "; ".join(problems))
-
-
-__all__ = [
-    "CLASSES", "Plan", "check_keys", "load_transformer", "load_vae", "plan_transformer", "plan_vae", "read_file",
-]  # fmt: skip

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from .shapes_of import count_blocks, shape_of
+from ..shapes_of import count_blocks, shape_of
 from .slicing import known, placed, row_wise, silu, whole
 
 SPATIAL_FACTOR = 0.18215  # the 2D VAE's own latent scale, Stable Diffusion's

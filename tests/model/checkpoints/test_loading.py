@@ -4,10 +4,10 @@ import pytest
 import torch
 from golden import manifest, weights
 from opensora_comfy.model import load_transformer, load_vae
-from opensora_comfy.model.identify import TRANSFORMERS
-from opensora_comfy.model.loading import CLASSES, plan_transformer, plan_vae
-from opensora_comfy.model.pixart import PixArt, PixArtConfig
-from opensora_comfy.model.vae_spatial import OLD_NAMES, modern_keys
+from opensora_comfy.model.checkpoints.identify import TRANSFORMERS
+from opensora_comfy.model.checkpoints.loading import CLASSES, plan_transformer, plan_vae
+from opensora_comfy.model.transformers.pixart import PixArt, PixArtConfig
+from opensora_comfy.model.vaes.spatial import OLD_NAMES, modern_keys
 from small import random_weights
 
 

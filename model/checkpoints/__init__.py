@@ -1,0 +1,1 @@
+"""Checkpoints: what a file is, whether it fits, and the module for it."""

@@ -1,0 +1,1 @@
+"""The diffusion transformers, one file a generation, on one skeleton."""

@@ -1,0 +1,1 @@
+"""The video VAEs, one a generation, and what they are made of."""
