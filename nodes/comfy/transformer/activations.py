@@ -18,8 +18,8 @@ def transformer_bytes(network, shape, caption_length, dtype):
         caption_length: tokens of the captions that it reads.
         dtype: that it computes in.
     """
-    sizes, B = network.config, shape[0]
-    tokens = B * math.prod(-(-length // patch) for length, patch in zip(shape[2:], sizes.patch_size))
-    values = TOKEN_VALUES[network.family] * sizes.hidden_size * tokens
-    values += B * caption_length * (sizes.caption_channels + CAPTION_VALUES * sizes.hidden_size)
+    config, B = network.config, shape[0]
+    tokens = B * math.prod(-(-length // patch) for length, patch in zip(shape[2:], config.patch_size))
+    values = TOKEN_VALUES[network.family] * config.hidden_size * tokens
+    values += B * caption_length * (config.caption_channels + CAPTION_VALUES * config.hidden_size)
     return MARGIN * values * dtype.itemsize + LATENT_BYTES * math.prod(shape)

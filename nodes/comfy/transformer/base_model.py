@@ -207,8 +207,8 @@ class ImageModel(EpsilonModel, comfy.model_base.PixArt):
 
     def __init__(self, model_config, family, metadata=None, device=None):
         super().__init__(model_config, family, metadata, device)
-        sizes = self.diffusion_model.config
-        self.model_config.unet_config.update(depth=sizes.depth, hidden_size=sizes.hidden_size)
+        config = self.diffusion_model.config
+        self.model_config.unet_config.update(depth=config.depth, hidden_size=config.hidden_size)
 
     def refuse_misfits(self, noise, **kwargs):
         super().refuse_misfits(noise, **kwargs)
