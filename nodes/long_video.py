@@ -4,7 +4,7 @@ from ..model.segments import backward, forward
 from . import widgets
 from .choices import check_least
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.sampling.long_run import Run, fill, times_cut_short, unless_interrupted
+from .comfy.sampling.long_run import Run, fill, last_touch, times_cut_short
 from .comfy.schema import advanced, io, schema
 from .joining import begun_by, clip_of, ended_by, followed_by, refuse_unlike
 from .lengths import check_backward, check_bridge, check_forward, check_loop, check_target, chunks_of
@@ -225,7 +225,9 @@ class OpenSoraConnect(_LongVideo):
         new = forward(draft.known, gap_ends, counting, size, seen, after)
         run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
         made = fill(run, draft, new, "; the second clip is left out")
-        return io.NodeOutput(unless_interrupted(meet, made, bridge, target))
+        with last_touch():
+            made = meet(made, bridge, target)
+        return io.NodeOutput(made)
 
 
 class OpenSoraLoop(_LongVideo):
@@ -266,4 +268,6 @@ class OpenSoraLoop(_LongVideo):
         new = forward(bridge.known, len(bridge.mask), counting, size, seen, after)
         run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
         made = fill(run, bridge, new, "; it does not close yet")
-        return io.NodeOutput(unless_interrupted(meet, made, bridge, clip))
+        with last_touch():
+            made = meet(made, bridge, clip)
+        return io.NodeOutput(made)

@@ -1,5 +1,6 @@
 """Runs the segments of a long video one after the other: one progress bar, and what is finished outlives an interrupt."""
 
+import contextlib
 import logging
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -30,6 +31,13 @@ class Run:
     steps: int
     cfg: float
     sampler_name: str
+
+    def prompts(self, segment):
+        """(positive, negative) that hold in a segment."""
+        positive = for_segment(self.positive, segment)
+        if self.negative is None:
+            return positive, null_conditioning(self.model, positive)
+        return positive, for_segment(self.negative, segment)
 
 
 @dataclass(frozen=True)
@@ -103,16 +111,11 @@ def fill(run, draft, segments, rest=""):
         window = {"samples": samples[:, :, places], "noise_mask": mask[places].view(1, 1, -1, 1, 1).expand(shape)}
         if "batch_index" in draft.latent:
             window["batch_index"] = draft.latent["batch_index"]
-        positive = for_segment(run.positive, index)
-        negative = null_conditioning(run.model, positive)
-        if run.negative is not None:
-            negative = for_segment(run.negative, index)
         try:
             management.throw_exception_if_processing_interrupted()
             made, _ = sample(
                 run.model,
-                positive,
-                negative,
+                *run.prompts(index),
                 with_sizes(window, sizes(places)),
                 (run.seed + index) % SEEDS,
                 run.steps,
@@ -133,11 +136,11 @@ def fill(run, draft, segments, rest=""):
     return with_sizes(draft.latent, draft.sizes, samples=samples)
 
 
-def unless_interrupted(improve, latent, *arguments):
-    """improve(latent, *arguments), or where that is interrupted the LATENT as it is, which counts as cut short."""
+@contextlib.contextmanager
+def last_touch():
+    """A block that improves a finished clip: where it is interrupted the clip stays, and counts as cut short."""
     try:
-        return improve(latent, *arguments)
+        yield
     except management.InterruptProcessingException:
         _times_cut_short[_node()] += 1
         logging.warning("Open-Sora: interrupted at the last touch; the clip is whole, but may jump at a seam")
-        return latent
