@@ -47,7 +47,7 @@ def fit_colors(latents, video, groups):
 
 
 class ColorNetwork(nn.Module):
-    """Latents that a VAE with group norms decodes, as latents whose colours by `fit_colors`' factors are the decoded ones.
+    """Latents of a VAE with group norms, as latents whose colours by `fit_colors`' factors are the decoded ones.
 
     A small VAE's colours hang on the whole clip, and not in a straight line: beside a latent and its neighbours in its
     frame it looks at the clip's mean and covariance.

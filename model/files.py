@@ -26,7 +26,7 @@ WRAPPERS = ("ema", "state_dict_ema", "state_dict", "model", "module")
 MOST_WRAPPERS = 8  # in one another; a damaged or malicious pickle can hold itself
 # What training frameworks and ComfyUI's Save nodes put in front of every key.
 PREFIXES = ("module.", "model.diffusion_model.", "diffusion_model.", "model.", "ema.", "state_dict.")
-# Where a program that writes tensors alone, such as ComfyUI's Save nodes, leaves the file's own metadata: JSON as bytes.
+# Where a program that writes tensors alone (ComfyUI's Save nodes) leaves the file's own metadata: JSON as bytes.
 METADATA_KEY = "opensora_metadata"
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch before 1.6 began a file
@@ -43,7 +43,7 @@ def read_model(path):
 
     Returns:
         state_dict: key → memory-mapped tensor on the CPU, wrappers and prefixes of training frameworks taken off.
-        metadata: of a safetensors file, its `opensora` entry parsed from JSON, or what a tensor carries of it; {} otherwise.
+        metadata: of a safetensors file, its `opensora` entry parsed from JSON, or what a tensor carries of it; else {}.
         config: what the file's metadata or the folder's config.json says about the network; {} where neither does.
 
     Raises ValueError, one sentence, for a file that is damaged, is none, would run code, or misses a shard, and for a
@@ -88,7 +88,7 @@ def _metadata_in(state_dict, path):
 
 
 def refuse_dead_link(path):
-    """Raise ValueError where `path` is a symbolic link whose target is not there, a moved folder or an unplugged drive."""
+    """Raise ValueError where `path` is a symbolic link whose target is gone: a moved folder, an unplugged drive."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(
             f"{path} is a link that leads nowhere: {os.readlink(path)} is not there; bring that back, or put the model "

@@ -30,10 +30,10 @@ def shift_ratio(
     """How much more noise this size and length need than the base does: √(area ratio) · √(length ratio), fp32 scalar.
 
     height and width in pixels, num_frames in video frames; numbers, or tensors of one size each. In bf16 tensors, as
-    the original has them beside a bf16 model, the ratio is worked out in bf16 too. A video's length counts in latents: in 1.2 5 for every full
-    17 frames, in 1.3 one for every 4 behind the first. `scale` multiplies the ratio, in 1.3 that of videos only.
-    `base_resolution` (pixels of area) and `base_num_frames` are what a checkpoint was made for: 512² and 1 for the
-    official files.
+    the original has them beside a bf16 model, the ratio is worked out in bf16 too. A video's length counts in
+    latents: in 1.2 5 for every full 17 frames, in 1.3 one for every 4 behind the first. `scale` multiplies the ratio,
+    in 1.3 that of videos only. `base_resolution` (pixels of area) and `base_num_frames` are what a checkpoint was made
+    for: 512² and 1 for the official files.
     """
     height, width, num_frames = map(_number, (height, width, num_frames))
     image = bool(num_frames == 1)
@@ -43,7 +43,7 @@ def shift_ratio(
 
 
 def _number(value):
-    """A size as a scalar tensor, from a number or a batch [B] of one size; bf16 stays, as the original computes in it."""
+    """A size as a scalar tensor, from a number or a batch [B] of one size; bf16 stays: the original computes in it."""
     value = torch.as_tensor(value)
     value = value if value.dtype == torch.bfloat16 else value.float()
     if value.numel() == 0 or (value != value.flatten()[0]).any():

@@ -1,4 +1,4 @@
-"""Time and size in latents: how the VAE of each generation counts frames and pixels. Nothing else in the pack counts them.
+"""Time and size in latents: how the VAE of each generation counts frames and pixels. Nothing else counts them.
 
 Open-Sora 1.0 and 1.1 make a latent of every frame; 1.2 makes 5 of each chunk of 17 frames, wherever the clip ends; in
 1.3 chunks share a frame, so that 17 frames make 5 latents and every 16 more make 5 more.
@@ -42,7 +42,7 @@ class Counting:
         return [range(start, min(start + self.chunk_frames, num_frames)) for start in starts]
 
     def groups(self, num_frames):
-        """The frames behind each latent of a clip: a list of ranges. A frame that two chunks share is in one of both."""
+        """The frames behind each latent of a clip: a list of ranges. A frame that chunks share is in one of each."""
         found = []
         for chunk in self.chunks(num_frames):
             first = 0 if self.causal else (len(chunk) - 1) % self.factor
@@ -117,5 +117,5 @@ class Counts:
         return self.counting.latent_frames(num_frames)
 
     def nearest_frames(self, num_frames):
-        """The frame counts around `num_frames` that the VAE represents exactly, low to high; itself alone where it is one."""
+        """The counts around `num_frames` that the VAE represents exactly, low to high; itself alone if it is one."""
         return self.counting.nearest(num_frames)

@@ -164,7 +164,7 @@ def sample(
         guidance_channels: how many channels guidance acts on, 3 in the released configurations; None: all.
         frame_mask: [B, T] in 0…1; 1 generates a frame, 0 keeps it bit for bit, values between re-generate it from that
             share of the steps on (see `frame_states`).
-        noise: (draw, shape) -> tensor, the draws in their order, `draw` counting from 0: one a step, and with frame_mask
+        noise: (draw, shape) -> tensor, the draws in their order, `draw` from 0 on: one a step, and with frame_mask
             two, first that of waking frames. shape is [2B, C, T, H, W], the rows the original draws; the first B count.
             Left out: torch.randn.
         original_masks: let frames of mask value 0 move at the last step, as the original does.
@@ -205,8 +205,8 @@ def sample(
         )
         if prediction.shape[1] != 2 * C:
             raise ValueError(
-                f"the transformer returns {prediction.shape[1]} channels for latents of {C}; this sampler needs {2 * C}: "
-                "the noise and its variance (pred_sigma)"
+                f"the transformer returns {prediction.shape[1]} channels for latents of {C}; this sampler needs "
+                f"{2 * C}: the noise and its variance (pred_sigma)"
             )
         eps, variance = guide(prediction, C, guidance, guidance_channels)
         moved = table.step(z, eps, variance, index, draw())

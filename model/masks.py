@@ -105,7 +105,8 @@ def apply(latents, references, entries, loop=0, align=None):
         number, edit_ratio = entry[1], entry[5]
         if not -len(references) <= number < len(references):
             raise ValueError(
-                f"strategy entry {text_of(entry)} asks for reference {number}; there are {len(references)}, numbered from 0"
+                f"strategy entry {text_of(entry)} asks for reference {number}; there are {len(references)}, "
+                "numbered from 0"
             )
         reference = references[number]
         source, target, length = span(entry, reference.shape[1], latents.shape[1], align)

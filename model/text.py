@@ -152,7 +152,7 @@ def add_scores(text, aesthetic=None, motion=None, camera=None, version="1.2"):
 def schedule(text):
     """The prompts of a schedule and the run from which each holds: [(0, prompt), (run, prompt), …].
 
-    "|0| sunrise |2| noon" means sunrise for runs 0 and 1, noon from run 2 on; a text that does not begin with |0| is one
+    "|0| sunrise |2| noon" means sunrise for runs 0 and 1, noon from run 2 on; a text without |0| in front is one
     prompt for all. Raises ValueError for a schedule whose numbers do not rise, or that has a number without a prompt.
     """
     if not text.startswith("|0|"):

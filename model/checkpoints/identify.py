@@ -1,4 +1,4 @@
-"""What a model file is, from its tell-tale keys: the families this pack loads, and others that lie in the same folders."""
+"""What a model file is, from its tell-tale keys: the families this pack loads, and others beside them."""
 
 import re
 
@@ -63,7 +63,7 @@ def _is_in_time(state_dict):
 
 
 def identify(state_dict):
-    """(what a file is, the node that loads it, NOT_YET or None) by its keys and shapes; (None, None) for an unknown one."""
+    """(what a file is, the node that loads it, NOT_YET or None) by its keys and shapes; (None, None) if unknown."""
     family = family_of(state_dict)
     if family is None:
         return known_file(strip_prefixes(dict(state_dict)))

@@ -107,7 +107,8 @@ KNOWN_FILES = (
     Known("a Stable Diffusion 3 transformer in diffusers' layout", DIFFUSION,
           (r"pos_embed\.", r"transformer_blocks\.\d+\.attn\.add_q_proj\."), DIFFUSERS),
     Known("a Qwen-Image transformer", DIFFUSION, (r"txt_norm\.weight$", r"transformer_blocks\.\d+\.attn\.add_q_proj\."),
-          "img_in|txt_in|txt_norm|time_text_embed|transformer_blocks|norm_out|proj_out", (r"txt_norm\.weight", (3584,))),
+          "img_in|txt_in|txt_norm|time_text_embed|transformer_blocks|norm_out|proj_out",
+          (r"txt_norm\.weight", (3584,))),
     Known("a CogVideoX transformer in diffusers' layout", None,
           (r"transformer_blocks\.\d+\.norm1\.linear\.", r"patch_embed\.text_proj\.", r"time_embedding\.linear_1\.")),
     # U-Nets and checkpoints with one.
@@ -129,7 +130,8 @@ KNOWN_FILES = (
     # VAEs.
     Known("a Wan or Qwen-Image VAE", VAE, (r"decoder\.middle\.0\.residual\.",)),
     Known("an LTX-Video VAE", VAE, (r"decoder\.up_blocks\.\d+\.res_blocks\.",)),
-    Known("a CogVideoX VAE in diffusers' layout", VAE + NEWER, (r"decoder\.up_blocks\.\d+\.resnets\.\d+\.norm\d\.conv_y\.",)),
+    Known("a CogVideoX VAE in diffusers' layout", VAE + NEWER,
+          (r"decoder\.up_blocks\.\d+\.resnets\.\d+\.norm\d\.conv_y\.",)),
     Known("a HunyuanVideo VAE", NOT_YET,
           (r"decoder\.conv_in\.conv\.weight$", r"decoder\.up\.\d+\.block\.\d+\.conv\d\.conv\."),
           shape=OF_16_CHANNELS_3D),
@@ -154,7 +156,7 @@ def dc_ae(state_dict):
 
 
 def known_file(state_dict):
-    """(what a file is, the node that loads it or None) for the first of KNOWN_FILES that fits; (None, None) for others."""
+    """(what a file is, the node that loads it or None) for the first of KNOWN_FILES that fits, else (None, None)."""
     found = next((kind for kind in KNOWN_FILES if kind.fits(state_dict)), None)
     if found is not None:
         return found.what, found.node

@@ -105,7 +105,7 @@ def _load(plan, build):
 
 
 def check_keys(module, state_dict, optional=()):
-    """Refuse weights whose keys or shapes are not exactly the module's, listing them; `optional` ones may be missing."""
+    """Refuse weights whose keys or shapes are not the module's, listing them; `optional` ones may be missing."""
     own = module.state_dict()
     missing = sorted(set(own) - set(state_dict) - set(optional))
     unexpected = sorted(set(state_dict) - set(own))

@@ -30,7 +30,7 @@ BASE_LATENTS = 64  # a side of 64 latents, 512 pixels, is where positions count 
 
 @dataclass(frozen=True)
 class PixArtConfig:
-    """Configuration of a PixArt transformer; field names are the original's configuration keys, but for the last two."""
+    """Configuration of a PixArt transformer; field names are the original's keys, but for the last two."""
 
     depth: int = 28
     hidden_size: int = 1152
@@ -55,8 +55,8 @@ class PixArtConfig:
         config = config or {}
         if any(".attn.sr." in key for key in state_dict):
             raise ValueError(
-                "this PixArt transformer compresses keys and values (attn.sr), as PixArt-Σ's 2048-pixel model does, and "
-                "this pack does not run that; use the model for 512 or 1024 pixels"
+                "this PixArt transformer compresses keys and values (attn.sr), as PixArt-Σ's 2048-pixel model does, "
+                "and this pack does not run that; use the model for 512 or 1024 pixels"
             )
         known = shared_config(cls, state_dict, config, patch_size=(2, 2))
         places, patch = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1], known["patch_size"]

@@ -67,7 +67,7 @@ class VideoTransformer(nn.Module):
             caption_mask: [B, L], 1 where a token is real; None means all are.
             frame_mask: bool [B, T], True where a frame is being generated; the others are told timestep 0.
             fps, height, width, num_frames: numbers or [B], frames per second, pixels, video frames. Left out: 24 (an
-                image: 120), 8 pixels per latent, a frame per latent. A family that does not know one of them takes it too.
+                image: 120), 8 pixels per latent, a frame per latent. Families take those too that they do not know.
             condition: what a family takes beside that: see its `run`.
 
         Returns:

@@ -2,7 +2,7 @@
 
 A PixArt image transformer with a second attention, over time, in every block. Sizes are not told to it: positions come
 from two fixed tables, which space_scale and time_scale stretch to the resolution and length a checkpoint was made for.
-Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.0; frame masks as branch opensora/v1.1 added them).
+Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.0; frame masks as opensora/v1.1 added them).
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class STDiTConfig:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The configuration of these weights; `config` supplies what they cannot tell: num_heads, space_scale, time_scale.
+        """The configuration of these weights; `config` supplies what they do not tell: heads, scales.
 
         Raises ValueError where `config` contradicts the weights. `input_size` is not asked for: positions are computed
         for the latents of each call.

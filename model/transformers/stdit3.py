@@ -51,7 +51,7 @@ class STDiT3Config:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The configuration of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
+        """The configuration of these weights; `config` supplies what they cannot tell. ValueError if they disagree."""
         config = config or {}
         known = shared_config(cls, state_dict, config, blocks="spatial_blocks")
         qk_norm, num_heads = normed_heads(state_dict, known["hidden_size"], config)
@@ -157,7 +157,7 @@ class STDiT3(VideoTransformer):
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 
     def run_blocks(self, x, caption, t, spatial, temporal):
-        """Tokens x [B, T, S, C] behind all blocks; `spatial` and `temporal` are what each kind takes beside x, caption, t.
+        """Tokens x [B, T, S, C] behind all blocks; `spatial` and `temporal`: what each kind takes beside x, caption, t.
 
         A depth is a spatial block and the temporal one behind it.
         """

@@ -54,7 +54,7 @@ class STDiT3v13Config(STDiT3Config):
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The configuration of these weights; `config` supplies what they cannot tell. ValueError where the two disagree."""
+        """The configuration of these weights; `config` supplies what they cannot tell. ValueError if they disagree."""
         config = config or {}
         rope = state_dict.get("rope.freqs")
         found = super().from_weights({key: value for key, value in state_dict.items() if key != "rope.freqs"}, config)
@@ -266,7 +266,7 @@ class STDiT3v13(STDiT3):
         return (window, rope), (temporal, rope_tables(frequencies, config.rope_axes, grid, temporal, scale))
 
     def captions(self, x, caption, caption_mask, condition_frames=None, null_caption=None):
-        """What each frame of x reads: ([(frames, caption [B, L, C]), …], mask); together the groups hold every frame."""
+        """What each frame of x reads: ([(frames, caption [B, L, C]), …], mask); the groups hold every frame."""
         B, T = x.shape[0], -(-x.shape[2] // self.config.patch_size[0])
         caption, mask = self.embed_caption(caption, caption_mask, B, x.dtype)
         kept = sorted(set(condition_frames or ()))

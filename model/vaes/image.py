@@ -31,7 +31,7 @@ class ImageVAEConfig:
 
     @classmethod
     def from_weights(cls, state_dict, config=None):
-        """The configuration of these weights; `config` may give spatial_norm_groups, or norm_num_groups as diffusers calls it."""
+        """The configuration of these weights; `config` may give spatial_norm_groups (diffusers: norm_num_groups)."""
         config = config or {}
         groups = config.get("spatial_norm_groups") or config.get("norm_num_groups")
         return cls(SpatialConfig.from_weights(state_dict, PREFIX, {"spatial_norm_groups": groups}))
@@ -73,8 +73,8 @@ class ImageVAE(Counts, nn.Module):
         """Video [B, 3, num_frames, 8 h, 8 w] in about -1…1. ValueError where `num_frames` is not the latents' count."""
         if num_frames != latents.shape[2]:
             raise ValueError(
-                f"num_frames is {num_frames}, but there are {latents.shape[2]} latents, and this VAE makes one frame of "
-                f"each: {latents.shape[2]} frames"
+                f"num_frames is {num_frames}, but there are {latents.shape[2]} latents, and this VAE makes one frame "
+                f"of each: {latents.shape[2]} frames"
             )
         return decode_frames(self.module, self._in_own_dtype(latents), self.images_at_once)
 

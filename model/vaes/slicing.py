@@ -1,8 +1,8 @@
 """Runs the layers of a VAE in slices of rows, so that only a slice of a picture is on the device at a time.
 
-A tile of a picture that went through the whole network would be normalised by its own mean and variance, and its borders
-would show. Here a layer sees the whole picture before the next one begins: group norms gather their statistics over all
-slices, convolutions see the rows around theirs. The result is that of the whole, but for rounding.
+A tile of a picture that went through the whole network would be normalised by its own mean and variance, and its
+borders would show. Here a layer sees the whole picture before the next one begins: group norms gather their statistics
+over all slices, convolutions see the rows around theirs. The result is that of the whole, but for rounding.
 """
 
 import contextlib

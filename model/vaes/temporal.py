@@ -27,7 +27,7 @@ class TemporalConfig:
 
     @classmethod
     def from_weights(cls, state_dict, prefix="", config=None):
-        """The configuration of the temporal VAE whose keys begin with `prefix`; `config` may give temporal_norm_groups."""
+        """The configuration of the temporal VAE behind `prefix`; `config` may give temporal_norm_groups."""
         encoder = f"{prefix}encoder."
         levels = count_blocks(state_dict, re.escape(encoder) + r"block_res_blocks\.(\d+)\.")
         filters, channels, *_ = shape_of(state_dict, f"{encoder}conv_in.conv.weight", 5, (cls.filters, cls.channels))
@@ -166,7 +166,7 @@ class TemporalVAE(nn.Module):
         self.post_quant_conv = CausalConv3d(latent, latent, 1, ops, **weights)
 
     def encode(self, x):
-        """Posterior moments [B, 2C, ⌈T / 4⌉, h, w] of x [B, C, T, h, w]; zero frames in front fill up to a multiple of 4."""
+        """Posterior moments [B, 2C, ⌈T / 4⌉, h, w] of x [B, C, T, h, w]; zero frames fill it up in front."""
         x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % self.factor, 0))
         return self.quant_conv(self.encoder(x))
 

@@ -72,7 +72,9 @@ class CausalVAEConfig:
             num_res_blocks=count_blocks(state_dict, r"encoder\.down\.0\.block\.(\d+)\."),
             latent_channels=channels,
             time_down=tuple(
-                level for level in levels if count_blocks(state_dict, rf"encoder\.down\.{level}\.downsample\.(conv)\.conv\.")
+                level
+                for level in levels
+                if count_blocks(state_dict, rf"encoder\.down\.{level}\.downsample\.(conv)\.conv\.")
             ),
             time_up=tuple(
                 level for level in levels if count_blocks(state_dict, rf"decoder\.up\.{level}\.upsample\.(conv3d)\.")
@@ -135,7 +137,8 @@ class CausalVAE(Counts, nn.Module):
         """Video [B, 3, T, 8 h, 8 w] in about -1…1 from normalised latents [B, C, T', h, w].
 
         T is `num_frames` for the valid counts. Others lose what the original loses, the frames behind the last group
-        of `counting.groups`: T is then `counting.video_frames(T')`. Raises ValueError where the latents cannot stand for `num_frames`.
+        of `counting.groups`: T is then `counting.video_frames(T')`. Raises ValueError where the latents cannot stand
+        for `num_frames`.
         """
         self.counting.refuse_mismatch(num_frames, latents.shape[2])
         return torch.cat(list(self.decode_chunks(latents)), dim=2)

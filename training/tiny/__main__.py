@@ -126,7 +126,7 @@ def open_pipeline(folder, tokenizer):
 
 
 def make_previews(folder, tokenizer, steps):
-    """Learn the colours of previews from the finished files; folder/previews.safetensors is the transformer with them."""
+    """Learn the colours of previews from the finished files; previews.safetensors is the transformer with them."""
     factors, bias = (open_vae(folder, "polish")[1][key] for key in KEYS[:2])
     network = fit_network(open_pipeline(folder, tokenizer), factors, bias, **steps)
     tell_more(folder / "transformer.safetensors", folder / "previews.safetensors", latent_rgb_network=network.to_text())

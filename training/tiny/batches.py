@@ -29,7 +29,7 @@ def draw_mask(num_latents, rng):
 
 
 def with_stills(bucket, rows, frame_mask, rng):
-    """Latents [B, 4, T, h, w] of these clips; kept frames (False in frame_mask [B, T]) are partly lone images' encodings."""
+    """Latents [B, 4, T, h, w] of these clips; kept frames (False in frame_mask [B, T]) are partly lone images'."""
     lone = (~frame_mask).sum(1, keepdim=True) <= 2
     use_still = ~frame_mask & lone & bucket.has_still[rows] & torch.from_numpy(rng.random(frame_mask.shape) < STILLS)
     return torch.where(use_still[:, None, :, None, None], bucket.stills[rows], bucket.latents[rows])

@@ -1,4 +1,4 @@
-"""Captions of scenes (shapes.Scene): many sentences for the same clip, some sentence structures never used in training."""
+"""Captions of scenes (shapes.Scene): many sentences for a clip, some structures never used in training."""
 
 from __future__ import annotations
 

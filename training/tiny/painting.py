@@ -42,7 +42,7 @@ def paint(vae, latents, num_frames, rng):
 
 
 def painting_loss(vae, latents, frames):
-    """Error of normalised latents [B, 4, T, h, w] against frames [B, 3, T, H, W], on a few frames of each clip, its ends among them.
+    """Error of normalised latents [B, 4, T, h, w] against a few frames of [B, 3, T, H, W], the ends among them.
 
     Returns the loss, and the mean squared error of each clip [B].
     """

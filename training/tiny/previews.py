@@ -1,4 +1,4 @@
-"""The colours of previews: a small network fitted on what the finished transformer samples and the finished VAE decodes."""
+"""The colours of previews: a small network fitted on what the finished files sample and decode."""
 
 import numpy
 import torch

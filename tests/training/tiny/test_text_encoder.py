@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from opensora_comfy.training.tiny import t5
 from opensora_comfy.training.tiny import text_encoder as tiny
-from opensora_comfy.training.tiny.recipe import TEXT_ENCODER
+from opensora_comfy.training.tiny.__main__ import write
+from opensora_comfy.training.tiny.recipe import ABOUT, TEXT_ENCODER
 
 BUNDLED = Path(__file__).resolve().parents[3] / "model" / "bundled" / "text_encoder.safetensors"
 SMALL = {**TEXT_ENCODER, "vocab_size": 40, "max_length": 8}
@@ -83,12 +84,13 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
 
 def test_saving_says_what_the_file_is_and_leaves_nothing_else(small_state, tmp_path):
     path = tmp_path / "folder" / "t5.safetensors"
-    tiny.save_text_encoder(small_state, SMALL, path)
+    write(small_state, path.parent, "t5", "text_encoder", "t5", "A test", config=SMALL)
     assert [entry.name for entry in path.parent.iterdir()] == ["t5.safetensors"]
     with safetensors.safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["opensora"])
         assert file.get_tensor("shared.weight").dtype == torch.float16
     assert (about["kind"], about["family"], about["config"]) == ("text_encoder", "t5", SMALL)
+    assert ABOUT.items() <= about.items()
 
 
 def test_disturbing_and_suffixes_keep_every_word_that_matters():
