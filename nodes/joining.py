@@ -34,7 +34,7 @@ class Clip:
 
 
 def clip_of(latent, vae, model, name="latent"):
-    """The Clip of a LATENT, the node's input `name`. ValueError where it, the VAE and the MODEL do not belong together."""
+    """The Clip of a LATENT, the node's input `name`. ValueError where it, VAE and MODEL do not belong together."""
     network = video_vae.network_of(vae)
     refuse_mismatch(model, network)
     return Clip(latent, clip_sizes(latent, network, name), vae, network)
@@ -45,8 +45,8 @@ def refuse_unlike(first, second):
     a, b = first.sizes, second.sizes
     if (a.width, a.height) != (b.width, b.height) or first.samples.shape[3:] != second.samples.shape[3:]:
         raise ValueError(
-            f"first is {a.width} x {a.height} and second {b.width} x {b.height}; both must have one size: Open-Sora Fit "
-            "Image brings pictures to a size before Open-Sora VAE Encode"
+            f"first is {a.width} x {a.height} and second {b.width} x {b.height}; both must have one size: Open-Sora "
+            "Fit Image brings pictures to a size before Open-Sora VAE Encode"
         )
     if abs(a.fps - b.fps) >= FPS_STEP:
         raise ValueError(

@@ -67,7 +67,7 @@ def _multiples(total, counting):
 
 
 def _check(frames, own, totals, what):
-    """ValueError where `frames` are none, or `own` + `frames` is none of the nearest possible `totals`; `what` says why."""
+    """ValueError where `frames` are none, or with `own` none of the possible `totals` next to it; `what` says why."""
     if frames < 1 or own + frames not in totals:
         nearest = [total - own for total in totals if total > own]
         why = "there must be something to make" if frames < 1 else what

@@ -34,9 +34,9 @@ def _inputs(clips, frames_tooltip, direction=()):
                 default=17,
                 min=1,
                 max=MAX_FRAMES,
-                tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold motion "
-                "and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, 34, 51, …, "
-                "with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
+                tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold "
+                "motion and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, "
+                "34, 51, …, with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
             )
         ),
         advanced(
@@ -45,8 +45,9 @@ def _inputs(clips, frames_tooltip, direction=()):
                 default=17,
                 min=1,
                 max=MAX_FRAMES,
-                tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
-                "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
+                tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more "
+                "memory; fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 "
+                "to 12.",
             )
         ),
         widgets.seed("Picks the noise of the first segment; each further one takes the next number."),
@@ -65,8 +66,8 @@ def _inputs(clips, frames_tooltip, direction=()):
         io.Conditioning.Input(
             "negative",
             optional=True,
-            tooltip="What to steer away from; it may be a schedule too. Left out: the null caption that the model learned "
-            "for this.",
+            tooltip="What to steer away from; it may be a schedule too. Left out: the null caption that the model "
+            "learned for this.",
         ),
     ]
 
@@ -78,7 +79,7 @@ class _LongVideo(io.ComfyNode):
 
     @classmethod
     def check_of(cls, node):
-        """The check that a run makes of `frames`, the clip's own frames and the network; None where only a run knows which."""
+        """The check of `frames`, the clip's own and the network that a run makes; None where only a run knows which."""
         raise NotImplementedError
 
     @classmethod
@@ -124,8 +125,9 @@ class OpenSoraExtend(_LongVideo):
                         "latent", tooltip="The clip to go on from: from Open-Sora Sampler or Open-Sora VAE Encode."
                     )
                 ],
-                "How many frames to add. More give a longer video and take proportionally more time, but no more memory. "
-                "Multiples of 17 fit Open-Sora 1.2 best, 1.3 needs multiples of 16; with 1.0 and 1.1 any number.",
+                "How many frames to add. More give a longer video and take proportionally more time, but no more "
+                "memory. Multiples of 17 fit Open-Sora 1.2 best, 1.3 needs multiples of 16; with 1.0 and 1.1 any "
+                "number.",
                 [
                     io.Combo.Input(
                         "direction",
@@ -243,9 +245,9 @@ class OpenSoraLoop(_LongVideo):
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
-                "How many frames the way back takes. More leave the motion more time to return. Clip and bridge together "
-                "must be whole chunks: with Open-Sora 1.2 17, 34, … for a clip of 17 frames, with 1.3 16, 32, …; with "
-                "1.0 and 1.1 any number.",
+                "How many frames the way back takes. More leave the motion more time to return. Clip and bridge "
+                "together must be whole chunks: with Open-Sora 1.2 17, 34, … for a clip of 17 frames, with 1.3 16, 32, "
+                "…; with 1.0 and 1.1 any number.",
             ),
             outputs=[io.Latent.Output(tooltip="The clip and the bridge back to its first frame.")],
         )

@@ -24,15 +24,16 @@ def check_strength(strength):
     """ValueError beyond 0…1: a wire brings any number."""
     if not 0 <= strength <= 1:
         raise ValueError(
-            f"strength is {strength:g}; allowed are 0 (generate) to 1 (keep exactly), the nearest is {int(strength > 1)}"
+            f"strength is {strength:g}; allowed are 0 (generate) to 1 (keep exactly), the nearest is "
+            f"{int(strength > 1)}"
         )
 
 
 def records(latent):
     """The keyframes that a LATENT says it holds, the earliest first.
 
-    A list of {"name": the input it came in by, "frame": its place, "count": its images, "strength": 0…1,
-    "laid": indices of the latents it was laid on, "latents": of those it holds}, without places that the clip no longer has.
+    A list of {"name": the input it came in by, "frame": its place, "count": its images, "strength": 0…1, "laid":
+    indices of the latents it was laid on, "latents": of those it holds}, without places that the clip no longer has.
     """
     known, listed = range(latent["samples"].shape[2]), latent.get(KEYFRAMES)
     listed = listed if isinstance(listed, list) else []  # another pack may use the key for something else

@@ -14,7 +14,7 @@ CORRECTION = 0.6  # of what an attempt lacks is added to the next: with all of i
 
 
 def pin_ends(draft, target):
-    """The Draft (long_run.py) with the ends of its gap pinned to its last known frame and to the first of Clip `target`.
+    """The Draft (long_run.py) with the ends of its gap pinned to its last known frame and to the first of `target`.
 
     A model that is a few pixels off would show as a jump where chunks meet. Where every frame is a latent of its own
     nothing is pinned: there the network sees the neighbouring frames themselves, and repeated ones would show.

@@ -82,14 +82,16 @@ def refuse_misfit(shape, name="latent", channels=None, taker="VAE"):
     else:
         return
     raise ValueError(
-        f"{name} has shape {shape}{what}[batch, {wanted}, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
+        f"{name} has shape {shape}{what}[batch, {wanted}, frames, height / 8, width / 8], as from Empty Open-Sora "
+        "Latent"
     )
 
 
 def sizes_of(latent, input_name="latent", counting=None):
     """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys.
 
-    `counting` as in `countings`. ValueError, naming the node's input, where its samples are neither of a video nor of an image.
+    `counting` as in `countings`. ValueError, naming the node's input, where its samples are neither of a video nor of
+    an image.
     """
     shape = latent["samples"].shape
     if len(shape) == 4:

@@ -1,4 +1,4 @@
-"""Runs the segments of a long video one after the other: one progress bar, and what is finished outlives an interrupt."""
+"""Runs the segments of a long video in turn: one progress bar, and what is finished outlives an interrupt."""
 
 import contextlib
 import logging
@@ -69,8 +69,8 @@ def refuse_mismatch(model, network):
     version = base_model_of(model).version
     if COUNTING[version] != COUNTING[network.family]:
         raise ValueError(
-            f"vae is {network.family}, which belongs to another generation than the model, Open-Sora {version}; choose the "
-            "model's own VAE in Load Open-Sora VAE"
+            f"vae is {network.family}, which belongs to another generation than the model, Open-Sora {version}; choose "
+            "the model's own VAE in Load Open-Sora VAE"
         )
 
 

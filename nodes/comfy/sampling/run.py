@@ -47,8 +47,8 @@ class ClipSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_s
 def for_clip(model, sizes, keep_patched=False):
     """A clone of MODEL that samples with the shift of a clip of `sizes`, and tells the network those sizes.
 
-    Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes. With `keep_patched` a shift that the artist set by
-    another node stays.
+    Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes. With `keep_patched` a shift that the artist set
+    by another node stays.
     """
     base = base_model_of(model)
     model = model.clone()
@@ -107,8 +107,8 @@ def sigmas_for(model, sizes, steps, denoise=1.0):
     if not _is_flow(base) and total > iddpm.NUM_TIMESTEPS:
         least = math.ceil(100 * steps / iddpm.NUM_TIMESTEPS) / 100
         raise ValueError(
-            f"denoise is {denoise:g}, which with {steps} steps is the end of a schedule of {total} steps; this model has "
-            f"{iddpm.NUM_TIMESTEPS}, so denoise must be at least {least:g}, or steps lower"
+            f"denoise is {denoise:g}, which with {steps} steps is the end of a schedule of {total} steps; this model "
+            f"has {iddpm.NUM_TIMESTEPS}, so denoise must be at least {least:g}, or steps lower"
         )
     if _is_flow(base):
         patched = _patched_sampling(model)

@@ -25,7 +25,7 @@ FLOW_KEYS = ("base_resolution", "base_num_frames", "scale")
 
 
 def flow_settings(metadata, version="1.2"):
-    """Keyword arguments of `model.flow.shift_ratio` and `timesteps` from a file's metadata; newer files may say more."""
+    """Keyword arguments of `model.flow.shift_ratio` and `timesteps` from a file's metadata; newer files say more."""
     flow = metadata.get("flow") or {}
     found = {key: flow[key] for key in FLOW_KEYS if key in flow}
     return found if version == "1.2" else {**found, "version": version}
@@ -131,8 +131,8 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         if not isinstance(self.model_sampling, own):
             bases = " and ".join(base.__name__ for base in type(self.model_sampling).__bases__)
             raise ValueError(
-                f"model was given the sampling of another kind of model ({bases}); {self.version} takes that of {node}, "
-                "or its own: leave the other node out"
+                f"model was given the sampling of another kind of model ({bases}); {self.version} takes that of "
+                f"{node}, or its own: leave the other node out"
             )
         refuse_misfit(noise.shape, "latent", self.latent_format.latent_channels, "model")
         if cross_attn is None:
