@@ -3,7 +3,7 @@
 import logging
 
 from .colors import colors_of
-from .comfy.latent import check_video, sizes_of
+from .comfy.latent import refuse_misfit, sizes_of
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
 
@@ -15,8 +15,8 @@ class OpenSoraVAEEncode(io.ComfyNode):
             "Latent",
             node_id="OpenSoraVAEEncode",
             display_name="Open-Sora VAE Encode",
-            description="Encodes a clip (or one image) to video latents, and keeps its frame rate, frame count and size "
-            "with them.",
+            description="Encodes a clip (or one image) to video latents, and keeps its frame rate, frame count and "
+            "size with them.",
             search_aliases=["video to latent", "vae encode", "video to video", "vid2vid", "v2v"],
             inputs=[
                 io.Vae.Input("vae", tooltip="An Open-Sora video VAE."),
@@ -24,8 +24,8 @@ class OpenSoraVAEEncode(io.ComfyNode):
                     "pixels",
                     tooltip="The frames of one clip, in order; any number of them. More frames take more time and make "
                     "more latents. Open-Sora 1.3 keeps only what fills its latents: 17 of 20, 37 of 40. What is left "
-                    "over of 8 pixels, right and bottom, is dropped; 1.3 fills it up instead where it is 2 or more. Transparent "
-                    "parts become black.",
+                    "over of 8 pixels, right and bottom, is dropped; 1.3 fills it up instead where it is 2 or more. "
+                    "Transparent parts become black.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -79,6 +79,6 @@ class OpenSoraVAEDecode(io.ComfyNode):
     def execute(cls, vae, samples):
         network = video_vae.network_of(vae)
         if samples["samples"].shape[1] != network.latent_channels:
-            check_video(samples, "samples")
+            refuse_misfit(samples["samples"].shape, "samples")  # an image; the network speaks of channels
         frames = sizes_of(samples, "samples", network.counting).frames
         return io.NodeOutput(video_vae.decode(vae, samples["samples"], frames))

@@ -6,8 +6,8 @@ import logging
 def colors_of(pixels, name, notes=None):
     """IMAGE [T, H, W, 3] of the node's input `name`, which may be grey (1 channel) or have alpha (4).
 
-    A video has no transparency: what is transparent is laid over black, and that is said, in the log and as a line in the
-    list `notes`. Raises ValueError, naming the input, for a batch without images and other numbers of channels.
+    A video has no transparency: what is transparent is laid over black, and that is said, in the log and as a line in
+    the list `notes`. Raises ValueError, naming the input, for a batch without images and other numbers of channels.
     """
     if 0 in pixels.shape:
         raise ValueError(f"{name} has shape {tuple(pixels.shape)}, which holds no image; give at least one")
@@ -24,7 +24,7 @@ def colors_of(pixels, name, notes=None):
         return pixels[..., :3] * alpha
     if channels != 3:
         raise ValueError(
-            f"{name} has {channels} channels; a picture has 3 (red, green and blue), 1 (grey) or 4 (with alpha, which is "
-            "laid over black)"
+            f"{name} has {channels} channels; a picture has 3 (red, green and blue), 1 (grey) or 4 (with alpha, which "
+            "is laid over black)"
         )
     return pixels

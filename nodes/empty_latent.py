@@ -18,7 +18,8 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             shows_report=True,
             node_id="OpenSoraEmptyLatent",
             display_name="Empty Open-Sora Latent",
-            description="An empty clip of the size, length and frame rate you choose, ready for keyframes and sampling.",
+            description="An empty clip of the size, length and frame rate you choose, ready for keyframes and "
+            "sampling.",
             search_aliases=[
                 "empty latent video",
                 "resolution",
@@ -49,10 +50,10 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                     default=17,
                     min=1,
                     max=MAX_FRAMES,
-                    tooltip="Length in frames, used when duration is by frames: 1 is an image. The VAE decides what else "
-                    "is possible: with Open-Sora 1.2 17, 21, 25, 29, 33, 34, 38, … where multiples of 17 fit the model "
-                    "best; with 1.3 17, 33, 49, … (it was trained up to 113); with 1.0 and 1.1 any number, they were trained "
-                    "on 16. More frames give a longer video and take more time and memory.",
+                    tooltip="Length in frames, used when duration is by frames: 1 is an image. The VAE decides what "
+                    "else is possible: with Open-Sora 1.2 17, 21, 25, 29, 33, 34, 38, … where multiples of 17 fit the "
+                    "model best; with 1.3 17, 33, 49, … (it was trained up to 113); with 1.0 and 1.1 any number, they "
+                    "were trained on 16. More frames give a longer video and take more time and memory.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -84,10 +85,10 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                     options=[BY_FRAMES, *DURATIONS],
                     default=BY_FRAMES,
                     optional=True,
-                    tooltip="by frames takes the number above. Otherwise one of Open-Sora's durations, in place of frames: "
-                    "2s, 4s, 8s, 16s and 32s are 51, 102, 204, 408 and 816 frames (seconds at about 24 fps). Open-Sora "
-                    "1.3 cannot represent these counts, so it gets the nearest it can: 49, 97, 209, 401 and 817. Longer "
-                    "takes more time and memory.",
+                    tooltip="by frames takes the number above. Otherwise one of Open-Sora's durations, in place of "
+                    "frames: 2s, 4s, 8s, 16s and 32s are 51, 102, 204, 408 and 816 frames (seconds at about 24 fps). "
+                    "Open-Sora 1.3 cannot represent these counts, so it gets the nearest it can: 49, 97, 209, 401 and "
+                    "817. Longer takes more time and memory.",
                 ),
             ],
             outputs=[

@@ -34,20 +34,20 @@ class OpenSoraFitImage(io.ComfyNode):
             "Latent",
             node_id="OpenSoraFitImage",
             display_name="Open-Sora Fit Image",
-            description="Brings an image or a clip to a size the model knows, as Open-Sora does: scaled until it covers "
-            "the frame, its middle kept.",
+            description="Brings an image or a clip to a size the model knows, as Open-Sora does: scaled until it "
+            "covers the frame, its middle kept.",
             search_aliases=["resize", "crop", "scale image", "resolution", "video to video", "vid2vid"],
             hidden=KNOWS_ITSELF,
             inputs=[
                 io.Image.Input(
                     "image",
-                    tooltip="One image, scaled smoothly (bicubic), or the frames of a clip (bilinear). Transparent parts become "
-                    "black.",
+                    tooltip="One image, scaled smoothly (bicubic), or the frames of a clip (bilinear). Transparent "
+                    "parts become black.",
                 ),
                 widgets.resolution(
                     "How many pixels a frame has, as in Empty Open-Sora Latent. auto takes what the VAE's file "
-                    "was made for, without a VAE 240p; custom takes width and height below. Higher keeps more detail and "
-                    "makes sampling much slower."
+                    "was made for, without a VAE 240p; custom takes width and height below. Higher keeps more detail "
+                    "and makes sampling much slower."
                 ),
                 widgets.aspect_ratio(
                     "Width to height of a frame, from wide to tall. auto takes the one closest to the image, so "

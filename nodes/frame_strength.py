@@ -1,10 +1,10 @@
 """The node that says how firmly a range of a clip's frames is held."""
 
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.latent import latent_mask, with_sizes
+from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .pinning import check_strength, clip_sizes, frames_words, resolve_frame
+from .pinning import check_strength, frames_words, resolve_frame
 from .report import report
 from .upstream import frames_before
 
@@ -49,8 +49,8 @@ class OpenSoraFrameStrength(io.ComfyNode):
             shows_report=True,
             node_id="OpenSoraFrameStrength",
             display_name="Open-Sora Frame Strength",
-            description="Says how firmly what is in the clip is held over a range of frames. Chain several for ranges of "
-            "their own; the later one wins.",
+            description="Says how firmly what is in the clip is held over a range of frames. Chain several for ranges "
+            "of their own; the later one wins.",
             search_aliases=["video to video", "vid2vid", "v2v", "denoise per frame", "noise mask"],
             hidden=KNOWS_ITSELF,
             inputs=[
@@ -60,7 +60,8 @@ class OpenSoraFrameStrength(io.ComfyNode):
                     "first_frame",
                     0,
                     "The first frame of the range: 0 is the first of the video, higher is later, and negative counts "
-                    "from the end. A group of frames that the VAE keeps together is meant when the range holds all of it.",
+                    "from the end. A group of frames that the VAE keeps together is meant when the range holds all of "
+                    "it.",
                 ),
                 frame(
                     "last_frame",
@@ -74,8 +75,8 @@ class OpenSoraFrameStrength(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How firmly these frames are held. 1 keeps them exactly; higher keeps more, because the model "
-                    "starts to change them only when so little noise is left; 0 leaves them to the model.",
+                    tooltip="How firmly these frames are held. 1 keeps them exactly; higher keeps more, because the "
+                    "model starts to change them only when so little noise is left; 0 leaves them to the model.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The clip with this range, for the sampler or the next range.")],

@@ -2,9 +2,10 @@
 
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
+from .comfy.latent import clip_sizes
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .pinning import check_strength, clip_sizes, left_out, pin, place, resolve_frame
+from .pinning import check_strength, left_out, pin, place, resolve_frame
 from .report import report
 from .upstream import frames_before
 
@@ -17,8 +18,8 @@ class OpenSoraKeyframe(io.ComfyNode):
             shows_report=True,
             node_id="OpenSoraKeyframe",
             display_name="Open-Sora Keyframe",
-            description="Pins an image or a clip to the timeline; the sampler fills in the rest. Chain several for first "
-            "and last frame, or for a storyboard.",
+            description="Pins an image or a clip to the timeline; the sampler fills in the rest. Chain several for "
+            "first and last frame, or for a storyboard.",
             search_aliases=[
                 "image to video",
                 "i2v",
@@ -47,16 +48,17 @@ class OpenSoraKeyframe(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip="One image, or the frames of a clip. It is scaled to cover the frame, and its middle is "
-                    "kept; transparent parts become black. Of a clip, the groups of frames that it covers entirely are pinned: groups of 4, or with the "
-                    "image VAE of Open-Sora 1.0 and 1.1 single frames. Where two keyframes overlap, the later one wins.",
+                    "kept; transparent parts become black. Of a clip, the groups of frames that it covers entirely are "
+                    "pinned: groups of 4, or with the image VAE of Open-Sora 1.0 and 1.1 single frames. Where two "
+                    "keyframes overlap, the later one wins.",
                 ),
                 io.Int.Input(
                     "frame",
                     default=0,
                     min=-4096,
                     max=4096,
-                    tooltip="Where the image, or the clip's first frame, goes: 0 is the first frame of the video, higher "
-                    "is later, and negative counts from the end (-1 is the last).",
+                    tooltip="Where the image, or the clip's first frame, goes: 0 is the first frame of the video, "
+                    "higher is later, and negative counts from the end (-1 is the last).",
                 ),
                 io.Float.Input(
                     "strength",

@@ -12,8 +12,8 @@ class OpenSoraLoadModel(io.ComfyNode):
             "Loaders",
             node_id="OpenSoraLoadModel",
             display_name="Load Open-Sora Model",
-            description="Loads an Open-Sora transformer (1.0, 1.1, 1.2 or 1.3) or a PixArt one, the part that turns noise into "
-            "video latents. Works with stock samplers, LoRA loaders and model patches too.",
+            description="Loads an Open-Sora transformer (1.0, 1.1, 1.2 or 1.3) or a PixArt one, the part that turns "
+            "noise into video latents. Works with stock samplers, LoRA loaders and model patches too.",
             search_aliases=[
                 "stdit",
                 "open sora",
@@ -28,9 +28,9 @@ class OpenSoraLoadModel(io.ComfyNode):
                     "model_name",
                     options=files.choices("diffusion_models"),
                     default=files.BUNDLED,
-                    tooltip="The transformer's file or Hugging Face folder; the generation is told from the weights. The "
-                    "bundled tiny model draws coloured shapes and runs anywhere; larger files (.safetensors, .pth) and "
-                    "folders go into models/diffusion_models.",
+                    tooltip="The transformer's file or Hugging Face folder; the generation is told from the weights. "
+                    "The bundled tiny model draws coloured shapes and runs anywhere; larger files (.safetensors, .pth) "
+                    "and folders go into models/diffusion_models.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -38,8 +38,9 @@ class OpenSoraLoadModel(io.ComfyNode):
                         options=list(WEIGHT_DTYPES),
                         default="auto",
                         tooltip="How exactly the weights are stored. auto lets ComfyUI choose for your hardware. Going "
-                        "down the list takes less memory: fp32 is exact; bf16 and fp16 take half, and the picture stays "
-                        "nearly the same; fp8_e4m3fn takes a quarter and costs some quality, in fine detail first.",
+                        "down the list takes less memory: fp32 is exact; bf16 and fp16 take half, and the picture "
+                        "stays nearly the same; fp8_e4m3fn takes a quarter and costs some quality, in fine detail "
+                        "first.",
                     )
                 ),
             ],
@@ -67,9 +68,9 @@ class OpenSoraLoadTextEncoder(io.ComfyNode):
                     "text_encoder_name",
                     options=files.choices("text_encoders"),
                     default=files.BUNDLED,
-                    tooltip="The T5 file or Hugging Face folder. It must be the one the transformer was trained with: the "
-                    "bundled one for the bundled model; for every official model t5xxl (fp16, or fp8 to save memory) "
-                    "from models/text_encoders.",
+                    tooltip="The T5 file or Hugging Face folder. It must be the one the transformer was trained with: "
+                    "the bundled one for the bundled model; for every official model t5xxl (fp16, or fp8 to save "
+                    "memory) from models/text_encoders.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -105,10 +106,10 @@ class OpenSoraLoadVAE(io.ComfyNode):
                     "vae_name",
                     options=files.choices("vae"),
                     default=files.BUNDLED,
-                    tooltip="The VAE's file or Hugging Face folder. It must be the one the transformer was trained with: "
-                    "the bundled VAE for the bundled model, OpenSora-VAE-v1.2 for 1.2, OpenSora-VAE-v1.3 for 1.3, "
-                    "sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1; with another one colours and shapes come out wrong. They go "
-                    "into models/vae.",
+                    tooltip="The VAE's file or Hugging Face folder. It must be the one the transformer was trained "
+                    "with: the bundled VAE for the bundled model, OpenSora-VAE-v1.2 for 1.2, OpenSora-VAE-v1.3 for "
+                    "1.3, sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1; with another one colours and shapes come "
+                    "out wrong. They go into models/vae.",
                 ),
             ],
             outputs=[

@@ -1,11 +1,13 @@
 """Nodes for videos longer than one run: extend a clip, connect two, close one to a loop."""
 
-from ..model import segments as plans
-from . import joining, widgets
+from ..model.segments import backward, forward
+from . import widgets
 from .choices import check_least
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.sampling import long_run as segments
+from .comfy.sampling.long_run import Run, fill, last_touch, times_cut_short
 from .comfy.schema import advanced, io, schema
+from .joining import begun_by, clip_of, ended_by, followed_by, refuse_unlike
+from .lengths import check_backward, check_bridge, check_forward, check_loop, check_target, chunks_of
 from .seams import meet, pin_ends
 from .upstream import frames_before
 
@@ -32,9 +34,9 @@ def _inputs(clips, frames_tooltip, direction=()):
                 default=17,
                 min=1,
                 max=MAX_FRAMES,
-                tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold motion "
-                "and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, 34, 51, …, "
-                "with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
+                tooltip="How many finished frames the model sees beside the new ones, cut to what there is. More hold "
+                "motion and look better together and take more time and memory. Whole chunks: with Open-Sora 1.2 17, "
+                "34, 51, …, with 1.3 17, 33, 49, …; with 1.0 and 1.1 any number, 4 to 8 suit them.",
             )
         ),
         advanced(
@@ -43,8 +45,9 @@ def _inputs(clips, frames_tooltip, direction=()):
                 default=17,
                 min=1,
                 max=MAX_FRAMES,
-                tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more memory; "
-                "fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 to 12.",
+                tooltip="How many new frames are made at a time. More keep a longer stretch of one piece and take more "
+                "memory; fewer keep it low, however long the video gets. Whole chunks, as context; with 1.0 and 1.1 8 "
+                "to 12.",
             )
         ),
         widgets.seed("Picks the noise of the first segment; each further one takes the next number."),
@@ -63,8 +66,8 @@ def _inputs(clips, frames_tooltip, direction=()):
         io.Conditioning.Input(
             "negative",
             optional=True,
-            tooltip="What to steer away from; it may be a schedule too. Left out: the null caption that the model learned "
-            "for this.",
+            tooltip="What to steer away from; it may be a schedule too. Left out: the null caption that the model "
+            "learned for this.",
         ),
     ]
 
@@ -76,7 +79,7 @@ class _LongVideo(io.ComfyNode):
 
     @classmethod
     def check_of(cls, node):
-        """The check of `frames` and the Clip that a run makes; None where only a run knows which."""
+        """The check of `frames`, the clip's own and the network that a run makes; None where only a run knows which."""
         raise NotImplementedError
 
     @classmethod
@@ -85,15 +88,15 @@ class _LongVideo(io.ComfyNode):
         network, check = node.network(), cls.check_of(node)
         counting = network and network.counting
         return told(
-            (joining.chunks_of, "segment", segment, counting),
-            (joining.chunks_of, "context", context, counting),
+            (chunks_of, "segment", segment, counting),
+            (chunks_of, "context", context, counting),
             (check_least, "frames", frames, 1),
-            *([(check, frames, joining.foreseen(network, frames_before(node, cls.FROM)))] if check else []),
+            *([(check, frames, frames_before(node, cls.FROM), network)] if check else []),
         )
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        return segments.times_cut_short()
+        return times_cut_short()
 
 
 class OpenSoraExtend(_LongVideo):
@@ -122,8 +125,9 @@ class OpenSoraExtend(_LongVideo):
                         "latent", tooltip="The clip to go on from: from Open-Sora Sampler or Open-Sora VAE Encode."
                     )
                 ],
-                "How many frames to add. More give a longer video and take proportionally more time, but no more memory. "
-                "Multiples of 17 fit Open-Sora 1.2 best, 1.3 needs multiples of 16; with 1.0 and 1.1 any number.",
+                "How many frames to add. More give a longer video and take proportionally more time, but no more "
+                "memory. Multiples of 17 fit Open-Sora 1.2 best, 1.3 needs multiples of 16; with 1.0 and 1.1 any "
+                "number.",
                 [
                     io.Combo.Input(
                         "direction",
@@ -140,27 +144,26 @@ class OpenSoraExtend(_LongVideo):
 
     @classmethod
     def check_of(cls, node):
-        return {FORWARD: joining.check_forward, BACKWARD: joining.check_backward}.get(node.constant("direction"))
+        return {FORWARD: check_forward, BACKWARD: check_backward}.get(node.constant("direction"))
 
     @classmethod
     def execute(
         cls, model, positive, vae, latent, frames, direction, context, segment, seed, steps, cfg, sampler_name,
         negative=None,
     ):  # fmt: skip
-        clip = joining.clip_of(latent, vae, model)
-        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
+        clip = clip_of(latent, vae, model)
+        own, counting = clip.sizes.frames, clip.counting
+        size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
         if direction == BACKWARD:
-            joining.check_backward(frames, clip)
-            timeline = joining.ended_by(clip, frames)
-            new = plans.backward(
-                len(timeline.mask) - clip.samples.shape[2], len(timeline.mask), clip.counting, size, seen
-            )
+            check_backward(frames, own, clip.network)
+            draft = ended_by(clip, frames)
+            whole = len(draft.mask)
+            new = backward(whole - clip.samples.shape[2], whole, counting, size, seen)
         else:
-            joining.check_forward(frames, clip)
-            timeline = joining.begun_by(clip, clip.sizes.frames + frames)
-            new = plans.forward(timeline.known, len(timeline.mask), clip.counting, size, seen)
-        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        return io.NodeOutput(joining.generate(timeline, new, run))
+            check_forward(frames, own, clip.network)
+            draft = begun_by(clip, own + frames)
+            new = forward(draft.known, len(draft.mask), counting, size, seen)
+        return io.NodeOutput(fill(Run(model, positive, negative, seed, steps, cfg, sampler_name), draft, new))
 
 
 class OpenSoraConnect(_LongVideo):
@@ -204,28 +207,29 @@ class OpenSoraConnect(_LongVideo):
 
     @classmethod
     def check_of(cls, node):
-        return joining.check_bridge
+        return check_bridge
 
     @classmethod
     def execute(
         cls, model, positive, vae, first, second, frames, context, segment, seed, steps, cfg, sampler_name,
         negative=None,
     ):  # fmt: skip
-        clip, target = (
-            joining.clip_of(latent, vae, model, name) for latent, name in ((first, "first"), (second, "second"))
-        )
-        joining.refuse_unlike(clip, target)
-        joining.check_target(target, "second")
-        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
-        joining.check_bridge(frames, clip)
-        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames + clip.counting.overlap), target)
+        clip, target = clip_of(first, vae, model, "first"), clip_of(second, vae, model, "second")
+        own, counting = clip.sizes.frames, clip.counting
+        refuse_unlike(clip, target)
+        check_target(target.sizes.frames, target.network, "second")
+        size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
+        check_bridge(frames, own, clip.network)
+        bridge = pin_ends(begun_by(clip, own + frames + counting.overlap), target)
         gap_ends = len(bridge.mask)
-        timeline = joining.followed_by(bridge, target)
-        after = range(gap_ends, min(gap_ends + seen * clip.counting.chunk_latents, len(timeline.mask)))
-        new = plans.forward(timeline.known, gap_ends, clip.counting, size, seen, after)
-        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        made = joining.generate(timeline, new, run, "; the second clip is left out")
-        return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, target))
+        draft = followed_by(bridge, target)
+        after = range(gap_ends, min(gap_ends + seen * counting.chunk_latents, len(draft.mask)))
+        new = forward(draft.known, gap_ends, counting, size, seen, after)
+        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        made = fill(run, draft, new, "; the second clip is left out")
+        with last_touch():
+            made = meet(made, bridge, target)
+        return io.NodeOutput(made)
 
 
 class OpenSoraLoop(_LongVideo):
@@ -241,28 +245,31 @@ class OpenSoraLoop(_LongVideo):
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
-                "How many frames the way back takes. More leave the motion more time to return. Clip and bridge together "
-                "must be whole chunks: with Open-Sora 1.2 17, 34, … for a clip of 17 frames, with 1.3 16, 32, …; with "
-                "1.0 and 1.1 any number.",
+                "How many frames the way back takes. More leave the motion more time to return. Clip and bridge "
+                "together must be whole chunks: with Open-Sora 1.2 17, 34, … for a clip of 17 frames, with 1.3 16, 32, "
+                "…; with 1.0 and 1.1 any number.",
             ),
             outputs=[io.Latent.Output(tooltip="The clip and the bridge back to its first frame.")],
         )
 
     @classmethod
     def check_of(cls, node):
-        return joining.check_loop
+        return check_loop
 
     @classmethod
     def execute(
         cls, model, positive, vae, latent, frames, context, segment, seed, steps, cfg, sampler_name, negative=None
     ):
-        clip = joining.clip_of(latent, vae, model)
-        size, seen = (joining.chunks_of(*it, clip.counting) for it in (("segment", segment), ("context", context)))
-        joining.check_loop(frames, clip)
-        bridge = pin_ends(joining.begun_by(clip, clip.sizes.frames + frames), clip)
-        whole = bridge.known // clip.counting.chunk_latents * clip.counting.chunk_latents
-        after = range(min(seen * clip.counting.chunk_latents, whole))
-        new = plans.forward(bridge.known, len(bridge.mask), clip.counting, size, seen, after)
-        run = segments.Run(model, positive, negative, seed, steps, cfg, sampler_name)
-        made = joining.generate(bridge, new, run, "; it does not close yet")
-        return io.NodeOutput(segments.unless_interrupted(meet, made, bridge, clip))
+        clip = clip_of(latent, vae, model)
+        own, counting = clip.sizes.frames, clip.counting
+        size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
+        check_loop(frames, own, clip.network)
+        bridge = pin_ends(begun_by(clip, own + frames), clip)
+        whole = bridge.known // counting.chunk_latents * counting.chunk_latents
+        after = range(min(seen * counting.chunk_latents, whole))
+        new = forward(bridge.known, len(bridge.mask), counting, size, seen, after)
+        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        made = fill(run, bridge, new, "; it does not close yet")
+        with last_touch():
+            made = meet(made, bridge, clip)
+        return io.NodeOutput(made)

@@ -3,10 +3,10 @@
 from ..model import masks
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.latent import latent_mask, with_sizes
+from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.schema import advanced, io, schema
 from .comfy.vae import video_vae
-from .pinning import KEYFRAMES, clip_sizes, holding, lay_over, record_of
+from .pinning import KEYFRAMES, holding, lay_over, record_of
 from .report import report
 from .upstream import frames_before
 
@@ -51,8 +51,8 @@ def check_references(references, sizes):
         height, width = pixels.shape[1:3]
         if (height, width) != (sizes.height, sizes.width):
             raise ValueError(
-                f"{name} is {width} x {height} pixels, but the clip is {sizes.width} x {sizes.height}; Open-Sora Fit Image "
-                "brings it to that size"
+                f"{name} is {width} x {height} pixels, but the clip is {sizes.width} x {sizes.height}; Open-Sora Fit "
+                "Image brings it to that size"
             )
 
 
@@ -134,8 +134,8 @@ class OpenSoraMaskStrategy(io.ComfyNode):
             shows_report=True,
             node_id="OpenSoraMaskStrategy",
             display_name="Open-Sora Mask Strategy",
-            description="Pins references to the timeline by the original's text: which latent frames of which reference "
-            "go where, and how firmly. Open-Sora Keyframe and Open-Sora Timeline do it by video frames.",
+            description="Pins references to the timeline by the original's text: which latent frames of which "
+            "reference go where, and how firmly. Open-Sora Keyframe and Open-Sora Timeline do it by video frames.",
             search_aliases=[
                 "mask strategy",
                 "reference image",
@@ -160,10 +160,10 @@ class OpenSoraMaskStrategy(io.ComfyNode):
                 io.String.Input(
                     "strategy",
                     default="0",
-                    tooltip="Entries 'loop,reference,reference_start,target_start,length,edit_ratio', separated by ';'. "
-                    "What is left out at an entry's end is 0,0,0,0,1,0. Positions and lengths are latent frames, negative "
-                    "ones count from the end; edit_ratio 0 keeps the picture exactly, higher lets the model change more. Only loop 0 is this clip. "
-                    "Where two entries overlap the later one wins.",
+                    tooltip="Entries 'loop,reference,reference_start,target_start,length,edit_ratio', separated by "
+                    "';'. What is left out at an entry's end is 0,0,0,0,1,0. Positions and lengths are latent frames, "
+                    "negative ones count from the end; edit_ratio 0 keeps the picture exactly, higher lets the model "
+                    "change more. Only loop 0 is this clip. Where two entries overlap the later one wins.",
                 ),
                 advanced(
                     io.Int.Input(
@@ -171,17 +171,18 @@ class OpenSoraMaskStrategy(io.ComfyNode):
                         default=5,
                         min=0,
                         max=MAX_ALIGN,
-                        tooltip="Snaps positions to multiples of so many latent frames: a reference may land earlier or "
-                        "later than you asked. 5 is a chunk of Open-Sora 1.2 and 1.3, whose beginning shows a picture "
-                        "best; higher makes coarser steps; 0 leaves positions as they are, which suits 1.0 and 1.1.",
+                        tooltip="Snaps positions to multiples of so many latent frames: a reference may land earlier "
+                        "or later than you asked. 5 is a chunk of Open-Sora 1.2 and 1.3, whose beginning shows a "
+                        "picture best; higher makes coarser steps; 0 leaves positions as they are, which suits 1.0 and "
+                        "1.1.",
                     )
                 ),
                 *(
                     io.Image.Input(
                         f"reference_{number}",
                         optional=True,
-                        tooltip=f"Reference {number - 1} of the strategy: one image, or the frames of a clip, in the size "
-                        "of the clip. Transparent parts become black.",
+                        tooltip=f"Reference {number - 1} of the strategy: one image, or the frames of a clip, in the "
+                        "size of the clip. Transparent parts become black.",
                     )
                     for number in range(2, MAX_REFERENCES + 1)
                 ),

@@ -2,23 +2,11 @@
 
 from ..model.images import resize_to_fill
 from ..model.pins import encode_groups, pinned
-from .comfy.latent import check_video, latent_mask, sizes_of, with_sizes
+from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.vae import video_vae
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
 RECORD = ("name", "frame", "count", "strength", "laid", "latents")
-
-
-def clip_sizes(latent, network, name="latent"):
-    """`latent.Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
-    samples, sizes = latent["samples"], sizes_of(latent, name, network.counting)
-    check_video(latent, name)
-    if samples.shape[1] != network.latent_channels or 0 in samples.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(samples.shape)}; this VAE's video latents have {network.latent_channels} "
-            "channels, [batch, channels, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
-        )
-    return sizes
 
 
 def resolve_frame(frame, frames, name="frame"):
@@ -36,15 +24,16 @@ def check_strength(strength):
     """ValueError beyond 0…1: a wire brings any number."""
     if not 0 <= strength <= 1:
         raise ValueError(
-            f"strength is {strength:g}; allowed are 0 (generate) to 1 (keep exactly), the nearest is {int(strength > 1)}"
+            f"strength is {strength:g}; allowed are 0 (generate) to 1 (keep exactly), the nearest is "
+            f"{int(strength > 1)}"
         )
 
 
 def records(latent):
     """The keyframes that a LATENT says it holds, the earliest first.
 
-    A list of {"name": the input it came in by, "frame": its place, "count": its images, "strength": 0…1,
-    "laid": indices of the latents it was laid on, "latents": of those it holds}, without places that the clip no longer has.
+    A list of {"name": the input it came in by, "frame": its place, "count": its images, "strength": 0…1, "laid":
+    indices of the latents it was laid on, "latents": of those it holds}, without places that the clip no longer has.
     """
     known, listed = range(latent["samples"].shape[2]), latent.get(KEYFRAMES)
     listed = listed if isinstance(listed, list) else []  # another pack may use the key for something else

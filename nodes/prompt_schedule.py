@@ -44,15 +44,15 @@ class OpenSoraPromptSchedule(io.ComfyNode):
             "prompt",
             multiline=True,
             dynamic_prompts=True,
-            tooltip="Prompts by segment: |0| sunrise |2| noon shows sunrise in segments 0 and 1 and noon from segment 2 on. "
-            "Numbers begin at 0 and rise. Without numbers it is one prompt for all segments.",
+            tooltip="Prompts by segment: |0| sunrise |2| noon shows sunrise in segments 0 and 1 and noon from segment "
+            "2 on. Numbers begin at 0 and rise. Without numbers it is one prompt for all segments.",
         )
         return schema(
             "Conditioning",
             node_id="OpenSoraPromptSchedule",
             display_name="Open-Sora Prompt Schedule",
-            description="A prompt that changes from segment to segment, for Open-Sora Extend, Connect and Loop. Scores and "
-            "camera are written behind each of its prompts.",
+            description="A prompt that changes from segment to segment, for Open-Sora Extend, Connect and Loop. Scores "
+            "and camera are written behind each of its prompts.",
             search_aliases=[
                 "prompt travel",
                 "prompt schedule",
@@ -67,8 +67,8 @@ class OpenSoraPromptSchedule(io.ComfyNode):
             inputs=inputs,
             outputs=[
                 io.Conditioning.Output(
-                    tooltip="The encoded prompts, each with the segment it begins at. Open-Sora Sampler takes the first; "
-                    "stock samplers know no segments and mix them."
+                    tooltip="The encoded prompts, each with the segment it begins at. Open-Sora Sampler takes the "
+                    "first; stock samplers know no segments and mix them."
                 )
             ],
         )

@@ -2,10 +2,9 @@
 
 import torch
 
-from .comfy.latent import PIXELS, latent_mask, with_sizes
+from .comfy.latent import PIXELS, clip_sizes, latent_mask, with_sizes
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .pinning import clip_sizes
 from .report import report
 
 
@@ -19,7 +18,8 @@ def check_mask(mask, frames):
         )
     if len(mask) not in (1, frames):
         raise ValueError(
-            f"mask holds {len(mask)} masks, but the clip has {frames} frames; give one mask for all of them, or {frames}"
+            f"mask holds {len(mask)} masks, but the clip has {frames} frames; give one mask for all of them, or "
+            f"{frames}"
         )
     low, high = mask.min().item(), mask.max().item()
     if not 0 <= low <= high <= 1:
@@ -67,8 +67,8 @@ class OpenSoraMaskRegion(io.ComfyNode):
             shows_report=True,
             node_id="OpenSoraMaskRegion",
             display_name="Open-Sora Mask Region",
-            description="Inpainting over time: the sampler changes what the mask shows white, and leaves the rest of the "
-            "clip as it is.",
+            description="Inpainting over time: the sampler changes what the mask shows white, and leaves the rest of "
+            "the clip as it is.",
             search_aliases=[
                 "inpaint",
                 "outpaint",
@@ -85,9 +85,9 @@ class OpenSoraMaskRegion(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE that made the latent."),
                 io.Mask.Input(
                     "mask",
-                    tooltip="White is generated, black is kept, gray is held partly. One mask for the whole clip, or one "
-                    "for every frame of it; another size than the clip's is stretched to it. It grows to whole latents: "
-                    "8 x 8 pixels, and the frames that the VAE keeps together.",
+                    tooltip="White is generated, black is kept, gray is held partly. One mask for the whole clip, or "
+                    "one for every frame of it; another size than the clip's is stretched to it. It grows to whole "
+                    "latents: 8 x 8 pixels, and the frames that the VAE keeps together.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The clip with this region, for the sampler.")],

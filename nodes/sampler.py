@@ -59,8 +59,8 @@ class OpenSoraSampler(io.ComfyNode):
                 ),
                 widgets.sampler_name(
                     "The method that takes the steps. original is the one the model was published with: Euler for "
-                    "Open-Sora 1.2 and 1.3, the ancestral sampler with learned variance for 1.0, 1.1 and PixArt. The others "
-                    "are ComfyUI's."
+                    "Open-Sora 1.2 and 1.3, the ancestral sampler with learned variance for 1.0, 1.1 and PixArt. The "
+                    "others are ComfyUI's."
                 ),
                 _denoise(
                     "How much of the incoming latent is replaced. 1 starts from pure noise; lower keeps more of what "
@@ -69,8 +69,8 @@ class OpenSoraSampler(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="What to steer away from. Left out: the null caption that the model learned for this, as in "
-                    "the original.",
+                    tooltip="What to steer away from. Left out: the null caption that the model learned for this, as "
+                    "in the original.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The generated clip, for Open-Sora VAE Decode.")],
@@ -93,9 +93,9 @@ class OpenSoraScheduler(io.ComfyNode):
             "Sampling",
             node_id="OpenSoraScheduler",
             display_name="Open-Sora Scheduler",
-            description="The noise levels Open-Sora visits for a clip of this size and length, for SamplerCustomAdvanced. "
-            "It follows the model: 1.2 and 1.3 shift them with the size, 1.0 and 1.1 have one schedule for all. Use it with "
-            "a model from Open-Sora Model Sampling.",
+            description="The noise levels Open-Sora visits for a clip of this size and length, for "
+            "SamplerCustomAdvanced. It follows the model: 1.2 and 1.3 shift them with the size, 1.0 and 1.1 have one "
+            "schedule for all. Use it with a model from Open-Sora Model Sampling.",
             search_aliases=["sigmas", "scheduler"],
             inputs=[
                 io.Model.Input(
@@ -103,13 +103,13 @@ class OpenSoraScheduler(io.ComfyNode):
                 ),
                 io.Latent.Input(
                     "latent",
-                    tooltip="The clip to sample: of a larger or longer one more steps shape composition and motion, and "
-                    "fewer fine detail.",
+                    tooltip="The clip to sample: of a larger or longer one more steps shape composition and motion, "
+                    "and fewer fine detail.",
                 ),
                 _steps(),
                 _denoise(
-                    "The part of the schedule that is run. 1 runs all of it from pure noise; lower starts later, so more "
-                    "of the incoming latent stays; 0 runs nothing."
+                    "The part of the schedule that is run. 1 runs all of it from pure noise; lower starts later, so "
+                    "more of the incoming latent stays; 0 runs nothing."
                 ),
             ],
             outputs=[
@@ -130,14 +130,15 @@ class OpenSoraModelSampling(io.ComfyNode):
             node_id="OpenSoraModelSampling",
             display_name="Open-Sora Model Sampling",
             description="Prepares a model for stock samplers (KSampler, SamplerCustomAdvanced): it then knows this "
-            "clip's frame rate and size, and 1.2 and 1.3 choose their noise levels for them. Open-Sora Sampler does this by itself.",
+            "clip's frame rate and size, and 1.2 and 1.3 choose their noise levels for them. Open-Sora Sampler does "
+            "this by itself.",
             search_aliases=["model sampling", "shift"],
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="The clip that will be sampled. Of a larger or longer one more steps shape composition and motion, "
-                    "and fewer fine detail.",
+                    tooltip="The clip that will be sampled. Of a larger or longer one more steps shape composition and "
+                    "motion, and fewer fine detail.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model, prepared for clips like this latent.")],

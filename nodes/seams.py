@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from ..model.pins import encode_groups
+from ..model.pins import pieces
 from .comfy.vae import video_vae
 
 LEAST = 3  # latents of a gap: two for its ends, one for the model
@@ -13,35 +13,27 @@ ATTEMPTS = 3  # encodings of a bridge's end: each costs one encoding and one dec
 CORRECTION = 0.6  # of what an attempt lacks is added to the next: with all of it, some frames overshoot
 
 
-def pin_ends(timeline, target):
-    """The Timeline (nodes/joining) with the ends of its gap pinned to its clip's last frame and to `target`'s first.
+def pin_ends(draft, target):
+    """The Draft (long_run.py) with the ends of its gap pinned to its last known frame and to the first of `target`.
 
     A model that is a few pixels off would show as a jump where chunks meet. Where every frame is a latent of its own
     nothing is pinned: there the network sees the neighbouring frames themselves, and repeated ones would show.
     """
-    counting, groups = timeline.clip.counting, timeline.groups
-    gap = timeline.mask.nonzero().flatten().tolist()
-    if counting.chunk_latents == 1 or len(gap) < LEAST:
-        return timeline
+    chunk_latents, groups = draft.counting.chunk_latents, draft.groups
+    gap = draft.mask.nonzero().flatten().tolist()
+    if chunk_latents == 1 or len(gap) < LEAST:
+        return draft
     pins = {gap[-1]: (groups[gap[-1]][-1], first_frame(target))}
-    if gap[0] % counting.chunk_latents == 0:  # within a chunk the VAE itself leads from frame to frame
-        pins[gap[0]] = groups[gap[0]][0], last_frame(timeline, gap[0])
-    samples, mask = timeline.samples.clone(), timeline.mask.clone()
+    if gap[0] % chunk_latents == 0:  # within a chunk the VAE itself leads from frame to frame
+        pins[gap[0]] = groups[gap[0]][0], last_frame(draft, gap[0], target.vae)
+    samples, mask = draft.samples.clone(), draft.mask.clone()
     for index, (frame, images) in pins.items():
-        samples[:, :, index] = torch.stack(
-            [
-                encode_groups(
-                    lambda pixels: video_vae.encode(timeline.clip.vae, pixels),
-                    image,
-                    groups,
-                    frame,
-                    counting.chunk_latents,
-                )[index]
-                for image in images.split(1)
-            ]
-        ).to(samples)
+        for shown, places in pieces(groups, frame, 1, chunk_latents):
+            if index in places:  # chunks that share the frame have it in latents of their own
+                stills = torch.cat([video_vae.encode(target.vae, image[shown]) for image in images.split(1)])
+                samples[:, :, index] = stills[:, :, places[index]].to(samples)
         mask[index] = 0
-    return replace(timeline, samples=samples, mask=mask)
+    return replace(draft, latent={**draft.latent, "samples": samples}, mask=mask)
 
 
 def meet(latent, bridge, target):
@@ -50,17 +42,17 @@ def meet(latent, bridge, target):
     The pin was encoded from a still, but a decoder reads a latent in the light of its chunk, which moves. So the last
     frames of the bridge, as they came out, are led to `target`'s first frame and encoded with the rest of their chunk.
 
-    `bridge` is the Timeline of `pin_ends`. Where nothing was pinned, or the run was cut short, nothing changes.
+    `bridge` is the Draft of `pin_ends`. Where nothing was pinned, or the run was cut short, nothing changes.
     """
-    stop, counting, groups = len(bridge.mask), bridge.clip.counting, bridge.groups
+    stop, chunk_latents, groups = len(bridge.mask), bridge.counting.chunk_latents, bridge.groups
     if bridge.mask[-1] != 0 or latent["samples"].shape[2] < stop:
         return latent
     samples = latent["samples"].clone()
-    start = (stop - 1) // counting.chunk_latents * counting.chunk_latents
+    start = (stop - 1) // chunk_latents * chunk_latents
     frames, last = groups[stop - 1].stop - groups[start].start, len(groups[stop - 1])
     for row, goal in enumerate(first_frame(target)):
         end = samples[row : row + 1, :, start:stop]
-        samples[row, :, stop - 1] = led_to(goal, bridge.clip.vae, end, frames, last)
+        samples[row, :, stop - 1] = led_to(goal, target.vae, end, frames, last)
     return {**latent, "samples": samples}
 
 
@@ -89,13 +81,13 @@ def led_to(goal, vae, latents, frames, last):
 def first_frame(clip):
     """IMAGE [B, H, W, 3]: the first frame of a Clip, decoded with the rest of its chunk."""
     latents = clip.samples[:, :, : clip.counting.chunk_latents]
-    frames = clip.network.counting.groups(clip.sizes.frames)[latents.shape[2] - 1].stop
+    frames = clip.counting.groups(clip.sizes.frames)[latents.shape[2] - 1].stop
     return video_vae.decode(clip.vae, latents, frames).unflatten(0, (-1, frames))[:, 0]
 
 
-def last_frame(timeline, stop):
-    """IMAGE [B, H, W, 3]: the last frame before latent `stop` of a Timeline, decoded with its chunk."""
-    start = stop - timeline.clip.counting.chunk_latents
-    frames = timeline.groups[stop - 1].stop - timeline.groups[start].start
-    decoded = video_vae.decode(timeline.clip.vae, timeline.samples[:, :, start:stop], frames)
+def last_frame(draft, stop, vae):
+    """IMAGE [B, H, W, 3]: the last frame before latent `stop` of a Draft, decoded with its chunk."""
+    start = stop - draft.counting.chunk_latents
+    frames = draft.groups[stop - 1].stop - draft.groups[start].start
+    decoded = video_vae.decode(vae, draft.samples[:, :, start:stop], frames)
     return decoded.unflatten(0, (-1, frames))[:, -1]

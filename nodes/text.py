@@ -35,7 +35,8 @@ class OpenSoraTextEncode(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What the video should show. Whole sentences work best. (word:1.3) stresses a part, "
-                    "(word:0.7) plays it down; what goes beyond the model's length (roughly 90 to 220 words) is left out.",
+                    "(word:0.7) plays it down; what goes beyond the model's length (roughly 90 to 220 words) is left "
+                    "out.",
                 ),
                 io.Float.Input(
                     "aesthetic_score",
@@ -45,8 +46,9 @@ class OpenSoraTextEncode(io.ComfyNode):
                     step=0.1,
                     round=0.1,
                     tooltip="How good the picture should look. Open-Sora 1.2 was published with 6.5, 1.3 "
-                    "with 7 for images to video and without for text to video; higher asks for more polished footage. 0 "
-                    "leaves it out, which suits the tiny model, 1.0, 1.1 and PixArt: they were trained without scores.",
+                    "with 7 for images to video and without for text to video; higher asks for more polished footage. "
+                    "0 leaves it out, which suits the tiny model, 1.0, 1.1 and PixArt: they were trained without "
+                    "scores.",
                 ),
                 io.Float.Input(
                     "motion_score",
@@ -62,26 +64,26 @@ class OpenSoraTextEncode(io.ComfyNode):
                     "camera_motion",
                     options=[NO_CAMERA, *CAMERA_MOTIONS],
                     default=NO_CAMERA,
-                    tooltip="How the camera should move: pan turns it sideways, tilt up or down, zoom goes nearer or farther, "
-                    "static holds it still. It is a sentence behind the prompt; none leaves it to the prompt.",
+                    tooltip="How the camera should move: pan turns it sideways, tilt up or down, zoom goes nearer or "
+                    "farther, static holds it still. It is a sentence behind the prompt; none leaves it to the prompt.",
                 ),
                 advanced(
                     io.Boolean.Input(
                         "clean_caption",
                         default=True,
-                        tooltip="On: the prompt is cleaned as the training captions of every Open-Sora were. It becomes "
-                        "lower case, and loses Chinese, Japanese and Korean ideographs, links, @names, file names, codes "
-                        "and sizes such as 1920x1080, markup, brackets and slashes; (word:1.3) still works. Off: it is "
-                        "read exactly as typed, capitals and brackets included, which the model knows less well: the "
-                        "video may show less of it.",
+                        tooltip="On: the prompt is cleaned as the training captions of every Open-Sora were. It "
+                        "becomes lower case, and loses Chinese, Japanese and Korean ideographs, links, @names, file "
+                        "names, codes and sizes such as 1920x1080, markup, brackets and slashes; (word:1.3) still "
+                        "works. Off: it is read exactly as typed, capitals and brackets included, which the model "
+                        "knows less well: the video may show less of it.",
                     )
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The transformer that will read this prompt: it sets how long a prompt may be (1.0: 120 tokens, "
-                    "1.1: 200, 1.2 and 1.3: 300) and words scores as its training did (1.3: in words), so that they "
-                    "show in the picture. Left out: Open-Sora 1.2.",
+                    tooltip="The transformer that will read this prompt: it sets how long a prompt may be (1.0: 120 "
+                    "tokens, 1.1: 200, 1.2 and 1.3: 300) and words scores as its training did (1.3: in words), so that "
+                    "they show in the picture. Left out: Open-Sora 1.2.",
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="The encoded prompt and which of its tokens are real.")],

@@ -5,10 +5,11 @@ import math
 
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
+from .comfy.latent import clip_sizes
 from .comfy.previews import save_thumbnail
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .pinning import clip_sizes, left_out, pin, place, resolve_frame
+from .pinning import left_out, pin, place, resolve_frame
 from .report import report
 from .upstream import frames_before
 
@@ -27,7 +28,8 @@ def read_timeline(text):
         timeline = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"timeline is no JSON: {error.msg} at line {error.lineno}, column {error.colno}; without keyframes it is {EMPTY}"
+            f"timeline is no JSON: {error.msg} at line {error.lineno}, column {error.colno}; without keyframes it is "
+            f"{EMPTY}"
         ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in thousands of lists
         raise ValueError(f"timeline is no JSON that can be read: {error}; without keyframes it is {EMPTY}") from None
@@ -39,8 +41,8 @@ def read_timeline(text):
     keyframes = timeline.get("keyframes")
     if not isinstance(keyframes, list):
         raise ValueError(
-            f"timeline has {_kind(keyframes) if 'keyframes' in timeline else 'nothing'} for keyframes; it must be a list, "
-            f"as in {EMPTY}"
+            f"timeline has {_kind(keyframes) if 'keyframes' in timeline else 'nothing'} for keyframes; it must be a "
+            f"list, as in {EMPTY}"
         )
     return [_read_keyframe(keyframe, f"timeline: keyframe {at}") for at, keyframe in enumerate(keyframes, 1)]
 
@@ -141,9 +143,10 @@ class OpenSoraTimeline(io.ComfyNode):
                 io.String.Input(
                     "timeline",
                     default=EMPTY,
-                    tooltip="The keyframes as one line of JSON, which the drawn timeline writes: for each the number of "
-                    "its image input, its frame (negative counts from the end) and its strength (1 keeps it exactly; "
-                    "lower lets the model change it earlier in the run). Where two overlap, the later in the list wins.",
+                    tooltip="The keyframes as one line of JSON, which the drawn timeline writes: for each the number "
+                    "of its image input, its frame (negative counts from the end) and its strength (1 keeps it "
+                    "exactly; lower lets the model change it earlier in the run). Where two overlap, the later in the "
+                    "list wins.",
                 ),
                 *(
                     io.Image.Input(

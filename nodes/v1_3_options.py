@@ -12,8 +12,9 @@ class OpenSoraV13Options(io.ComfyNode):
             "Sampling",
             node_id="OpenSoraV13Options",
             display_name="Open-Sora 1.3 Options",
-            description="Guidance as Open-Sora 1.3 was published with it: how firmly pinned frames are followed, and three "
-            "refinements, all on here. Without this node a 1.3 model has an image_cfg of 5 and the refinements off.",
+            description="Guidance as Open-Sora 1.3 was published with it: how firmly pinned frames are followed, and "
+            "three refinements, all on here. Without this node a 1.3 model has an image_cfg of 5 and the refinements "
+            "off.",
             search_aliases=["image guidance", "oscillation guidance", "sdedit", "image to video", "i2v", "image cfg"],
             inputs=[
                 io.Model.Input(
@@ -26,16 +27,17 @@ class OpenSoraV13Options(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="How strongly the video follows its pinned frames. Higher keeps closer to them and moves less; "
-                    "1 leaves this guidance out. It fades over the steps, and grows from the first frame to the last. "
-                    "Used only where frames are pinned at strength 1.",
+                    tooltip="How strongly the video follows its pinned frames. Higher keeps closer to them and moves "
+                    "less; 1 leaves this guidance out. It fades over the steps, and grows from the first frame to the "
+                    "last. Used only where frames are pinned at strength 1.",
                 ),
                 advanced(
                     io.Boolean.Input(
                         "oscillation",
                         default=OFFICIAL.oscillation,
-                        tooltip="From the 12th step on, the prompt is enforced on every other step only. On, colours and contrast stay "
-                        "softer and those steps are faster; off, it is enforced on every step: harder and more literal.",
+                        tooltip="From the 12th step on, the prompt is enforced on every other step only. On, colours "
+                        "and contrast stay softer and those steps are faster; off, it is enforced on every step: "
+                        "harder and more literal.",
                     )
                 ),
                 advanced(
@@ -50,9 +52,9 @@ class OpenSoraV13Options(io.ComfyNode):
                     io.Boolean.Input(
                         "sdedit",
                         default=OFFICIAL.sdedit,
-                        tooltip="Before each step pinned frames are laid into the noise again. On, the video joins them more "
-                        "closely; off, only image_cfg ties it to them. Only Open-Sora Sampler at original asks: other samplers "
-                        "always hold pinned frames in place.",
+                        tooltip="Before each step pinned frames are laid into the noise again. On, the video joins "
+                        "them more closely; off, only image_cfg ties it to them. Only Open-Sora Sampler at original "
+                        "asks: other samplers always hold pinned frames in place.",
                     )
                 ),
             ],

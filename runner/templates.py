@@ -73,7 +73,7 @@ def draw_cards(name: str, video: str) -> None:
 
 
 def write(pictures: list, path: Path) -> None:
-    """A WebP that moves and repeats; browsers go by what it is, not by its name. The last picture fades into the first."""
+    """A WebP that moves and repeats; browsers go by what it is, not its name. The last picture fades to the first."""
     from PIL import Image
 
     fade = [Image.blend(pictures[-1], pictures[0], part / 5) for part in range(1, 5)]

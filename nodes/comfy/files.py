@@ -70,7 +70,7 @@ def path_of(name, folder, kind):
 def read(path, input_name):
     """(state_dict of memory-mapped tensors, the pack's own metadata, all of the file's); errors name the node's input.
 
-    The own metadata's `config` is what the file or the config.json of its folder says of the network, {} without either.
+    The own metadata's `config` is what the file or its folder's config.json says of the network, {} without either.
     """
     try:
         state_dict, metadata, config = read_model(path)

@@ -1,7 +1,8 @@
-"""What is known before a run: the sentences that ComfyUI's validation shows at a node's inputs, and what is wired to it.
+"""What is known before a run: the sentences that ComfyUI's validation shows at a node's inputs, and what is wired.
 
-`validate_inputs` of a node names the inputs that it judges. ComfyUI then leaves their ranges to it, does not pass those that
-a wire feeds, and writes what it returns at each of them. It shows a node nothing but its own numbers; `Node` sees the rest.
+`validate_inputs` of a node names the inputs that it judges. ComfyUI then leaves their ranges to it, does not pass those
+that a wire feeds, and writes what it returns at each of them. It shows a node nothing but its own numbers; `Node` sees
+the rest.
 """
 
 import os

@@ -67,27 +67,43 @@ def _side(pixels, latents, known):
     return int(pixels) if fits else latents * PIXELS
 
 
-def check_video(latent, name="latent"):
-    """ValueError, naming the node's input, for a LATENT that is no video's: before anything is said of its channels."""
-    shape = tuple(latent["samples"].shape)
-    if len(shape) != 5:
-        what = ", that of an image, which has no frames" if len(shape) == 4 else ""
-        raise ValueError(
-            f"{name} has shape {shape}{what}; a video latent is [batch, channels, frames, height / 8, width / 8], as from "
-            "Empty Open-Sora Latent"
-        )
+def refuse_misfit(shape, name="latent", channels=None, taker="VAE"):
+    """ValueError, naming the node's input, for samples that are no video latents of so many `channels` (None: of any).
+
+    `taker`: the words for what takes them. That there are no frames is said before anything is said of channels.
+    """
+    shape, wanted = tuple(shape), channels or "channels"
+    if len(shape) == 4:
+        what = ", that of an image, which has no frames; a video latent is "
+    elif len(shape) == 5 and channels and shape[1] != channels:
+        what = f" with {shape[1]} channels; this {taker} takes {channels} channels, "
+    elif len(shape) != 5 or 0 in shape:
+        what = "; a video latent is "
+    else:
+        return
+    raise ValueError(
+        f"{name} has shape {shape}{what}[batch, {wanted}, frames, height / 8, width / 8], as from Empty Open-Sora "
+        "Latent"
+    )
 
 
 def sizes_of(latent, input_name="latent", counting=None):
     """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys.
 
-    `counting` as in `countings`. ValueError, naming the node's input, where its samples are neither of a video nor of an image.
+    `counting` as in `countings`. ValueError, naming the node's input, where its samples are neither of a video nor of
+    an image.
     """
-    samples = latent["samples"]
-    if samples.ndim != 4:
-        check_video(latent, input_name)
-    shape = samples.shape if samples.ndim == 5 else (*samples.shape[:2], 1, *samples.shape[2:])
+    shape = latent["samples"].shape
+    if len(shape) == 4:
+        shape = (*shape[:2], 1, *shape[2:])
+    refuse_misfit(shape, input_name)
     return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")}, counting=counting)
+
+
+def clip_sizes(latent, network, name="latent"):
+    """`Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
+    refuse_misfit(latent["samples"].shape, name, network.latent_channels)
+    return sizes_of(latent, name, network.counting)
 
 
 def with_sizes(latent, sizes, **changes):

@@ -192,10 +192,10 @@ def _file_dtype(state_dict, quantised):
     """The dtype to keep weights in: the norms' where layers are quantised, else that of most values."""
     if quantised:
         return state_dict["encoder.final_layer_norm.weight"].dtype
-    sizes = Counter()
+    values = Counter()
     for tensor in state_dict.values():
-        sizes[tensor.dtype] += tensor.numel()
-    return sizes.most_common(1)[0][0]
+        values[tensor.dtype] += tensor.numel()
+    return values.most_common(1)[0][0]
 
 
 def _text_patcher(path, device="default", disable_dynamic=False):

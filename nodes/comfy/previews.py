@@ -20,8 +20,8 @@ def save_thumbnail(pixels):
     The name comes from the picture, so the same one is written once.
 
     Returns:
-        {"filename", "subfolder", "type"} as ComfyUI's /view takes them; None without a picture, and where the folder cannot be
-        written to.
+        {"filename", "subfolder", "type"} as ComfyUI's /view takes them; None without a picture, and where the folder
+        cannot be written to.
     """
     if 0 in pixels.shape:
         return None

@@ -143,7 +143,7 @@ def _is_out_of_memory(error):
 
 
 def has_anchor(window):
-    """Whether a context window has a latent in front that only gives context, as causal_window_fix puts it there (0.21)."""
+    """Whether a context window has a latent in front that only gives context, by causal_window_fix (0.21)."""
     anchor = getattr(window, "causal_anchor_index", None)
     return anchor is not None and anchor >= 0
 

@@ -9,7 +9,7 @@ def is_plain(tensor):
 
 
 def assign_weights(module, state_dict, device, dtype_of):
-    """Give every parameter and buffer of `module` its tensor from `state_dict`, cast and copied; quantised ones as they are.
+    """Give every parameter and buffer of `module` its tensor from `state_dict`, cast and copied; quantised ones not.
 
     The module may have been built on the meta device, so nothing is allocated twice; a memory-mapped state dict is
     only read. Newer ComfyUIs build layers whose weights are not there at all before they load, so it is they that

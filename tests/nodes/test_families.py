@@ -109,7 +109,7 @@ def untouched_sizes(monkeypatch):
     """Recorded runs tell the network sizes that do not belong to their small latents."""
 
     def tell(sizes):
-        monkeypatch.setattr(pack("nodes.comfy.transformer.base_model").latent_keys, "fit", lambda *args, **keys: sizes)
+        monkeypatch.setattr(pack("nodes.comfy.transformer.base_model"), "fit", lambda *args, **keys: sizes)
 
     return tell
 

@@ -72,7 +72,7 @@ def test_clips_that_do_not_go_together(setups):
         (tall, "first is 24 x 16 and second 16 x 48; .*Open-Sora Fit Image"),
         ({**other, "fps": 24.0}, "first has 12 frames per second and second 24"),
         (clip_of(setup[1], 17, batch=2), "first is a batch of 1 clips and second of 2"),
-        ({"samples": torch.zeros(1, 16, 5, *LATENTS)}, "second has shape .* this VAE's video latents have 4"),
+        ({"samples": torch.zeros(1, 16, 5, *LATENTS)}, "second has shape .* this VAE takes 4 channels"),
     ):
         with pytest.raises(ValueError, match=words):
             call("OpenSoraConnect", setup, first=first, second=second, frames=17)

@@ -67,14 +67,14 @@ def from_segment(conditioning, segment):
 
 
 def for_segment(conditioning, segment):
-    """The entries of a CONDITIONING that hold in a segment: of those that begin somewhere, the latest to begin by it."""
+    """The entries of a CONDITIONING that hold in a segment: of those with a beginning, the latest to begin by it."""
     starts = [extra[SEGMENT] for _, extra in conditioning if SEGMENT in extra]
     latest = max((start for start in starts if start <= segment), default=None)
     return [entry for entry in conditioning if entry[1].get(SEGMENT, latest) == latest]
 
 
 def refuse_beyond(conditioning, name, segments):
-    """ValueError where an entry of CONDITIONING, the node's input `name`, begins behind the last of so many segments."""
+    """ValueError where an entry of CONDITIONING, the node's input `name`, begins behind the last of the segments."""
     starts = {extra[SEGMENT] for _, extra in conditioning if SEGMENT in extra}
     if starts and max(starts) >= segments:
         there_are = "is segment 0 alone" if segments == 1 else f"are segments 0 to {segments - 1}"

@@ -1,14 +1,17 @@
-"""Runs the segments of a long video one after the other: one progress bar, and what is finished outlives an interrupt."""
+"""Runs the segments of a long video in turn: one progress bar, and what is finished outlives an interrupt."""
 
+import contextlib
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.model_management as management
 import torch
 from comfy_execution.utils import get_executing_context
 
-from ..latent import COUNTING, with_sizes
+from ....model.frames import Counting
+from ....model.segments import frames_of
+from ..latent import COUNTING, Sizes, with_sizes
 from ..transformer.base_model import base_model_of
 from .conditioning import for_segment, null_conditioning, refuse_beyond
 from .run import sample
@@ -29,14 +32,45 @@ class Run:
     cfg: float
     sampler_name: str
 
+    def prompts(self, segment):
+        """(positive, negative) that hold in a segment."""
+        positive = for_segment(self.positive, segment)
+        if self.negative is None:
+            return positive, null_conditioning(self.model, positive)
+        return positive, for_segment(self.negative, segment)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A clip that is known in parts: the LATENT of the whole and its `latent.Sizes`, as its VAE counts.
+
+    `mask` [T] is 0 where a latent is kept and 1 in the gap; `known` latents at the front stay as they are.
+    """
+
+    latent: dict
+    sizes: Sizes
+    counting: Counting
+    mask: torch.Tensor
+    known: int
+
+    @property
+    def samples(self):
+        """[B, C, T, h, w]; zeros where nothing is known."""
+        return self.latent["samples"]
+
+    @property
+    def groups(self):
+        """The video frames behind each latent."""
+        return self.counting.groups(self.sizes.frames)
+
 
 def refuse_mismatch(model, network):
     """ValueError where a VAE's network counts frames in another way than the MODEL does."""
     version = base_model_of(model).version
     if COUNTING[version] != COUNTING[network.family]:
         raise ValueError(
-            f"vae is {network.family}, which belongs to another generation than the model, Open-Sora {version}; choose the "
-            "model's own VAE in Load Open-Sora VAE"
+            f"vae is {network.family}, which belongs to another generation than the model, Open-Sora {version}; choose "
+            "the model's own VAE in Load Open-Sora VAE"
         )
 
 
@@ -53,42 +87,36 @@ def _node():
     return context and context.node_id
 
 
-def fill(run, latent, mask, segments, window_sizes):
-    """Make the new latents of a clip.
+def fill(run, draft, segments, rest=""):
+    """The LATENT of a Draft whose gap the model has filled; of the finished part, where it was interrupted on the way.
 
     Args:
         run: a Run. Segment i gets the prompts that hold there and the seed + i.
-        latent: LATENT of the whole clip, samples [B, C, T, h, w]; they are changed in place.
-        mask: [T], 0 where a latent is kept and 1 where it is made.
         segments: `model.segments.Segment`s in the order in which they are made.
-        window_sizes: Segment to the `latent.Sizes` of its window.
-
-    Returns:
-        How many segments are finished: fewer than there are where the run was interrupted behind the first.
+        rest: for the log: what a part lacks beside the frames of the gap.
 
     Raises:
         ValueError: a prompt that holds from a segment that does not exist.
     """
     for name, conditioning in (("positive", run.positive), ("negative", run.negative)):
         refuse_beyond(conditioning or (), name, len(segments))
-    samples, mask = latent["samples"], mask.clone()
+    samples, mask, groups = draft.samples.clone(), draft.mask.clone(), draft.groups
+
+    def sizes(latents):
+        return replace(draft.sizes, frames=frames_of(latents, groups, draft.counting))
+
     for index, segment in enumerate(segments):
         places = list(segment.window)
         shape = (samples.shape[0], 1, len(places), *samples.shape[3:])
         window = {"samples": samples[:, :, places], "noise_mask": mask[places].view(1, 1, -1, 1, 1).expand(shape)}
-        if "batch_index" in latent:
-            window["batch_index"] = latent["batch_index"]
-        positive = for_segment(run.positive, index)
-        negative = null_conditioning(run.model, positive)
-        if run.negative is not None:
-            negative = for_segment(run.negative, index)
+        if "batch_index" in draft.latent:
+            window["batch_index"] = draft.latent["batch_index"]
         try:
             management.throw_exception_if_processing_interrupted()
             made, _ = sample(
                 run.model,
-                positive,
-                negative,
-                with_sizes(window, window_sizes(segment)),
+                *run.prompts(index),
+                with_sizes(window, sizes(places)),
                 (run.seed + index) % SEEDS,
                 run.steps,
                 run.cfg,
@@ -99,29 +127,20 @@ def fill(run, latent, mask, segments, window_sizes):
             if index == 0:
                 raise
             _times_cut_short[_node()] += 1
-            return index
+            part = segments[index - 1].done
+            frames = sizes(part).frames, draft.sizes.frames
+            logging.warning("Open-Sora: interrupted; %d of %d frames are finished and kept%s", *frames, rest)
+            return with_sizes(draft.latent, sizes(part), samples=samples[:, :, part.start : part.stop].clone())
         samples[:, :, segment.new.start : segment.new.stop] = made[:, :, segment.made].to(samples)
         mask[segment.new.start : segment.new.stop] = 0
-    return len(segments)
+    return with_sizes(draft.latent, draft.sizes, samples=samples)
 
 
-def unless_interrupted(improve, latent, *arguments):
-    """improve(latent, *arguments), or where that is interrupted the LATENT as it is, which counts as cut short."""
+@contextlib.contextmanager
+def last_touch():
+    """A block that improves a finished clip: where it is interrupted the clip stays, and counts as cut short."""
     try:
-        return improve(latent, *arguments)
+        yield
     except management.InterruptProcessingException:
         _times_cut_short[_node()] += 1
         logging.warning("Open-Sora: interrupted at the last touch; the clip is whole, but may jump at a seam")
-        return latent
-
-
-def as_mask(length, kept):
-    """fp32 [length]: 0 for the indices in `kept`, 1 elsewhere."""
-    mask = torch.ones(length)
-    mask[list(kept)] = 0
-    return mask
-
-
-def warn_cut_short(frames, wanted, rest=""):
-    """Tell the log how much of a clip there is; `rest` says what else is missing."""
-    logging.warning("Open-Sora: interrupted; %d of %d frames are finished and kept%s", frames, wanted, rest)

@@ -11,7 +11,7 @@ import latent_preview
 import torch
 
 from ....model import flow, iddpm
-from ..latent import check_video, sizes_of
+from ..latent import refuse_misfit, sizes_of
 from ..transformer.base_model import base_model_of
 from ..transformer.guidance import OPTIONS
 from .samplers import sampler_for
@@ -47,8 +47,8 @@ class ClipSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_s
 def for_clip(model, sizes, keep_patched=False):
     """A clone of MODEL that samples with the shift of a clip of `sizes`, and tells the network those sizes.
 
-    Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes. With `keep_patched` a shift that the artist set by
-    another node stays.
+    Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes. With `keep_patched` a shift that the artist set
+    by another node stays.
     """
     base = base_model_of(model)
     model = model.clone()
@@ -107,8 +107,8 @@ def sigmas_for(model, sizes, steps, denoise=1.0):
     if not _is_flow(base) and total > iddpm.NUM_TIMESTEPS:
         least = math.ceil(100 * steps / iddpm.NUM_TIMESTEPS) / 100
         raise ValueError(
-            f"denoise is {denoise:g}, which with {steps} steps is the end of a schedule of {total} steps; this model has "
-            f"{iddpm.NUM_TIMESTEPS}, so denoise must be at least {least:g}, or steps lower"
+            f"denoise is {denoise:g}, which with {steps} steps is the end of a schedule of {total} steps; this model "
+            f"has {iddpm.NUM_TIMESTEPS}, so denoise must be at least {least:g}, or steps lower"
         )
     if _is_flow(base):
         patched = _patched_sampling(model)
@@ -121,18 +121,6 @@ def sigmas_for(model, sizes, steps, denoise=1.0):
     return torch.cat([sigmas, torch.zeros(1)])[-(steps + 1) :]
 
 
-def refuse_misfit(base, latent):
-    """ValueError where a LATENT's samples are no video latents of this model."""
-    samples = latent["samples"]
-    channels = base.latent_format.latent_channels
-    if samples.shape[1] != channels:
-        check_video(latent)
-        raise ValueError(
-            f"latent has shape {tuple(samples.shape)} with {samples.shape[1]} channels; this model takes {channels} "
-            "([batch, channels, frames, height / 8, width / 8]), as from Empty Open-Sora Latent"
-        )
-
-
 def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORIGINAL, denoise=1.0, progress=None):
     """Denoise a LATENT: samples [B, C, T, h, w], the same a stock graph of OpenSoraModelSampling,
     OpenSoraScheduler, CFGGuider and SamplerCustomAdvanced gives; and its `latent.Sizes`.
@@ -141,7 +129,9 @@ def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORI
     """
     base = base_model_of(model)
     sizes = sizes_for(model, latent)
-    refuse_misfit(base, latent)
+    shape, channels = latent["samples"].shape, base.latent_format.latent_channels
+    if shape[1] != channels:
+        refuse_misfit(shape, "latent", channels, "model")
     sigmas = sigmas_for(model, sizes, steps, denoise)
     if sampler_name == ORIGINAL:
         sampler = sampler_for(base, total_steps(steps, denoise) if len(sigmas) else steps)

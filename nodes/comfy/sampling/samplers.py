@@ -13,7 +13,7 @@ from ..transformer.network import VARIANCE, Variance
 
 
 def sampler_for(base, total_steps):
-    """The original's sampler for a model (an OpenSoraModel) and a schedule of `total_steps`, of which a run may be the end."""
+    """The original's sampler for an OpenSoraModel and a schedule of `total_steps`, of which a run may be the end."""
     if base.diffusion_model.prediction == "epsilon":
         return comfy.samplers.KSAMPLER(ancestral, {"total_steps": total_steps})
     if base.version == "1.3":

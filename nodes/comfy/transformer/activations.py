@@ -2,8 +2,8 @@
 
 import math
 
-# Values alive at once for each token and channel of the hidden size, by family, in 16-bit. The blocks decide: q, k and v
-# with their norms and rotations, or the MLP.
+# Values alive at once for each token and channel of the hidden size, by family, in 16-bit. The blocks decide: q, k and
+# v with their norms and rotations, or the MLP.
 TOKEN_VALUES = {"stdit": 13, "stdit2": 14, "stdit3": 18, "stdit3_v1_3": 14, "pixart": 13}
 CAPTION_VALUES = 3  # likewise for each token of the caption, beside the channels it comes with
 LATENT_BYTES = 40  # what a sampler holds of a latent value: noise, latents, masks and both predictions, in fp32
@@ -18,8 +18,8 @@ def transformer_bytes(network, shape, caption_length, dtype):
         caption_length: tokens of the captions that it reads.
         dtype: that it computes in.
     """
-    sizes, B = network.config, shape[0]
-    tokens = B * math.prod(-(-length // patch) for length, patch in zip(shape[2:], sizes.patch_size))
-    values = TOKEN_VALUES[network.family] * sizes.hidden_size * tokens
-    values += B * caption_length * (sizes.caption_channels + CAPTION_VALUES * sizes.hidden_size)
+    config, B = network.config, shape[0]
+    tokens = B * math.prod(-(-length // patch) for length, patch in zip(shape[2:], config.patch_size))
+    values = TOKEN_VALUES[network.family] * config.hidden_size * tokens
+    values += B * caption_length * (config.caption_channels + CAPTION_VALUES * config.hidden_size)
     return MARGIN * values * dtype.itemsize + LATENT_BYTES * math.prod(shape)

@@ -65,8 +65,8 @@ def _inputs(patch, q, k, v, mask, extra):
         return patch(q, k, v, pe=None, attn_mask=mask, extra_options=extra)
     except TypeError as error:
         raise ValueError(
-            f"model carries the attention patch {getattr(patch, '__qualname__', patch)}, which does not run on Open-Sora "
-            f"({error}); it may be made for UNets such as SDXL: leave its node out"
+            f"model carries the attention patch {getattr(patch, '__qualname__', patch)}, which does not run on "
+            f"Open-Sora ({error}); it may be made for UNets such as SDXL: leave its node out"
         ) from error
 
 

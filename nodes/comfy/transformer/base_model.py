@@ -8,7 +8,7 @@ import torch
 
 from ....model.files import metadata_tensor
 from ....model.flow import NUM_TIMESTEPS
-from .. import latent as latent_keys
+from ..latent import fit, refuse_misfit
 from ..latent_formats import CausalLatents, FrameLatents, VideoLatents
 from . import windows
 from .activations import transformer_bytes
@@ -25,7 +25,7 @@ FLOW_KEYS = ("base_resolution", "base_num_frames", "scale")
 
 
 def flow_settings(metadata, version="1.2"):
-    """Keyword arguments of `model.flow.shift_ratio` and `timesteps` from a file's metadata; newer files may say more."""
+    """Keyword arguments of `model.flow.shift_ratio` and `timesteps` from a file's metadata; newer files say more."""
     flow = metadata.get("flow") or {}
     found = {key: flow[key] for key in FLOW_KEYS if key in flow}
     return found if version == "1.2" else {**found, "version": version}
@@ -99,7 +99,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         out.update(self.frame_conds(kwargs.get("denoise_mask"), kwargs.get("latent_image")))
         own, shape = self.clip_sizes, kwargs["noise"].shape
         keys = {} if own is None else dict(fps=own.fps, frames=own.frames, height=own.height, width=own.width)
-        sizes = latent_keys.fit(shape, **keys, counting=self.version)
+        sizes = fit(shape, **keys, counting=self.version)
         # Plain numbers: ComfyUI casts tensors to the model's dtype, and bf16 would turn 854 pixels into 856.
         for name, value in (("fps", sizes.model_fps), ("height", sizes.height), ("width", sizes.width)):
             out[name] = comfy.conds.CONDConstant(float(value))
@@ -131,16 +131,10 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         if not isinstance(self.model_sampling, own):
             bases = " and ".join(base.__name__ for base in type(self.model_sampling).__bases__)
             raise ValueError(
-                f"model was given the sampling of another kind of model ({bases}); {self.version} takes that of {node}, "
-                "or its own: leave the other node out"
+                f"model was given the sampling of another kind of model ({bases}); {self.version} takes that of "
+                f"{node}, or its own: leave the other node out"
             )
-        channels = self.latent_format.latent_channels
-        latent_keys.check_video({"samples": noise})
-        if noise.shape[1] != channels:
-            raise ValueError(
-                f"latent has shape {tuple(noise.shape)}; this model takes video latents with {channels} channels, "
-                f"[batch, {channels}, frames, height / 8, width / 8], as from Empty Open-Sora Latent"
-            )
+        refuse_misfit(noise.shape, "latent", self.latent_format.latent_channels, "model")
         if cross_attn is None:
             return
         wanted = self.diffusion_model.caption_channels
@@ -213,8 +207,8 @@ class ImageModel(EpsilonModel, comfy.model_base.PixArt):
 
     def __init__(self, model_config, family, metadata=None, device=None):
         super().__init__(model_config, family, metadata, device)
-        sizes = self.diffusion_model.config
-        self.model_config.unet_config.update(depth=sizes.depth, hidden_size=sizes.hidden_size)
+        config = self.diffusion_model.config
+        self.model_config.unet_config.update(depth=config.depth, hidden_size=config.hidden_size)
 
     def refuse_misfits(self, noise, **kwargs):
         super().refuse_misfits(noise, **kwargs)

@@ -27,7 +27,7 @@ def install(patcher):
     elif version == "1.3":
         patcher.set_model_sampler_calc_cond_batch_function(text_and_image)
         patcher.set_model_sampler_post_cfg_function(flaw_fix)
-        patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "opensora_pin", pin)
+        patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "opensora_pin", hold_kept_frames)
 
 
 def three_channels(args):
@@ -76,7 +76,7 @@ def flaw_fix(args):
     return x - fix_flaw(x - denoised, x - args["cond_denoised"])
 
 
-def pin(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 — as ComfyUI declares it
+def hold_kept_frames(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 — as ComfyUI declares it
     """Predict-noise wrapper: kept frames head for the latents they came with, whatever network and patches say."""
     denoised = executor(x, timestep, model_options, seed)
     found = condition_of(executor.class_obj.conds.get("positive"))

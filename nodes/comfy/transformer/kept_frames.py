@@ -102,7 +102,7 @@ def wake_frames(sigma, denoise_mask, extra_options):
 def keep_frames(
     executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False
 ):
-    """Sampler wrapper: tells the model what it must know of the run; what never woke leaves it bit for bit as it entered.
+    """Sampler wrapper: tells the model what it must know of the run; what never woke leaves it as it entered.
 
     Samplers carry it along on its own line from noise to data, which ends a rounding error away.
     """

@@ -1,4 +1,4 @@
-"""A transformer that ran out of memory goes on in pieces: a frame's attention knows no other frame, a token's MLP no other token."""
+"""A transformer that ran out of memory goes on in pieces, by what is apart anyway: frames, or the tokens of an MLP."""
 
 import contextlib
 import functools

@@ -132,7 +132,7 @@ class Variance:
 
     @torch.compiler.disable  # a compiled call would take what the first one is told for constant
     def take(self, variance, transformer_options):
-        """variance [n · B, C, T, h, w] of one call, whose n parts belong to the prompts `cond_or_uncond` (0: positive)."""
+        """variance [n · B, C, T, h, w] of a call; its n parts belong to the prompts `cond_or_uncond` (0: positive)."""
         window = transformer_options.get("context_window")
         frames = slice(None) if window is None or window.dim != TIME else list(window.index_list)
         parts = transformer_options.get("cond_or_uncond") or [0]

@@ -1,4 +1,4 @@
-"""Pictures that stock nodes write into a prompt's conditioning for other models: nothing here reads them, so that is said."""
+"""Pictures that stock nodes write into a prompt's conditioning for other models: that nothing reads them is said."""
 
 import logging
 import weakref
@@ -37,6 +37,6 @@ class Unread:
             if conditioning.get(key) is not None and key not in self.said:
                 self.said.add(key)
                 logging.warning(
-                    "Open-Sora: the conditioning brings a picture as %s, as from %s. Open-Sora models do not read it, so the "
-                    "video will not show it: use Open-Sora Keyframe to pin a picture", key, node,
+                    "Open-Sora: the conditioning brings a picture as %s, as from %s. Open-Sora models do not read it, "
+                    "so the video will not show it: use Open-Sora Keyframe to pin a picture", key, node,
                 )  # fmt: skip

@@ -83,7 +83,7 @@ class HostedVAE:
     # --- running within what there is
 
     def start(self, plan, device, dtype, values=None, free=None):
-        """Set out by `plan`, on `device` and in `dtype`, with slices of so many values (None: as free() bytes allow)."""
+        """Set out by `plan`, on `device` and in `dtype`, in slices of so many values (None: as free() bytes allow)."""
         self.plan, self.slice_values, self.home, self.free = plan, values, dict(device=device, dtype=dtype), free
 
     def bring(self, x):
@@ -91,7 +91,7 @@ class HostedVAE:
         return x.to(**self.home) if self.home else x
 
     def _in_own_dtype(self, x):
-        """As the network's. Where weights keep the file's dtype until they are used, it is the one to work in that counts."""
+        """As the network's. Weights may keep the file's dtype until they are used: the one to work in counts."""
         return x.to(self.home["dtype"]) if self.home else super()._in_own_dtype(x)
 
     def attempt(self, work, *arguments):
@@ -124,7 +124,8 @@ class HostedVAE:
         else:
             return False
         logging.warning(
-            "Open-Sora: the VAE ran out of memory and goes on with less at once (images: %d, %s); the result is the same",
+            "Open-Sora: the VAE ran out of memory and goes on with less at once (images: %d, %s); the result is the "
+            "same",
             self.plan.images, WORDS[self.plan.maps],
         )  # fmt: skip
         return True
