@@ -2,6 +2,8 @@
 
 import logging
 
+from .said import said
+
 
 def colors_of(pixels, name, notes=None):
     """IMAGE [T, H, W, 3] of the node's input `name`, which may be grey (1 channel) or have alpha (4).
@@ -17,7 +19,7 @@ def colors_of(pixels, name, notes=None):
     if channels == 4:
         alpha = pixels[..., 3:]
         if alpha.min() < 1:
-            note = f"{name} has transparent parts, which a video has not: they are laid over black"
+            note = said("{name} has transparent parts, which a video has not: they are laid over black", name=name)
             logging.warning("Open-Sora: %s", note)
             if notes is not None:
                 notes.append(note)

@@ -4,6 +4,7 @@ from ..model.images import resize_to_fill
 from ..model.pins import encode_groups, pinned
 from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.vae import video_vae
+from .said import listed, said
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
 RECORD = ("name", "frame", "count", "strength", "laid", "latents")
@@ -93,13 +94,13 @@ def nearest_free_frame(earlier, record, groups):
 
 def place_words(record):
     """A keyframe by its input and frame, as messages name it."""
-    return f"{record['name']} at frame {record['frame']}"
+    return said("{name} at frame {frame}", name=record["name"], frame=record["frame"])
 
 
 def frames_words(latents, groups):
     """The video frames of these latents in words: "frames 9–12 and 17"."""
     joined = runs_words((groups[index][0], groups[index][-1]) for index in latents)
-    return f"frame {joined}" if joined.isdigit() else f"frames {joined}"
+    return said("frame {frame}", frame=joined) if joined.isdigit() else said("frames {frames}", frames=joined)
 
 
 def runs_words(spans):
@@ -110,8 +111,7 @@ def runs_words(spans):
             runs[-1][1] = max(last, runs[-1][1])
         else:
             runs.append([first, last])
-    words = [str(first) if first == last else f"{first}–{last}" for first, last in runs]
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return listed([str(first) if first == last else f"{first}–{last}" for first, last in runs])
 
 
 def place(image, name, frame, strength, frames, groups, frame_name="frame"):
@@ -147,10 +147,17 @@ def left_out(record, count, groups):
     if count == 1 or not frames:
         return []
     numbers = runs_words((frame - record["frame"] + 1,) * 2 for frame in frames)
-    why = "the clip ends before" if frames[0] > groups[-1][-1] else "the VAE keeps groups of frames, and they fill none"
+    beyond = frames[0] > groups[-1][-1]
+    why = said("the clip ends before") if beyond else said("the VAE keeps groups of frames, and they fill none")
     return [
-        f"{place_words(record)}: left out of its {count} images: {numbers} ({why}). They count as a clip; for pictures "
-        "that each have a place of their own give each its own keyframe"
+        said(
+            "{keyframe}: left out of its {count} images: {numbers} ({why}). They count as a clip; for pictures that each "
+            "have a place of their own give each its own keyframe",
+            keyframe=place_words(record),
+            count=count,
+            numbers=numbers,
+            why=why,
+        )
     ]
 
 

@@ -2,8 +2,9 @@
 
 from .comfy.latent import latent_mask, sizes_of
 from .pinning import frames_words, place_words, records
+from .said import chained, said, words_of
 
-GENERATED = "generated"
+GENERATED = said("generated")
 
 
 def report(latent, network, notes=()):
@@ -19,7 +20,7 @@ def report(latent, network, notes=()):
         "groups": [[first frame, last frame, mask], …] one a latent, mask 0 = kept … 1 = generated, the mean over space,
         "keyframes": [{"name", "frame", "count": its images, "landed": [first frame, last frame], "strength"}, …] in the
         order they came,
-        "lines": words, ready to show}
+        "lines": words, ready to show, "words": the same as [template, values], for a page in another language}
     """
     sizes = sizes_of(latent, counting=network.counting)
     groups, mask, known = network.counting.groups(sizes.frames), latent_mask(latent), records(latent)
@@ -29,6 +30,7 @@ def report(latent, network, notes=()):
         for values in (mask.amin(space), mask.amax(space), mask.mean(space), (mask > 0).float().mean(space))
     )
     words = Words([_state(*values) for values in zip(low, high, changed)], groups, sizes)
+    lines = [*words.of_keyframes(known), *words.of_the_rest(known), *notes]
     return {
         "frames": sizes.frames,
         "fps": sizes.fps,
@@ -37,7 +39,8 @@ def report(latent, network, notes=()):
         "vae": network.family,
         "groups": [[group[0], group[-1], value] for group, value in zip(groups, mean)],
         "keyframes": [_landing(record, groups) for record in known],
-        "lines": [*words.of_keyframes(known), *words.of_the_rest(known), *notes],
+        "lines": lines,
+        "words": [words_of(line) for line in lines],
     }
 
 
@@ -54,12 +57,14 @@ def _landing(record, groups):
 def _state(low, high, changed):
     """What a latent's mask means: its smallest and largest value, and the part of it that is not 0."""
     if low != high and (low, high) != (0, 1):
-        return f"held with strengths from {1 - high:.3g} to {1 - low:.3g}, by place"
+        return said("held with strengths from {low} to {high}, by place", low=f"{1 - high:.3g}", high=f"{1 - low:.3g}")
     if low != high:
-        return f"a region generated ({100 * changed:.0f} % of the picture), the rest kept"
+        percent = f"{100 * changed:.0f}"
+        return said("a region generated ({percent} % of the picture), the rest kept", percent=percent)
     if 0 < high < 1:
-        return f"partly kept (strength {1 - high:.3g}: wakes at noise {100 * high:.3g} %)"
-    return GENERATED if high else "kept"
+        strength, percent = f"{1 - high:.3g}", f"{100 * high:.3g}"
+        return said("partly kept (strength {strength}: wakes at noise {percent} %)", strength=strength, percent=percent)
+    return GENERATED if high else said("kept")
 
 
 class Words:
@@ -70,10 +75,11 @@ class Words:
 
     def of_keyframes(self, known):
         """A line for each keyframe: what it holds, in which state, and what later ones took from it."""
-        return [
-            "; ".join([f"{place_words(record)}: {self._held(record)}", *self._taken(record, known[at + 1 :])])
-            for at, record in enumerate(known)
-        ]
+        lines = []
+        for at, record in enumerate(known):
+            line = said("{keyframe}: {held}", keyframe=place_words(record), held=self._held(record))
+            lines.append(chained("{one}; {other}", [line, *self._taken(record, known[at + 1 :])]))
+        return lines
 
     def of_the_rest(self, known):
         """A line for each state in which frames are that no keyframe holds; those that are generated come last."""
@@ -84,25 +90,30 @@ class Words:
                 continue
             latents = [index for index in latents if index not in held]
             if latents:
-                lines.append(f"{state}: {self._timed(latents)}")
+                lines.append(said("{state}: {frames}", state=state, frames=self._timed(latents)))
         generated = [index for index, state in enumerate(self.states) if state == GENERATED]
         if len(generated) == len(self.states):
-            lines.append(f"{self._timed(generated)}: {GENERATED}")
+            lines.append(said("{frames}: {state}", frames=self._timed(generated), state=GENERATED))
         elif generated:
             frames = {frame for index in generated for frame in self.groups[index]}
             fps = self.sizes.fps
             lines.append(
-                f"{GENERATED}: {frames_words(generated, self.groups)} "
-                f"({len(frames) / fps:.2f} s of {self.sizes.frames / fps:.2f} s)"
+                said(
+                    "generated: {frames} ({seconds} s of {whole} s)",
+                    frames=frames_words(generated, self.groups),
+                    seconds=f"{len(frames) / fps:.2f}",
+                    whole=f"{self.sizes.frames / fps:.2f}",
+                )
             )
         return lines
 
     def _held(self, record):
         parts = []
         for state, latents in self._by_state(record["latents"]):
-            nothing = " (strength 0 holds nothing)" if state == GENERATED and record["strength"] == 0 else ""
-            parts.append(f"{self._timed(latents)}, {state}{nothing}")
-        return "; ".join(parts)
+            if state == GENERATED and record["strength"] == 0:
+                state = said("generated (strength 0 holds nothing)")
+            parts.append(said("{frames}, {state}", frames=self._timed(latents), state=state))
+        return chained("{one}; {other}", parts)
 
     def _taken(self, record, later):
         """Which of its latents each later keyframe took."""
@@ -110,7 +121,9 @@ class Words:
         for other in later:
             taken = sorted(wanted.intersection(other["latents"]))
             if taken:
-                yield f"{place_words(other)} took {frames_words(taken, self.groups)}"
+                yield said(
+                    "{keyframe} took {frames}", keyframe=place_words(other), frames=frames_words(taken, self.groups)
+                )
 
     def _by_state(self, latents):
         """[(state, its latents), …] in the order the states appear."""
@@ -127,9 +140,14 @@ class Words:
                 runs[-1].append(index)
             else:
                 runs.append([index])
-        return " and ".join(f"{frames_words(run, self.groups)} ({self._seconds(run)})" for run in runs)
+        return chained("{one} and {other}", [self._with_seconds(run) for run in runs])
 
-    def _seconds(self, latents):
-        """From the beginning of the first frame to the end of the last one."""
+    def _with_seconds(self, latents):
+        """Frames that are neighbours, from the beginning of the first one to the end of the last one."""
         first, last = self.groups[latents[0]][0], self.groups[latents[-1]][-1]
-        return f"{first / self.sizes.fps:.2f}–{(last + 1) / self.sizes.fps:.2f} s"
+        return said(
+            "{frames} ({first}–{last} s)",
+            frames=frames_words(latents, self.groups),
+            first=f"{first / self.sizes.fps:.2f}",
+            last=f"{(last + 1) / self.sizes.fps:.2f}",
+        )

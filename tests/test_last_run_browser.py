@@ -1,7 +1,9 @@
 """What a run showed on the pack's nodes is shown again after a reload, though the next run takes them from the cache."""
 
 import pytest
+from small import pack
 from test_timeline_browser import graph, pictures_of_the_tests, without
+from test_words import table
 from timeline_page import Timeline
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -56,3 +58,24 @@ def test_only_a_run_of_the_same_settings_is_shown(each_page):
         nodes,
     )
     assert found == [None, "same", "same"]
+
+
+def test_a_report_is_said_in_the_pages_language(each_page):
+    """Words within words too; a report of an older run, and a line that no table knows, stay as they are."""
+    said = pack("nodes.said").said
+    kept = said("{frames}, {state}", frames=said("frame {frame}", frame="9"), state=said("kept"))
+    line = said("{keyframe}: {held}", keyframe=said("{name} at frame {frame}", name="image_1", frame=9), held=kept)
+    found = each_page.page.evaluate(
+        """async ([words, line, table]) => {
+            window.openSora.words = table;
+            const { drawLines } = await import('/extensions/opensora_comfy/strip.js');
+            const drawn = (report) => {
+                const list = document.createElement('ul');
+                drawLines(list, report);
+                return [...list.children].map((item) => item.textContent);
+            };
+            return [drawn({ words: [words, 'unknown'], lines: [line, 'unknown'] }), drawn({ lines: [line] })];
+        }""",
+        [line.words, line, table("zh")],
+    )
+    assert found == [["第 9 帧的 image_1：第 9 帧，保持", "unknown"], ["image_1 at frame 9: frame 9, kept"]]

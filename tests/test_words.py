@@ -1,5 +1,6 @@
-"""The page's own words: every text of web/*.js and of the templates stands in the table of every language."""
+"""The page's own words: every text of web/*.js, of the nodes' reports and of the templates is in every language."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -26,6 +27,21 @@ def words_of_scripts():
     return found
 
 
+def words_of_nodes():
+    """Every text that a node says to the page (nodes/said.py). One that is put together is an error here as well."""
+    found = set()
+    for path in sorted((ROOT / "nodes").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or getattr(node.func, "id", None) not in ("said", "chained"):
+                continue
+            text = node.args[0]
+            if path.name == "said.py" and isinstance(text, ast.Name):
+                continue  # chained hands on what it was given
+            assert isinstance(text, ast.Constant), f"{path.name}:{node.lineno}: {ast.unparse(node)} says no plain text"
+            found.add(text.value)
+    return found
+
+
 def words_of_templates(titles):
     """Notes, titles of groups, and titles of nodes that are not those of their kind (`titles`)."""
     found = set()
@@ -48,7 +64,8 @@ def table(language):
 @pytest.fixture(scope="module")
 def texts(comfy):
     schemas = [node.define_schema() for node in pack("nodes").NODES]
-    return words_of_scripts() | words_of_templates({schema.node_id: schema.display_name for schema in schemas})
+    titles = {schema.node_id: schema.display_name for schema in schemas}
+    return words_of_scripts() | words_of_nodes() | words_of_templates(titles)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

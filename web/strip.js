@@ -3,7 +3,7 @@
 import { addDisplay, h, keepInStep } from './dom.js'
 import { growToContent, outputOf } from './graph.js'
 import { framesWords, seconds } from './timeline_model.js'
-import { say } from './words.js'
+import { say, sayTold } from './words.js'
 
 const KINDS = { kept: () => say('kept'), partly: () => say('partly kept'), generated: () => say('generated') }
 const [HINT_HEIGHT, STRIP_HEIGHT, LINE_HEIGHT, MOST_LINES] = [34, 82, 15, 5]
@@ -46,9 +46,9 @@ export function makeStrip() {
 
 const level = (kind) => ({ kept: 100, partly: 50, generated: 0 })[kind]
 
-// The report's words as a list.
-export function drawLines(list, lines) {
-  keepInStep(list, lines, () => h('li'), (item, line) => (item.textContent = item.title = line))
+// The report's words as a list. Reports of older runs have them in English alone.
+export function drawLines(list, { words, lines }) {
+  keepInStep(list, words?.map(sayTold) ?? lines, () => h('li'), (item, line) => (item.textContent = item.title = line))
 }
 
 // Add hint, strip and words to a node that returns a report. Returns {refresh}.
@@ -70,7 +70,7 @@ export function addStrip(node) {
     element.classList.toggle('opensora-has-run', Boolean(report))
     if (!report) return
     strip.draw(report)
-    drawLines(lines, report.lines)
+    drawLines(lines, report)
     if (node.graph) growToContent(node)
   }
   addDisplay(node, 'opensora_strip', element, height, { onDraw: refresh, grows: true })

@@ -198,7 +198,7 @@ export class TimelineView {
     this.runHint.style.display = report ? 'none' : ''
     if (!report) return
     this.strip.draw(report)
-    drawLines(this.lines, report.lines)
+    drawLines(this.lines, report)
   }
 
   // Tell what happened, until the next press or key; `bad` where it is an error, without words nothing.

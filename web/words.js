@@ -17,9 +17,19 @@ export async function loadWords() {
   }
 }
 
+const filled = (text, values) =>
+  (shared.words[text] ?? text).replace(/\{(\w+)\}/g, (all, name) => (name in values ? values[name] : all))
+
 // The words for an English text, with {name} replaced by values.name; the text itself where it is not translated.
 export function say(text, values = {}) {
-  return (shared.words[text] ?? text).replace(/\{(\w+)\}/g, (all, name) => (name in values ? values[name] : all))
+  return filled(text, values)
+}
+
+// What a node said in words of its own: [text, values], the values in turn such words; anything else as it is.
+export function sayTold(words) {
+  if (!Array.isArray(words)) return words
+  const [text, values] = words
+  return filled(text, Object.fromEntries(Object.entries(values).map(([name, value]) => [name, sayTold(value)])))
 }
 
 const NOTES = new Set(['MarkdownNote', 'Note'])

@@ -11,7 +11,16 @@ from small import pack
 def shown(vae, latent):
     found = pack("nodes.report").report(latent, vae.first_stage_model)
     assert json.loads(json.dumps(found)) == found
+    assert [english(words) for words in found["words"]] == found["lines"]
     return found
+
+
+def english(words):
+    """What the page makes of the words where nothing is translated."""
+    if not isinstance(words, list):
+        return str(words)
+    template, values = words
+    return template.format(**{name: english(value) for name, value in values.items()})
 
 
 def test_an_empty_clip(vae):
