@@ -3,14 +3,12 @@
 import json
 
 import pytest
-from layout_page import overlapping, sticking_out
+from layout_page import TALLER, overlapping, sticking_out
 from PIL import Image
 
 from runner.templates import OFFICIAL, WORKFLOWS, app_of, templates
 
 APPS = sorted(WORKFLOWS.glob("*.app.json"))
-# What nodes of ComfyUI's own are taller in 0.33, by a widget and by two outputs.
-TALLER = {"CreateVideo": 26, "GetVideoComponents": 40}
 MOVING = sorted(path for path in WORKFLOWS.glob("*.jpg") if OFFICIAL not in path.name)
 
 
