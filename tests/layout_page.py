@@ -18,6 +18,8 @@ MEASURE = """(vue) => {
     };
 }"""
 READY = """(ids) => ids.every((id) => document.querySelector(`[data-node-id="${id}"]`)?.getBoundingClientRect().height > 30)"""
+# By how much nodes of ComfyUI's own are taller in 0.33: by a widget, and by two outputs.
+TALLER = {"CreateVideo": 26, "GetVideoComponents": 40}
 STILL = 700  # milliseconds in which previews and players take their place
 
 

@@ -130,7 +130,7 @@ class Workflow:
         rng = self.rng
         for node in rng.sample(self.nodes, min(3, len(self.nodes))):
             node.update(title=f"my {node['id']}", color="#322", bgcolor="#533", flags={"collapsed": True})
-        around = [[node["pos"][0] - 20, node["pos"][1] - 60, 360, 250] for node in rng.sample(self.nodes, 2)]
+        around = [[node["pos"][0] - 10, node["pos"][1] - 40, 320, 100] for node in rng.sample(self.nodes, 2)]
         file = {
             "nodes": self.nodes, "links": self.links, "config": {}, "extra": {}, "version": 0.4,
             "last_node_id": len(self.nodes), "last_link_id": len(self.links),

@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from layout_page import TALLER
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {path.stem: path for path in (ROOT / "subgraphs").glob("*.json")}
@@ -130,7 +131,7 @@ def test_the_inside_is_laid_out(name):
 
     def box(node):
         (x, y), (width, height) = node["pos"], node["size"]
-        return x, y - TITLE, x + width, y + height + MARGIN
+        return x, y - TITLE, x + width, y + height + TALLER.get(node["type"], 0) + MARGIN
 
     for one, other in combinations(subgraph["nodes"], 2):
         a, b = box(one), box(other)

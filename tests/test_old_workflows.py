@@ -237,16 +237,16 @@ def test_where_the_other_pack_is_installed_its_workflows_stay(page):
 
 @pytest.mark.browser
 def test_a_workflow_that_cannot_be_translated_stays_whole(page):
-    broken = copy.deepcopy(WITH_PIPE)
-    (sampler,) = (node for node in broken["nodes"] if node["type"] == "OpenSoraSampler")
-    del sampler["pos"]
-    after = """async (workflow) => {
+    """Whether it fails in the middle or when nearly all is done."""
+    halfway, late = (copy.deepcopy(WITH_PIPE) for _ in range(2))
+    del node_of(halfway, 6)["pos"]
+    late["extra"] = {"linkExtensions": {"damaged": True}}
+    after = """async (workflows) => {
         const { translate } = await import('/extensions/opensora_comfy/old_workflows.js');
-        let failed = false;
-        try { translate(workflow) } catch { failed = true }
-        return [failed, workflow];
+        const fails = (workflow) => { try { translate(workflow) } catch { return true } return false };
+        return workflows.map((workflow) => [fails(workflow), workflow]);
     }"""
-    assert page.page.evaluate(after, broken) == [True, broken]
+    assert page.page.evaluate(after, [halfway, late]) == [[True, halfway], [True, late]]
 
 
 @pytest.mark.timeout(600)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from layout_page import TALLER, overlapping, sticking_out
 from PIL import Image
 
 from runner.templates import OFFICIAL, WORKFLOWS, app_of, templates
@@ -33,6 +34,17 @@ def test_an_app_is_its_template(path):
     for node, widget, *_ in shown["inputs"]:
         assert widget in [item["widget"]["name"] for item in nodes[node]["inputs"] if "widget" in item]
     assert [nodes[node]["type"] for node in shown["outputs"]] == ["SaveVideo"]
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_there_is_room_for_what_newer_versions_add(path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    nodes = []
+    for node in workflow["nodes"]:
+        (x, y), (width, height) = node["pos"], node["size"]
+        nodes.append((node["type"], (x, y - 30, width, height + 30 + TALLER.get(node["type"], 0))))
+    assert overlapping(nodes) == []
+    assert sticking_out(nodes, [(group["title"], group["bounding"]) for group in workflow["groups"]]) == []
 
 
 def test_every_template_of_the_tiny_model_has_an_app():

@@ -210,7 +210,7 @@ def test_follows_the_originals_ancestral_loop(comfy, models, positive, name, mas
         caption,
         network.null_caption,
         caption_mask=extra["attention_mask"],
-        steps=10,
+        steps=6,
         guidance=4.0,
         frame_mask=frame_mask,
         noise=lambda number, shape: draw(number, start.shape).repeat(2, 1, 1, 1, 1),
@@ -219,9 +219,8 @@ def test_follows_the_originals_ancestral_loop(comfy, models, positive, name, mas
         width=48.0,
         num_frames=4.0,
     )
-    # A change of the input in its last bit moves these random networks' results by 1e-5 already, and machines differ in
-    # it (5.6e-5 was seen); the recorded runs above hold the sampler closer.
-    assert difference(ours(models[name], positive, latent, steps=10), expected) <= 1e-4
+    # Over more steps these random networks make 5e-5 of a difference in the last bit.
+    assert difference(ours(models[name], positive, latent, steps=6), expected) <= 1e-5
 
 
 # Samplers
