@@ -169,6 +169,9 @@ def test_layout_of_pictures_and_of_the_view(page):
         28,
         472,
     ]  # within the track, but for 12 pixels
+    close = ask("thumbs.layOut([3, 58, 315], 330, 120)")  # two near each other share the room that there is
+    assert min(one["wide"] for one in close) > 60 and close[2]["wide"] == 120
+    assert abs(close[1]["at"] - 58) < 60
     for wanted in ([250] * 6, [0, 1, 2, 3], [500, 490, 10, 20, 250], list(range(0, 500, 5))):
         found = ask("(wanted) => thumbs.layOut(wanted, 500, 80)", wanted)
         inside = [-12 <= one["at"] - one["wide"] / 2 and one["at"] + one["wide"] / 2 <= 512.01 for one in found]

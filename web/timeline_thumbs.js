@@ -4,29 +4,47 @@ import { h, keepInStep } from './dom.js'
 import { say } from './words.js'
 
 const [LEAST, ASPECT, GAP, OVERHANG] = [28, 1.33, 3, 12] // pixels; width to height; pixels between two; pixels beyond the track
+const [SMALLER, FAR] = [4, 0.6] // pixels from one try to the next; of a picture's width, how far it may be off its place
 const [LOWEST, HIGHEST, PIN] = [36, 120, 11] // pixels
 const percent = (value, whole) => `${(100 * value) / whole}%`
 
 // Centres and widths of pictures that belong at `wanted` on a track `length` long: [{at, wide}, …] in the order given.
-// They keep their order along the track, at least `least` apart where that is possible, and are as wide as there is room.
+// They keep their order along the track and are as wide as there is room, at least `least` where that is possible, but
+// not so wide that they push each other far off their places.
 export function layOut(wanted, length, full, least = LEAST) {
   const order = wanted.map((_, index) => index).sort((a, b) => wanted[a] - wanted[b] || a - b)
-  const [low, high] = [full / 2 - OVERHANG, length - full / 2 + OVERHANG]
-  const near = order.map((index) => Math.min(high, Math.max(low, wanted[index])))
-  const [start, end] = [least / 2 - OVERHANG, length - least / 2 + OVERHANG]
-  const step = Math.min(least, (end - start) / Math.max(1, order.length - 1))
-  const latest = end - step * (order.length - 1)
-  const centres = rising(near.map((at, index) => at - index * step)).map(
-    (at, index) => Math.min(latest, Math.max(start, at)) + index * step,
-  )
+  const places = order.map((index) => wanted[index])
+  const within = (at, size) => Math.min(length - size / 2 + OVERHANG, Math.max(size / 2 - OVERHANG, at))
+  let [size, centres] = [full, spread(places, length, full)]
+  const isFar = (at, nth) => Math.abs(at - within(places[nth], size)) > FAR * size
+  while (size > least && (centres.isTight || centres.some(isFar))) {
+    size = Math.max(least, size - SMALLER)
+    centres = spread(places, length, size)
+  }
+  const gap = (nth) => (nth > 0 && nth < centres.length ? centres[nth] - centres[nth - 1] : Infinity)
+  centres.forEach((at, nth) => {
+    const inside = within(places[nth], full) // a picture at an end may be whole where its neighbour is far
+    const room = Math.min(gap(nth) + inside - at, gap(nth + 1) + at - inside)
+    if (room >= (full + size) / 2) centres[nth] = inside
+  })
   const found = []
   order.forEach((index, nth) => {
-    const before = nth ? centres[nth] - centres[nth - 1] : Infinity
-    const after = nth < order.length - 1 ? centres[nth + 1] - centres[nth] : Infinity
-    const room = Math.min(before, after) - GAP
-    found[index] = { at: centres[nth], wide: Math.min(full, Math.max(least - GAP, room)) }
+    const at = centres[nth]
+    const room = Math.min(gap(nth), gap(nth + 1)) - GAP
+    const edge = 2 * Math.min(at + OVERHANG, length + OVERHANG - at)
+    found[index] = { at, wide: Math.min(full, Math.max(least - GAP, Math.min(room, edge))) }
   })
   return found
+}
+
+// Centres of pictures `size` wide on the track, in order, side by side and near `places`; `isTight`: they have no room.
+function spread(places, length, size) {
+  const [start, end] = [size / 2 - OVERHANG, length - size / 2 + OVERHANG]
+  const step = Math.min(size, (end - start) / Math.max(1, places.length - 1))
+  const latest = end - step * (places.length - 1)
+  const near = places.map((at, index) => Math.min(end, Math.max(start, at)) - index * step)
+  const centres = rising(near).map((at, index) => Math.min(latest, Math.max(start, at)) + index * step)
+  return Object.assign(centres, { isTight: step < size })
 }
 
 // The numbers that never fall and are nearest to `values`: neighbours that fall are brought to their mean.
