@@ -20,7 +20,7 @@ def report(tmp_path_factory):
     for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
         (base / name).mkdir()
     (base / "index.html").touch()
-    program = Path(__file__).with_name("start_of_comfyui.py")
+    program = Path(__file__).parent / "helpers" / "start_of_comfyui.py"
     ended = subprocess.run(
         [sys.executable, str(program), str(COMFYUI), str(ROOT), str(base)],
         capture_output=True, text=True, timeout=600, cwd=COMFYUI,

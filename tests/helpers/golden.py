@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-FOLDER = Path(__file__).parent / "data" / "golden"
-MANIFESTS = Path(__file__).parent / "data" / "manifests"
+DATA = Path(__file__).parents[1] / "data"
+FOLDER, MANIFESTS = DATA / "golden", DATA / "manifests"
 
 
 class Case:
