@@ -65,7 +65,7 @@ def test_memory_does_not_grow_with_length(any_vae, family):
     any_vae.encode(video(1))  # the first time, it also learns the colours of previews
     peaks = {"encode": [], "decode": []}
     for chunks in (1, 3, 6):
-        frames = 16 * chunks + 1 if family == "vae_v1_3" else chunks * any_vae.first_stage_model.counting.chunk_frames
+        frames = 16 * chunks + 1 if family == "vae_v1_3" else chunks * any_vae.first_stage_model.at_once.chunk_frames
         pixels = video(frames, 32, 48)
         with LiveBytes() as encoding:
             samples = any_vae.encode(pixels)
