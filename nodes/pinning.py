@@ -151,8 +151,8 @@ def left_out(record, count, groups):
     why = said("the clip ends before") if beyond else said("the VAE keeps groups of frames, and they fill none")
     return [
         said(
-            "{keyframe}: left out of its {count} images: {numbers} ({why}). They count as a clip; for pictures that each "
-            "have a place of their own give each its own keyframe",
+            "{keyframe}: left out of its {count} images: {numbers} ({why}). They count as a clip; for pictures that "
+            "each have a place of their own give each its own keyframe",
             keyframe=place_words(record),
             count=count,
             numbers=numbers,

@@ -1,4 +1,4 @@
-"""Words that a node sends to the page: English text that still knows its template and values, so that it can be translated."""
+"""Words that a node sends to the page: English that still knows its template and values, for translation."""
 
 
 class Said(str):

@@ -92,7 +92,7 @@ def resolutions(version="1.2"):
 
 
 def area(resolution, version="1.2"):
-    """Pixels of a frame, the figure that a clip's own area is held against: of 16:9, for PixArt's tables of the square."""
+    """Pixels of a frame, which a clip's own area is held against: of 16:9, for PixArt's tables of the square."""
     table = sizes(resolution.removesuffix(MULTIPLE_OF_16), version)
     height, width = table["0.56"] if "0.56" in table else table.get("1.00") or table["1.0"]
     return height * width
