@@ -121,8 +121,7 @@ def test_the_page_is_sent_moving_pictures(server):
     assert [picture.size for picture in pictures] == [(512, 512)] * 10
     frames = [Image.open(io.BytesIO(server.view(file))).convert("RGB") for file in result.files()]
     video = torch.stack([torch.from_numpy(numpy.asarray(frame) / 255) for frame in frames])
-    counting = importlib.import_module("opensora_comfy.model.frames").CHUNKS
-    truth = cells_of_video(video, counting.groups(17), 8, 8)
+    truth = cells_of_video(video, pack("model.frames").CHUNKS.groups(17), 8, 8)
     small = [
         torch.from_numpy(numpy.asarray(picture.resize((8, 8), Image.Resampling.BOX)) / 255) for picture in pictures
     ]
