@@ -50,9 +50,9 @@ class Told:
         self.calls = []
         run = type(model.model.diffusion_model).run
 
-        def record(network, x, timestep, caption, **told):
-            self.calls.append((x, told))
-            return run(network, x, timestep, caption, **told)
+        def record(network, x, timestep, caption, caption_mask, frame_mask, sizes, **condition):
+            self.calls.append((x, {"frame_mask": frame_mask, **sizes._asdict(), **condition}))
+            return run(network, x, timestep, caption, caption_mask, frame_mask, sizes, **condition)
 
         monkeypatch.setattr(type(model.model.diffusion_model), "run", record)
 
