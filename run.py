@@ -202,8 +202,9 @@ def test(options, rest) -> int:
     variables = env.variables(env.tools)
     if env.pinned:  # an existing ComfyUI is tested with its own front end alone
         variables["OPENSORA_NEWER_FRONT_END"] = str(env.newer_front_end)
-    if not rest:  # all of it: on two cores, file by file, so that one works where the other waits for a page
+    if not rest:  # all of it: on two cores, file by file; threads that share them would wait for each other
         rest = ["-n", "2", "--dist", "loadfile"]
+        variables.setdefault("OMP_NUM_THREADS", "1")
     if options.no_browser:
         rest = ["--no-browser", *rest]
     else:
