@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small import pack
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = sorted(path.name for path in (ROOT / "locales").iterdir())
 CALL = re.compile(r"(?<![.\w])say\(\s*")
 TEXT = re.compile(r"'((?:[^'\\\n]|\\.)+)'|\"((?:[^\"\\\n]|\\.)+)\"|`([^`$\\]+)`")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small import pack
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MOUSE = {"en": "With the mouse", "zh": "用鼠标操作"}
 PICTURE = re.compile(r"!\[[^\]]+\]\(([^)]+)\)")
 

@@ -7,7 +7,7 @@ import pytest
 
 from runner import workflow
 
-DATA = Path(__file__).resolve().parent / "data"
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 @pytest.fixture(scope="module")

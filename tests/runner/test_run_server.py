@@ -15,7 +15,7 @@ import pytest
 
 from runner import client, process
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = os.environ.get("COMFYUI_PATH")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small import pack
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOCALES = sorted(path for path in (ROOT / "locales").iterdir())
 CATEGORY = "Open-Sora"
 # Languages whose tooltips and descriptions are translated too.

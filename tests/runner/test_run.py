@@ -15,7 +15,7 @@ import pytest
 from runner import browser as browser_search
 from runner import comfyui, environment, process
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_run():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from layout_page import extent, measure, overlapping, sticking_out
 
-WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 OFFICIAL = sorted(WORKFLOWS.glob("*(official files).json"))
 FILES = sorted({*WORKFLOWS.glob("*.json")} - {*OFFICIAL, *WORKFLOWS.glob("*.app.json")})
 
