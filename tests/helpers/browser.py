@@ -1,7 +1,10 @@
 """Headless Chromium and ComfyUI's page in it, driven by Playwright."""
 
 import contextlib
+import json
+import re
 import time
+from urllib.parse import unquote
 
 from playwright.sync_api import sync_playwright
 
@@ -16,6 +19,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+SETTINGS = re.compile(r"/api/settings(?:/([^/?]+))?$")  # of all names, or of one
 
 
 @contextlib.contextmanager
@@ -32,13 +37,19 @@ def headless_chromium():
 
 
 class ComfyPage:
-    """ComfyUI's page with its editor ready. Nothing but the server is reachable from it."""
+    """ComfyUI's page with its editor ready, at the settings of a first visit.
+
+    Nothing but the server is reachable from it, and what it is set to (node renderer, open panels) stays in the page:
+    the server, which tests share, would hand it to the next.
+    """
 
     def __init__(self, browser, address: str):
         self.context = browser.new_context(viewport={"width": 1600, "height": 1000})
         self.page = self.context.new_page()
         self.blocked = []
+        self.settings = None
         self.page.route("**/*", lambda route: self._filter(route, address))
+        self.page.route(SETTINGS, self._keep_settings)
         self.page.goto(address, wait_until="domcontentloaded", timeout=180_000)
         self.page.wait_for_function(
             "() => Boolean(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types['KSampler'])",
@@ -53,6 +64,16 @@ class ComfyPage:
         else:
             self.blocked.append(url)
             route.abort()
+
+    def _keep_settings(self, route):
+        if route.request.method == "GET":
+            self.settings = self.settings or route.fetch().json()
+            route.fulfill(json=self.settings)
+            return
+        name = unquote(SETTINGS.search(route.request.url)[1] or "")
+        value = json.loads(route.request.post_data)
+        self.settings.update({name: value} if name else value)
+        route.fulfill(status=200)
 
     def close(self) -> None:
         """Let go of the page."""

@@ -267,3 +267,19 @@ def json_of(node):
     """A node of an API graph as text, without the numbers of those that feed it, and the empty value of a player."""
     values = {name: value for name, value in node["inputs"].items() if not isinstance(value, list) and value != ""}
     return f"{node['class_type']} {sorted(values.items())}"
+
+
+@pytest.mark.timeout(300)
+def test_the_timeline_outside_knows_the_length_that_is_set_outside(each_page):
+    """Its drawing stands on the blueprint's node, and follows the frames chosen there."""
+    Canvas(each_page).open(TIMELINE)
+    facts = each_page.page.locator(".os-facts:visible")
+    facts.get_by_text("34 frames · 2.83 s at 12 fps").wait_for()
+    each_page.page.evaluate("""() => {
+        const whole = app.graph.nodes.find((node) => node.subgraph);
+        const frames = whole.widgets.find((widget) => widget.name === 'frames');
+        frames.value = 51;
+        frames.callback?.(51);
+        app.canvas.setDirty(true, true);
+    }""")
+    facts.get_by_text("51 frames · 4.25 s at 12 fps").wait_for()

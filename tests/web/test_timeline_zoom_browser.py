@@ -145,6 +145,13 @@ def test_keys_zoom_and_keep_in_sight_what_they_move(each_page):
     zoomed = timeline.shown()
     timeline.undo_key("Control+z")
     assert timeline.keyframes()[1][1] == 404 and timeline.shown() == zoomed
+    # A clip that is shown whole stays so, and none is shown beyond its end.
+    timeline.set_widget("OpenSoraEmptyLatent", "frames", 17)
+    assert timeline.shown()[1] <= 16
+    timeline.page.locator(".os-track").focus()
+    timeline.key("0")
+    timeline.set_widget("OpenSoraEmptyLatent", "frames", 51)
+    assert timeline.shown() == (0, 50)
 
 
 def test_layout_of_pictures_and_of_the_view(page):
