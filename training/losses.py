@@ -44,15 +44,15 @@ def rectified_flow(
     velocity = predict(x_t, t)[:, : x0.shape[1]]
     error = (velocity - ((x0 if target is None else target) - noise)).square()
     if weights is not None:
-        error = error * weights[t.long()].view(-1, 1, 1, 1, 1)
-    if len(condition_frames):
+        error = error * weights.to(t.device)[t.long()].view(-1, 1, 1, 1, 1)
+    if condition_frames:
         error = error * _frame_weights(x0.shape[2], condition_frames, condition_weight).view(1, 1, -1, 1, 1).to(error)
     return _mean(error, frame_mask)
 
 
 def _frame_weights(frames, condition_frames, condition_weight):
-    others = frames - len(condition_frames)
-    if not others:
+    others = frames - len(set(condition_frames))
+    if others <= 0:
         raise ValueError(f"condition_frames names all {frames} latent frames; at least one must be left to generate")
     weights = torch.full((frames,), (frames - len(condition_frames) * condition_weight) / others)
     weights[list(condition_frames)] = float(condition_weight)
@@ -77,7 +77,7 @@ def iddpm(predict, x0, t, noise, *, frame_mask=None, version="1.1"):
     t = t.long()
 
     def at(table, index=t):
-        return table[index].float().view(-1, 1, 1, 1, 1).to(x0.device)
+        return table[index.to(table.device)].float().view(-1, 1, 1, 1, 1).to(x0.device)
 
     kept = tables.alphas_cumprod
 

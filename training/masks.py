@@ -141,7 +141,14 @@ def condition_frames(kind, frames, rng: random.Random):
     """
     plain = kind.removesuffix("_noisy")
     if plain not in CONDITIONS:
-        raise ValueError(f"the kind of condition is {kind!r}; it must be one of {', '.join(CONDITIONS)}")
+        near = difflib.get_close_matches(plain, CONDITIONS, 1, 0)[0]
+        raise ValueError(
+            f"the kind of condition is {kind!r}; it must be one of {', '.join(CONDITIONS)}, with _noisy behind it or "
+            f"not; the nearest is {near}"
+        )
+    least = {"other": 3, "none": 1}.get(plain, 2)
+    if frames < least:
+        raise ValueError(f"{kind} keeps some of {frames} latent frames and leaves some; it needs {least} at least")
     if plain == "other":
         at_tail = rng.choices([False, True])[0]
         cut = rng.randint(1, frames - 2)

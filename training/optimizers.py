@@ -37,7 +37,7 @@ def warmup(step, steps, lr, version="1.2"):
 
     1.3 begins 1e-6 higher all the way up.
     """
-    if step >= steps:
+    if not steps or step >= steps:
         return lr
     return lr * (step + 1) / (steps + 1) + (1e-6 if version == "1.3" else 0.0)
 

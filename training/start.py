@@ -1,7 +1,8 @@
 """A video model's first weights: those of an image model, and branches that begin at nothing.
 
 What is new beside a PixArt transformer (attention over time, sizes, frames per second, 1.3's conditions) ends in layers
-of zeros, so the first forward makes of every frame what the image model made of it. As Open-Sora starts its models
+of zeros, so at 512 pixels, where all count positions alike, the first forward makes of every frame what the image model
+made of it. As Open-Sora starts its models
 (https://github.com/hpcaitech/Open-Sora, utils/ckpt_utils.py), but for what its file names decide there.
 """
 
@@ -19,6 +20,17 @@ ZERO = {
     "1.3": ("fps_embedder.mlp.2", "x_embedder_cond.proj", "x_embedder_cond_mask.proj"),
 }
 TEMPORAL = ("attn.proj", "cross_attn.proj", "mlp.fc2")  # of 1.2's and 1.3's temporal blocks
+# What a video model cannot have otherwise than its image model.
+FIXED = (
+    "depth",
+    "hidden_size",
+    "num_heads",
+    "caption_channels",
+    "in_channels",
+    "patch_size",
+    "mlp_ratio",
+    "pred_sigma",
+)
 FOURFOLD = 4  # 1.3's latents have four times the channels
 
 
@@ -28,7 +40,8 @@ def from_image_model(state_dict, version, config=None):
     Args:
         state_dict: a PixArt transformer's, as `load_transformer` takes it.
         config: configuration keys of the video model; left out: the image model's, with its queries and keys as they
-            are (no qk_norm). A longer caption repeats the null caption's last token, a shorter one cuts it.
+            are (no qk_norm, and in 1.3 no windows and no rotation in space: give kernel_size and use_spatial_rope for
+            those). A longer caption repeats the null caption's last token, a shorter one cuts it.
 
     Weights that no image model has are drawn from PyTorch's random state. Raises ValueError for another kind of file,
     for a version that is none, and where `config` asks for another depth or width.
@@ -55,14 +68,14 @@ def from_image_model(state_dict, version, config=None):
 
 def _config(image, config_class, given, version):
     """The video model's configuration: the image model's where both know a field, then what is given."""
-    fixed = ("depth", "hidden_size", "num_heads", "caption_channels", "mlp_ratio", "pred_sigma")
-    known = {name: getattr(image, name) for name in fixed}
-    for name in fixed:
-        if given.get(name, known[name]) != known[name]:
-            raise ValueError(f"config says {name} = {given[name]}, but the image model has {known[name]}")
-    known |= {"model_max_length": image.model_max_length, "in_channels": image.in_channels}
+    known = {name: getattr(image, name) for name in FIXED} | {"model_max_length": image.model_max_length}
     if version == "1.3":
-        known["in_channels"] = FOURFOLD * image.in_channels
+        known |= {"in_channels": FOURFOLD * image.in_channels, "kernel_size": None, "use_spatial_rope": False}
+    given = {name: value for name, value in given.items() if value is not None or name == "kernel_size"}
+    for name in FIXED:
+        value = tuple(given[name]) if name == "patch_size" and name in given else given.get(name, known[name])
+        if value != known[name]:
+            raise ValueError(f"config says {name} = {given[name]}, but from this image model it is {known[name]}")
     if version != "1.0":
         known["qk_norm"] = image.qk_norm
     fields = config_class.__dataclass_fields__

@@ -32,10 +32,16 @@ def sample(
             Open-Sora 1.3 trains with 1, whatever this says, and without `scale_temporal` shifts as for an image.
         uniform_over_threshold: videos of 1.3, in 0…1: what is shifted above it is drawn again, uniformly above it.
 
-    Raises ValueError for another method, and for a length that has no shift.
+    Raises ValueError for another method or version, and for a length that has no shift.
     """
-    if method not in ("uniform", "logit-normal") or (discrete and method != "uniform"):
-        raise ValueError(f"method is {method!r}; it must be 'uniform' or 'logit-normal', for discrete steps 'uniform'")
+    if method not in ("uniform", "logit-normal"):
+        raise ValueError(f"method is {method!r}; it must be 'uniform' or 'logit-normal', the usual one is 'uniform'")
+    if discrete and method != "uniform":
+        raise ValueError(f"discrete timesteps are drawn uniformly; method is {method!r}, and it must be 'uniform'")
+    if version not in flow.LENGTHS:
+        raise ValueError(f"version is {version!r}; rectified flow is that of {' and '.join(flow.LENGTHS)}")
+    if transform_scale <= 0:
+        raise ValueError(f"transform_scale is {transform_scale:g}; it must be above 0, the usual one is 1")
     if discrete:
         t = torch.randint(0, flow.NUM_TIMESTEPS, (batch,), generator=generator).float()
     elif method == "uniform":

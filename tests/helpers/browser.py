@@ -47,7 +47,7 @@ class ComfyPage:
         self.context = browser.new_context(viewport={"width": 1600, "height": 1000})
         self.page = self.context.new_page()
         self.blocked = []
-        self.settings = None
+        self.address, self.settings = address, {}
         self.page.route("**/*", lambda route: self._filter(route, address))
         self.page.route(SETTINGS, self._keep_settings)
         self.page.goto(address, wait_until="domcontentloaded", timeout=180_000)
@@ -66,11 +66,11 @@ class ComfyPage:
             route.abort()
 
     def _keep_settings(self, route):
-        if route.request.method == "GET":
-            self.settings = self.settings or route.fetch().json()
-            route.fulfill(json=self.settings)
-            return
         name = unquote(SETTINGS.search(route.request.url)[1] or "")
+        if route.request.method == "GET":
+            known = {**route.fetch(url=f"{self.address}/api/settings").json(), **self.settings}
+            route.fulfill(json=known.get(name) if name else known)
+            return
         value = json.loads(route.request.post_data)
         self.settings.update({name: value} if name else value)
         route.fulfill(status=200)

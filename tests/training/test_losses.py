@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from golden import FOLDER, Case, difference
+from opensora_comfy.model.iddpm import schedule
 from opensora_comfy.training import timesteps
 from opensora_comfy.training.losses import iddpm, rectified_flow
 from opensora_comfy.training.optimizers import ema_update, warmup
@@ -65,8 +66,15 @@ def test_every_timestep(version):
 
 def test_timesteps_refuse_what_has_none():
     size = {"height": 240, "width": 426}
-    with pytest.raises(ValueError, match="method is 'beta'; it must be 'uniform' or 'logit-normal'"):
-        timesteps.sample(2, **size, num_frames=51, method="beta")
+    refused = {
+        "method is 'beta'; it must be 'uniform' or 'logit-normal'": {"method": "beta"},
+        "discrete timesteps are drawn uniformly": {"method": "logit-normal", "discrete": True},
+        "version is '1.1'; rectified flow is that of 1.2 and 1.3": {"version": "1.1"},
+        "transform_scale is 0; it must be above 0": {"transform_scale": 0},
+    }
+    for words, given in refused.items():
+        with pytest.raises(ValueError, match=words):
+            timesteps.sample(2, **size, num_frames=51, **given)
     with pytest.raises(ValueError, match="num_frames is 9; the shift is defined for 1 frame and from 17 on"):
         timesteps.sample(2, **size, num_frames=9, transform=True)
 
@@ -88,6 +96,19 @@ class Averaged(torch.nn.Module):
         self.frozen = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
         self.register_buffer("buf", torch.zeros(2))
         self.load_state_dict(tensors)
+
+
+def test_tables_of_1_1():
+    table = json.loads((FOLDER / "training" / "iddpm_schedule.json").read_text())
+    tables = schedule(1000)
+    assert str(tables.betas.dtype) == table["dtype"]
+    assert tables.betas[:3].tolist() == table["betas_first"] and tables.betas[-3:].tolist() == table["betas_last"]
+    for name, ours in (
+        ("alphas_cumprod", "alphas_cumprod"),
+        ("posterior_log_variance_clipped", "posterior_log_variance"),
+    ):
+        for index, value in table[name].items():
+            assert getattr(tables, ours)[int(index)].item() == pytest.approx(value, rel=1e-6)
 
 
 def test_average_of_the_weights():

@@ -108,3 +108,5 @@ def test_every_condition_of_1_3():
             assert condition_frames(kind, frames, rng) == known
     with pytest.raises(ValueError, match="the kind of condition is 'i2v'"):
         condition_frames("i2v", 4, rng)
+    with pytest.raises(ValueError, match="other keeps some of 2 latent frames and leaves some; it needs 3 at least"):
+        condition_frames("other", 2, rng)

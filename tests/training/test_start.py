@@ -1,14 +1,17 @@
 """From an image model: the first forward of every generation is the image model's, frame by frame."""
 
+import json
+
 import pytest
 import torch
+from golden import FOLDER
 from opensora_comfy.model import load_transformer
 from opensora_comfy.model.transformers.pixart import PixArt, PixArtConfig
 from opensora_comfy.training.start import from_image_model
 
 TOKENS = 12
 SIZES = {"depth": 2, "hidden_size": 48, "num_heads": 2, "caption_channels": 16, "model_max_length": TOKENS}
-ALIKE = {"1.0": {}, "1.1": {}, "1.2": {}, "1.3": {"use_spatial_rope": False, "kernel_size": None}}
+VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 
 
 def image_model(**config):
@@ -21,10 +24,10 @@ def image_model(**config):
     return module
 
 
-@pytest.mark.parametrize("version", ALIKE)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_first_forward_is_the_image_models(version):
     image = image_model()
-    config = {"num_heads": SIZES["num_heads"], **ALIKE[version]}
+    config = {"num_heads": SIZES["num_heads"]}
     video = load_transformer(from_image_model(image.state_dict(), version, config), config)
     T, side = 3, 64  # latents; 512 pixels, where all count positions alike
     x, caption = torch.randn(1, 4, T, side, side), torch.randn(1, TOKENS, 16)
@@ -75,7 +78,24 @@ def test_what_is_refused():
     state = image_model().state_dict()
     with pytest.raises(ValueError, match="version is '2.0'; it must be one of 1.0, 1.1, 1.2, 1.3"):
         from_image_model(state, "2.0")
-    with pytest.raises(ValueError, match="config says depth = 28, but the image model has 2"):
+    with pytest.raises(ValueError, match="config says depth = 28, but from this image model it is 2"):
         from_image_model(state, "1.2", {"depth": 28})
     with pytest.raises(ValueError, match="stdit3, a video model; an image model is a PixArt transformer"):
         from_image_model(from_image_model(state, "1.2"), "1.2")
+
+
+@pytest.mark.parametrize("version, prefix", [("1.0", "blocks"), ("1.2", "spatial_blocks")])
+def test_what_a_pixart_file_fills_and_what_begins_at_zero_is_the_originals(version, prefix):
+    recorded = json.loads((FOLDER / "training" / f"init_v{version.replace('.', '_')}.json").read_text())
+    case = next(one for one in recorded["from_pixart"] if "Sigma" in one["file"] and "error" not in one)
+    image = image_model().state_dict()
+    video = from_image_model(image, version, {"qk_norm": True} if version == "1.2" else {})
+    filled = {key for key in image if key.replace("blocks", prefix, 1) in video or key in video}
+    left = set(video) - {
+        key.replace("blocks.", f"{prefix}.", 1) if key.startswith("blocks.") else key for key in filled
+    }
+    # The original keeps 1.0's position tables in its files; they are computed here.
+    assert left == {key for key in case["left_at_initial_value"] if not key.startswith("pos_embed")}
+    ours = {key for key in left if key.endswith("weight") and not video[key].any()}
+    # What the image model has is not at zero once it is filled.
+    assert ours == {key for key in recorded["zero_at_start"] if key in left}

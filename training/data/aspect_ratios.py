@@ -43,6 +43,7 @@ PIXART_2880_SIZES = (
 )
 MULTIPLES = {"256": 1, "512": 2, "1024": 4, "2048": 8}
 RESOLUTIONS = (*SIZES, *LARGE, *MULTIPLES, "2880")
+VERSIONS = ("1.1", "1.2", "1.3")
 SINCE_1_2 = ("2k", "2048", "2880")
 MULTIPLE_OF_16 = "_16d"  # behind the name of a resolution, in 1.3: sizes rounded down to multiples of 16
 
@@ -86,7 +87,9 @@ def _parsed(text):
 
 
 def resolutions(version="1.2"):
-    """The names of all resolutions that a version has."""
+    """The names of all resolutions that a version has. Raises ValueError for a version without buckets."""
+    if version not in VERSIONS:
+        raise ValueError(f"version is {version!r}; buckets are those of {', '.join(VERSIONS)}; the newest is 1.3")
     plain = [name for name in RESOLUTIONS if version != "1.1" or name not in SINCE_1_2]
     return (*plain, *(name + MULTIPLE_OF_16 for name in plain)) if version == "1.3" else tuple(plain)
 

@@ -17,8 +17,8 @@ class Buckets:
 
     A bucket is (resolution, frames, ratio), the ratio of height to width as the original's text. A keep probability
     may be a pair (p, p_t) from 1.2 on: a length is skipped with 1 - p_t, a resolution with 1 - p. `len()` counts
-    buckets, ratios included. Raises ValueError for a resolution that `version` does not have and for a probability
-    outside 0…1.
+    buckets, ratios included. Raises ValueError for a version that is none, a resolution that it does not have, a
+    length or batch size below 1, and a probability outside 0…1.
     """
 
     def __init__(self, config, version="1.2"):
@@ -31,13 +31,7 @@ class Buckets:
         every = [(name, frames) for name in self.config for frames in self.config[name]]
         self.index = {bucket: number for number, bucket in enumerate(every)}
         for name, frames in every:
-            probability, _ = self.config[name][frames]
-            for value in _pair(probability):
-                if not 0 <= value <= 1:
-                    raise ValueError(
-                        f"the keep probability of {name}, {frames} frames, is {value:g}; it must be within 0 … 1, the "
-                        f"nearest is {min(max(value, 0), 1):g}"
-                    )
+            _check(f"{name}, {frames} frames", frames, *self.config[name][frames])
 
     def __len__(self):
         return sum(len(aspect_ratios.sizes(name, self.version)) for name, _ in self.index)
@@ -84,6 +78,20 @@ class Buckets:
         """Clips of a bucket in a batch."""
         name, length, _ = bucket
         return self.config[name][length][1]
+
+
+def _check(bucket, frames, probability, batch_size):
+    """ValueError for a length, a keep probability or a batch size that is none."""
+    if frames < 1:
+        raise ValueError(f"bucket {bucket}: a length must be at least 1, the nearest is 1")
+    for value in _pair(probability):
+        if not 0 <= value <= 1:
+            raise ValueError(
+                f"the keep probability of {bucket}, is {value:g}; it must be within 0 … 1, the nearest is "
+                f"{min(max(value, 0), 1):g}"
+            )
+    if any(_pair(probability)) and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"the batch size of {bucket}, is {batch_size}; it must be a whole number from 1 on")
 
 
 def _frames(item):
@@ -135,7 +143,8 @@ def plan(
     if rest:
         order = order[:-rest] if drop_last else order + order[: ranks - rest]
     batches = [[(one, *buckets.shape(bucket)) for one in next(queues[bucket], [])] for bucket in order]
-    return batches[done // ranks * ranks + rank :: ranks]
+    whole = len(batches) // ranks * ranks
+    return batches[done // ranks * ranks + rank : whole : ranks]
 
 
 def _by_bucket(samples, buckets, seed, frame_interval):

@@ -33,7 +33,8 @@ def fit(x, height, width, mode="resize_crop", version="1.2"):
         mode: "resize_crop" scales it until it covers the size, and crops the middle; "center" makes squares of `width`
             pixels (1.0, and the other generations where asked for).
 
-    Returns float [3, height, width] or [T, 3, height, width].
+    Returns float [3, height, width] or [T, 3, height, width]. Raises ValueError for another mode, and for the few sizes
+    that "center" rounds to less than the square (not in 1.3).
     """
     if mode not in ("resize_crop", "center"):
         raise ValueError(f"mode is {mode!r}; it must be 'resize_crop' or 'center', the usual one is 'resize_crop'")
@@ -73,6 +74,10 @@ def _square_clip(clip, side, version):
     factor = side / min(H, W)
     size = {"size": (round(H * factor), round(W * factor))} if version == "1.3" else {"scale_factor": factor}
     clip = F.interpolate(clip, mode="bilinear", align_corners=False, **size)
+    if min(clip.shape[-2:]) < side:  # rounding down may lose the last row, and with it the square
+        raise ValueError(
+            f"a clip of {H} x {W} pixels scales to {tuple(clip.shape[-2:])}, less than {side}; use resize_crop"
+        )
     top, left = (round((length - side) / 2) for length in clip.shape[-2:])
     return clip[..., top : top + side, left : left + side]
 

@@ -72,3 +72,28 @@ def test_what_is_refused():
         ValueError, match="probability of 240p, 51 frames, is 1.5; it must be within 0 … 1, the nearest is 1"
     ):
         Buckets({"240p": {51: (1.5, 1)}})
+    refused = {
+        "a length must be at least 1": {0: (1.0, 1)},
+        "the batch size of 240p, 51 frames, is None; it must be a whole number from 1 on": {51: (0.5, None)},
+        "the batch size of 240p, 51 frames, is 0": {51: ((1.0, 0.5), 0)},
+    }
+    for words, lengths in refused.items():
+        with pytest.raises(ValueError, match=words):
+            Buckets({"240p": lengths})
+    with pytest.raises(ValueError, match="version is '7.7'; buckets are those of 1.1, 1.2, 1.3"):
+        Buckets({"240p": {51: (1.0, 1)}}, "7.7")
+
+
+def test_every_published_configuration_is_understood():
+    published = json.loads((FOLDER / "training" / "published_configs.json").read_text())
+    known = {name: config["bucket_config"] for name, config in published.items() if "bucket_config" in config}
+    for name, config in known.items():
+        if name != "1.1/benchmark":  # a search for batch sizes: ranges stand where others have probabilities
+            assert len(Buckets(config, name.split("/")[0])) > 0
+    assert len(known) > 10
+
+
+def test_ranks_that_no_padding_fills_get_as_many_batches():
+    buckets = Buckets({"144p": {16: (1.0, 1)}})
+    plans = [plan([(17, 144, 256)], buckets, seed=0, epoch=0, ranks=3, rank=rank, drop_last=False) for rank in range(3)]
+    assert plans == [[], [], []]

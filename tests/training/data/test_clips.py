@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import torch
 from golden import FOLDER, Case
 from opensora_comfy.training.data.clips import fit, frame_indices
 
@@ -42,3 +43,5 @@ def test_every_crop(name, version):
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="mode is 'stretch'; it must be 'resize_crop' or 'center'"):
         fit(Case("training/transforms_v1_0").inputs["0"], 16, 16, "stretch")
+    with pytest.raises(ValueError, match="scales to .255, .*, less than 256; use resize_crop"):
+        fit(torch.zeros(1, 3, 322, 400, dtype=torch.uint8), 256, 256, "center")
