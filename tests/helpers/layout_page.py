@@ -23,12 +23,17 @@ TALLER = {"CreateVideo": 26, "GetVideoComponents": 40}
 STILL = 700  # milliseconds in which previews and players take their place
 
 
-def measure(page, vue=False):
-    """{"nodes": [(title, box)], "groups": [(title, box)], "scale": zoom} in one of the renderers, which stays on."""
-    inner = page.page
-    if vue != inner.evaluate("() => Boolean(LiteGraph.vueNodesMode)"):
+def draw(page, vue):
+    """Turn one of the renderers on; it stays on."""
+    if vue != page.page.evaluate("() => Boolean(LiteGraph.vueNodesMode)"):
         setting = "(value) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', value)"
-        inner.evaluate(setting, vue)
+        page.page.evaluate(setting, vue)
+
+
+def measure(page, vue=False):
+    """{"nodes": [(title, box)], "groups": [(title, box)], "scale": zoom} in one of the renderers."""
+    inner = page.page
+    draw(page, vue)
     if vue:
         inner.wait_for_function(READY, arg=inner.evaluate("() => app.graph.nodes.map((node) => node.id)"))
     inner.wait_for_timeout(STILL)
