@@ -243,7 +243,7 @@ def test_previews_show_every_frame(comfy, model):
 
 PROBE = """
 import sys, threading, time
-sys.path[:0] = [{comfyui!r}, {tests!r}]
+sys.path[:0] = [{comfyui!r}, {tests!r}, {tests!r} + "/helpers"]
 import comfy.cli_args
 comfy.cli_args.args.cpu = True
 import conftest
