@@ -1,6 +1,10 @@
 """Nodes between images and latents: encode a clip, decode a clip."""
 
+from __future__ import annotations
+
 import logging
+
+from torch import Tensor
 
 from .colors import colors_of
 from .comfy.latent import refuse_misfit, sizes_of
@@ -10,7 +14,7 @@ from .comfy.vae import video_vae
 
 class OpenSoraVAEEncode(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             node_id="OpenSoraVAEEncode",
@@ -41,7 +45,7 @@ class OpenSoraVAEEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae, pixels, fps):
+    def execute(cls, vae: io.Vae.Type, pixels: Tensor, fps: float) -> io.NodeOutput:
         pixels = colors_of(pixels, "pixels")
         frames, height, width = pixels.shape[:3]
         if min(height, width) < video_vae.PIXELS:
@@ -60,7 +64,7 @@ class OpenSoraVAEEncode(io.ComfyNode):
 
 class OpenSoraVAEDecode(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             node_id="OpenSoraVAEDecode",
@@ -76,7 +80,7 @@ class OpenSoraVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae, samples):
+    def execute(cls, vae: io.Vae.Type, samples: dict) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         if samples["samples"].shape[1] != network.latent_channels:
             refuse_misfit(samples["samples"].shape, "samples")  # an image; the network speaks of channels

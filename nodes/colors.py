@@ -1,11 +1,15 @@
 """Pictures without a third and a fifth channel: one rule for grey and for transparency, wherever an IMAGE is taken."""
 
+from __future__ import annotations
+
 import logging
+
+from torch import Tensor
 
 from .said import said
 
 
-def colors_of(pixels, name, notes=None):
+def colors_of(pixels: Tensor, name: str, notes: list[str] | None = None) -> Tensor:
     """IMAGE [T, H, W, 3] of the node's input `name`, which may be grey (1 channel) or have alpha (4).
 
     A video has no transparency: what is transparent is laid over black, and that is said, in the log and as a line in

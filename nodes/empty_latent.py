@@ -1,5 +1,7 @@
 """The node that starts a clip: size, length and frame rate as an empty video latent."""
 
+from __future__ import annotations
+
 from . import widgets
 from .choices import BY_FRAMES, DURATIONS, check_least, check_most, choose_frames, choose_size
 from .comfy.foresight import KNOWS_ITSELF, Node, told
@@ -12,7 +14,7 @@ MAX_FRAMES, MIN_FPS = 4096, 1
 
 class OpenSoraEmptyLatent(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             shows_report=True,
@@ -101,13 +103,25 @@ class OpenSoraEmptyLatent(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frames=None):  # of the others ComfyUI's own words tell the range, at that input alone
+    def validate_inputs(cls, frames: int | None = None) -> bool | str:
+        # Of the others ComfyUI's own words tell the range, at that input alone.
         node = Node.of(cls)
         duration = None if node.wired("duration") else node.constant("duration") or BY_FRAMES
         return told((check_most, "frames", frames, MAX_FRAMES), (choose_frames, node.network(), frames, duration))
 
     @classmethod
-    def execute(cls, vae, resolution, aspect_ratio, frames, fps, width, height, batch_size, duration=BY_FRAMES):
+    def execute(
+        cls,
+        vae: io.Vae.Type,
+        resolution: str,
+        aspect_ratio: str,
+        frames: int,
+        fps: float,
+        width: int,
+        height: int,
+        batch_size: int,
+        duration: str = BY_FRAMES,
+    ) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         check_least("fps", fps, MIN_FPS)
         check_least("batch_size", batch_size, 1)

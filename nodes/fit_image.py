@@ -1,5 +1,11 @@
 """The node that brings an image or a clip to a size that the model knows."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
 from ..model.images import resize_to_fill
 from ..model.sizes import nearest_aspect_ratio
 from . import widgets
@@ -11,8 +17,19 @@ from .comfy.schema import io, schema
 from .comfy.vae import video_vae
 from .widgets import AUTO, CUSTOM
 
+if TYPE_CHECKING:
+    from .comfy.vae.network import HostedVAE
 
-def size_for(image, resolution, aspect_ratio, width, height, network=None, latent=None):
+
+def size_for(
+    image: Tensor,
+    resolution: str,
+    aspect_ratio: str,
+    width: int,
+    height: int,
+    network: HostedVAE | None = None,
+    latent: dict | None = None,
+) -> tuple[int, int]:
     """(height, width) in pixels for IMAGE [T, H, W, C]; a LATENT's own where there is one.
 
     Args:
@@ -29,7 +46,7 @@ def size_for(image, resolution, aspect_ratio, width, height, network=None, laten
 
 class OpenSoraFitImage(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             node_id="OpenSoraFitImage",
@@ -84,13 +101,22 @@ class OpenSoraFitImage(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width=None, height=None):
+    def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
         node = Node.of(cls)
         custom = (node.constant("resolution") == CUSTOM and not node.wired("latent")) or None
         return told(*((check_side, name, custom and side) for name, side in (("width", width), ("height", height))))
 
     @classmethod
-    def execute(cls, image, resolution, aspect_ratio, width, height, vae=None, latent=None):
+    def execute(
+        cls,
+        image: Tensor,
+        resolution: str,
+        aspect_ratio: str,
+        width: int,
+        height: int,
+        vae: io.Vae.Type | None = None,
+        latent: dict | None = None,
+    ) -> io.NodeOutput:
         image = colors_of(image, "image")
         network = None if vae is None else video_vae.network_of(vae)
         height, width = size_for(image, resolution, aspect_ratio, width, height, network, latent)

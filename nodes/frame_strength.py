@@ -1,5 +1,7 @@
 """The node that says how firmly a range of a clip's frames is held."""
 
+from __future__ import annotations
+
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.schema import io, schema
@@ -9,7 +11,7 @@ from .report import report
 from .upstream import frames_before
 
 
-def latents_within(groups, first, last):
+def latents_within(groups: list[range], first: int, last: int) -> list[int]:
     """The latents whose frames lie entirely in first … last. ValueError, with the nearest range, where none does.
 
     Args:
@@ -32,7 +34,7 @@ def latents_within(groups, first, last):
     return found
 
 
-def check_range(groups, first_frame, last_frame, frames):
+def check_range(groups: list[range], first_frame: int, last_frame: int, frames: int) -> list[int]:
     """`latents_within` for frames that may count from the end of a clip of `frames`. ValueError beyond its ends."""
     first = resolve_frame(first_frame, frames, "first_frame")
     return latents_within(groups, first, resolve_frame(last_frame, frames, "last_frame"))
@@ -40,8 +42,8 @@ def check_range(groups, first_frame, last_frame, frames):
 
 class OpenSoraFrameStrength(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
-        def frame(name, default, words):
+    def define_schema(cls) -> io.Schema:
+        def frame(name: str, default: int, words: str) -> io.Int.Input:
             return io.Int.Input(name, default=default, min=-4096, max=4096, tooltip=words)
 
         return schema(
@@ -83,14 +85,18 @@ class OpenSoraFrameStrength(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, first_frame=None, last_frame=None, strength=None):
+    def validate_inputs(
+        cls, first_frame: int | None = None, last_frame: int | None = None, strength: float | None = None
+    ) -> bool | str:
         node = Node.of(cls)
         network, frames = node.network(), frames_before(node)
         groups = network.counting.groups(frames) if network and frames else None
         return told((check_strength, strength), (check_range, groups, first_frame, last_frame, frames))
 
     @classmethod
-    def execute(cls, latent, vae, first_frame, last_frame, strength):
+    def execute(
+        cls, latent: dict, vae: io.Vae.Type, first_frame: int, last_frame: int, strength: float
+    ) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
         held = check_range(network.counting.groups(sizes.frames), first_frame, last_frame, sizes.frames)

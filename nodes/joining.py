@@ -1,6 +1,9 @@
 """Clips laid on one timeline with a gap for the model to fill: what Extend, Connect and Loop share."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -9,6 +12,10 @@ from .comfy.latent import Sizes, clip_sizes
 from .comfy.sampling.long_run import Draft, refuse_mismatch
 from .comfy.vae import video_vae
 from .pinning import KEYFRAMES
+
+if TYPE_CHECKING:
+    from ..model.frames import Counting
+    from .comfy.schema import io
 
 FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate
 
@@ -23,24 +30,24 @@ class Clip:
     network: object
 
     @property
-    def counting(self):
+    def counting(self) -> Counting:
         """How its VAE counts: a `model.frames.Counting`."""
         return self.network.counting
 
     @property
-    def samples(self):
+    def samples(self) -> torch.Tensor:
         """[B, C, T, h, w]."""
         return self.latent["samples"]
 
 
-def clip_of(latent, vae, model, name="latent"):
+def clip_of(latent: dict, vae: io.Vae.Type, model: io.Model.Type, name: str = "latent") -> Clip:
     """The Clip of a LATENT, the node's input `name`. ValueError where it, VAE and MODEL do not belong together."""
     network = video_vae.network_of(vae)
     refuse_mismatch(model, network)
     return Clip(latent, clip_sizes(latent, network, name), vae, network)
 
 
-def refuse_unlike(first, second):
+def refuse_unlike(first: Clip, second: Clip) -> None:
     """ValueError, saying both, where two Clips cannot be one: another size, frame rate or number of clips."""
     a, b = first.sizes, second.sizes
     if (a.width, a.height) != (b.width, b.height) or first.samples.shape[3:] != second.samples.shape[3:]:
@@ -60,7 +67,7 @@ def refuse_unlike(first, second):
         )
 
 
-def begun_by(clip, frames):
+def begun_by(clip: Clip, frames: int) -> Draft:
     """A Draft of `frames` frames that begins with the clip.
 
     Latents that stand for the same frames there stay as they are. Others, those of a chunk that the clip only begins,
@@ -95,7 +102,7 @@ def _begun_chunk(clip, own, groups, start):
     return found
 
 
-def ended_by(clip, frames):
+def ended_by(clip: Clip, frames: int) -> Draft:
     """A Draft that ends with the whole clip and has `frames` frames, whole chunks, in front of it."""
     gap = clip.counting.whole_chunks(frames + clip.counting.overlap) * clip.counting.chunk_latents
     B, C, T, h, w = clip.samples.shape
@@ -112,7 +119,7 @@ def _draft(clip, frames, samples, kept, known=0):
     return Draft({**latent, "samples": samples}, replace(clip.sizes, frames=frames), clip.counting, mask, known)
 
 
-def followed_by(draft, clip):
+def followed_by(draft: Draft, clip: Clip) -> Draft:
     """The Draft of whole chunks with a clip behind it."""
     samples = torch.cat([draft.samples, clip.samples.to(draft.samples)], dim=2)
     mask = torch.cat([draft.mask, torch.zeros(clip.samples.shape[2])])

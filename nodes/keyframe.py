@@ -1,5 +1,9 @@
 """The node that pins an image or a clip to a place on the timeline."""
 
+from __future__ import annotations
+
+from torch import Tensor
+
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import clip_sizes
@@ -12,7 +16,7 @@ from .upstream import frames_before
 
 class OpenSoraKeyframe(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             shows_report=True,
@@ -74,11 +78,11 @@ class OpenSoraKeyframe(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frame=None, strength=None):
+    def validate_inputs(cls, frame: int | None = None, strength: float | None = None) -> bool | str:
         return told((check_strength, strength), (resolve_frame, frame, frames_before(Node.of(cls))))
 
     @classmethod
-    def execute(cls, latent, vae, image, frame, strength):
+    def execute(cls, latent: dict, vae: io.Vae.Type, image: Tensor, frame: int, strength: float) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
         groups = network.counting.groups(frames)

@@ -1,7 +1,15 @@
 """How many frames Extend, Connect and Loop may add, and in which steps; other numbers are refused with the nearest."""
 
+from __future__ import annotations
 
-def chunks_of(name, frames, counting):
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..model.frames import Counting
+    from .comfy.vae.network import HostedVAE
+
+
+def chunks_of(name: str, frames: int, counting: Counting) -> int:
     """How many chunks the node's input `name` means. ValueError, with the nearest choices, for a part of one.
 
     Where chunks share a frame, it may be counted or not: one chunk of Open-Sora 1.3 is 16 frames or 17.
@@ -15,20 +23,20 @@ def chunks_of(name, frames, counting):
     return chunks
 
 
-def check_forward(frames, own, network):
+def check_forward(frames: int, own: int, network: HostedVAE) -> None:
     """ValueError where `frames` behind a clip of `own` frames do not make a length that its VAE can represent."""
     what = f"the {own + frames} frames of the whole are no length that this VAE can represent ({network.valid_counts})"
     _check(frames, own, network.nearest_frames(_wanted(frames, own)), what)
 
 
-def check_backward(frames, own, network):
+def check_backward(frames: int, own: int, network: HostedVAE) -> None:
     """ValueError where `frames` in front of a clip of `own` frames are no whole chunks, or it cannot be led to."""
     check_target(own, network, "latent")
     what = f"in front of a clip only whole chunks of {network.counting.step} fit"
     _check(frames, 0, _multiples(_wanted(frames), network.counting), what)
 
 
-def check_target(own, network, name):
+def check_target(own: int, network: HostedVAE, name: str) -> None:
     """ValueError where new frames cannot lead to a clip of `own` frames, the node's input `name`.
 
     Where chunks share a frame, a lone image is only that frame: what comes before would end in it.
@@ -40,14 +48,14 @@ def check_target(own, network, name):
         )
 
 
-def check_bridge(frames, own, network):
+def check_bridge(frames: int, own: int, network: HostedVAE) -> None:
     """ValueError where a first clip of `own` frames and `frames` are no whole chunks, for another clip to follow."""
     counting = network.counting
     what = f"with the {own} frames of first that is {own + frames}, and it must be a multiple of {counting.step}"
     _check(frames, own, _multiples(_wanted(frames, own), counting), what)
 
 
-def check_loop(frames, own, network):
+def check_loop(frames: int, own: int, network: HostedVAE) -> None:
     """ValueError where a clip of `own` frames is less than a chunk, or it and `frames` are no whole chunks."""
     least = network.counting.chunk_frames
     if own < least:

@@ -1,5 +1,7 @@
 """Nodes that load the transformer, the text encoder and the VAE."""
 
+from __future__ import annotations
+
 from .comfy import files
 from .comfy.loading import DEVICES, WEIGHT_DTYPES, load_model, load_text_encoder, load_vae
 from .comfy.schema import advanced, io, schema
@@ -7,7 +9,7 @@ from .comfy.schema import advanced, io, schema
 
 class OpenSoraLoadModel(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Loaders",
             node_id="OpenSoraLoadModel",
@@ -48,14 +50,14 @@ class OpenSoraLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model_name, weight_dtype):
+    def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = files.path_of(model_name, "diffusion_models", "transformer")
         return io.NodeOutput(load_model(path, weight_dtype))
 
 
 class OpenSoraLoadTextEncoder(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Loaders",
             node_id="OpenSoraLoadTextEncoder",
@@ -86,14 +88,14 @@ class OpenSoraLoadTextEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, text_encoder_name, device):
+    def execute(cls, text_encoder_name: str, device: str) -> io.NodeOutput:
         path = files.path_of(text_encoder_name, "text_encoders", "text_encoder")
         return io.NodeOutput(load_text_encoder(path, device))
 
 
 class OpenSoraLoadVAE(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Loaders",
             node_id="OpenSoraLoadVAE",
@@ -121,5 +123,5 @@ class OpenSoraLoadVAE(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae_name):
+    def execute(cls, vae_name: str) -> io.NodeOutput:
         return io.NodeOutput(load_vae(files.path_of(vae_name, "vae", "vae")))

@@ -1,5 +1,9 @@
 """Nodes for videos longer than one run: extend a clip, connect two, close one to a loop."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 from ..model.segments import backward, forward
 from . import widgets
 from .choices import check_least
@@ -78,12 +82,14 @@ class _LongVideo(io.ComfyNode):
     FROM = "latent"  # the input of the clip that `frames` are added to
 
     @classmethod
-    def check_of(cls, node):
+    def check_of(cls, node: Node) -> Callable[..., None] | None:
         """The check of `frames`, the clip's own and the network that a run makes; None where only a run knows which."""
         raise NotImplementedError
 
     @classmethod
-    def validate_inputs(cls, frames=None, context=None, segment=None):
+    def validate_inputs(
+        cls, frames: int | None = None, context: int | None = None, segment: int | None = None
+    ) -> bool | str:
         node = Node.of(cls)
         network, check = node.network(), cls.check_of(node)
         counting = network and network.counting
@@ -95,13 +101,13 @@ class _LongVideo(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs):
+    def fingerprint_inputs(cls, **inputs: object) -> int:
         return times_cut_short()
 
 
 class OpenSoraExtend(_LongVideo):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Long video",
             node_id="OpenSoraExtend",
@@ -143,14 +149,14 @@ class OpenSoraExtend(_LongVideo):
         )
 
     @classmethod
-    def check_of(cls, node):
+    def check_of(cls, node: Node) -> Callable[..., None] | None:
         return {FORWARD: check_forward, BACKWARD: check_backward}.get(node.constant("direction"))
 
     @classmethod
     def execute(
-        cls, model, positive, vae, latent, frames, direction, context, segment, seed, steps, cfg, sampler_name,
-        negative=None,
-    ):  # fmt: skip
+        cls, model: io.Model.Type, positive: list, vae: io.Vae.Type, latent: dict, frames: int, direction: str,
+        context: int, segment: int, seed: int, steps: int, cfg: float, sampler_name: str, negative: list | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         clip = clip_of(latent, vae, model)
         own, counting = clip.sizes.frames, clip.counting
         size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
@@ -168,7 +174,7 @@ class OpenSoraExtend(_LongVideo):
 
 class OpenSoraConnect(_LongVideo):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Long video",
             node_id="OpenSoraConnect",
@@ -206,14 +212,14 @@ class OpenSoraConnect(_LongVideo):
     FROM = "first"
 
     @classmethod
-    def check_of(cls, node):
+    def check_of(cls, node: Node) -> Callable[..., None]:
         return check_bridge
 
     @classmethod
     def execute(
-        cls, model, positive, vae, first, second, frames, context, segment, seed, steps, cfg, sampler_name,
-        negative=None,
-    ):  # fmt: skip
+        cls, model: io.Model.Type, positive: list, vae: io.Vae.Type, first: dict, second: dict, frames: int,
+        context: int, segment: int, seed: int, steps: int, cfg: float, sampler_name: str, negative: list | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         clip, target = clip_of(first, vae, model, "first"), clip_of(second, vae, model, "second")
         own, counting = clip.sizes.frames, clip.counting
         refuse_unlike(clip, target)
@@ -234,7 +240,7 @@ class OpenSoraConnect(_LongVideo):
 
 class OpenSoraLoop(_LongVideo):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Long video",
             node_id="OpenSoraLoop",
@@ -253,13 +259,25 @@ class OpenSoraLoop(_LongVideo):
         )
 
     @classmethod
-    def check_of(cls, node):
+    def check_of(cls, node: Node) -> Callable[..., None]:
         return check_loop
 
     @classmethod
     def execute(
-        cls, model, positive, vae, latent, frames, context, segment, seed, steps, cfg, sampler_name, negative=None
-    ):
+        cls,
+        model: io.Model.Type,
+        positive: list,
+        vae: io.Vae.Type,
+        latent: dict,
+        frames: int,
+        context: int,
+        segment: int,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        negative: list | None = None,
+    ) -> io.NodeOutput:
         clip = clip_of(latent, vae, model)
         own, counting = clip.sizes.frames, clip.counting
         size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)

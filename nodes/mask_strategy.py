@@ -1,5 +1,12 @@
 """The node for the mask strategy text of Open-Sora 1.1 and later: references, and which of their latents go where."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
 from ..model import masks
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
@@ -10,13 +17,16 @@ from .pinning import KEYFRAMES, holding, lay_over, record_of
 from .report import report
 from .upstream import frames_before
 
+if TYPE_CHECKING:
+    from .comfy.latent import Sizes
+
 MAX_REFERENCES = 8
 MAX_ALIGN = 4096
 REFERENCES = tuple(f"reference_{number}" for number in range(1, MAX_REFERENCES + 1))
 LOOP = 0  # the others belong to long videos
 
 
-def connected(references):
+def connected(references: dict) -> list[tuple[str, Tensor]]:
     """[(input name, IMAGE), …] of the inputs reference_1 … that are connected. ValueError for a gap among them."""
     given = [name for name in REFERENCES if references.get(name) is not None]
     for name, expected in zip(given, REFERENCES):
@@ -28,7 +38,7 @@ def connected(references):
     return [(name, references[name]) for name in given]
 
 
-def read_strategy(strategy):
+def read_strategy(strategy: str) -> list[tuple]:
     """The entries of loop 0 of a strategy text. ValueError for a text without any, or with a word that is wrong."""
     if not strategy.strip():
         raise ValueError(
@@ -45,7 +55,7 @@ def read_strategy(strategy):
     return own
 
 
-def check_references(references, sizes):
+def check_references(references: list[tuple[str, Tensor]], sizes: Sizes) -> None:
     """ValueError for [(input name, IMAGE), …] of another size than the clip's."""
     for name, pixels in references:
         height, width = pixels.shape[1:3]
@@ -56,7 +66,7 @@ def check_references(references, sizes):
             )
 
 
-def check_entry(entry, names, lengths, frames):
+def check_entry(entry: tuple, names: list[str], lengths: list[int], frames: int) -> None:
     """ValueError where an entry asks for a reference that is not connected, or for a position outside a clip.
 
     Args:
@@ -69,20 +79,20 @@ def check_entry(entry, names, lengths, frames):
         check_position(entry, field, position, length)
 
 
-def check_targets(strategy, names, frames):
+def check_targets(strategy: str, names: Iterable[str], frames: int) -> None:
     """As `check_entry` for every entry of a text, without what only the references' lengths tell."""
     for entry in read_strategy(strategy):
         check_number(entry, list(names))
         check_position(entry, "target_start", entry[3], frames)
 
 
-def check_position(entry, field, position, length):
+def check_position(entry: tuple, field: str, position: int, length: int) -> None:
     """ValueError for a position outside of a clip of `length` latent frames."""
     if not -length <= position < length:
         raise ValueError(masks.outside(entry, field, position, length))
 
 
-def check_number(entry, names):
+def check_number(entry: tuple, names: list[str]) -> None:
     """ValueError where an entry asks for a reference that is not among the connected `names`."""
     number = entry[1]
     if not -len(names) <= number < len(names):
@@ -94,7 +104,7 @@ def check_number(entry, names):
         )
 
 
-def entry_record(entry, name, length, groups, align):
+def entry_record(entry: tuple, name: str, length: int, groups: list[range], align: int) -> dict:
     """The record of what an entry puts into the clip. ValueError where that is nothing."""
     _, target, count = masks.span(entry, length, len(groups), align)
     if count == 0:
@@ -106,13 +116,15 @@ def entry_record(entry, name, length, groups, align):
     return record_of(name, first, last - first + 1, 1.0 - entry[5], latents)
 
 
-def nearest_free(entry, length, frames, align):
+def nearest_free(
+    entry: tuple, length: int, frames: int, align: int
+) -> Callable[[list[dict], dict, list[range]], str | None]:
     """(earlier records, record, groups) -> the nearest target_start in words that is free of all, or None.
 
     Where aligning leaves none, as it may in a clip of one chunk, it is one without.
     """
 
-    def find(earlier, record, groups):
+    def find(earlier: list[dict], record: dict, groups: list[range]) -> str | None:
         held = {index for other in earlier for index in other["latents"]}
         for step in dict.fromkeys((align, 0)):
             wanted = masks.span(entry, length, frames, step)[1]
@@ -128,7 +140,7 @@ def nearest_free(entry, length, frames, align):
 
 class OpenSoraMaskStrategy(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             shows_report=True,
@@ -191,7 +203,7 @@ class OpenSoraMaskStrategy(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, strategy=None):
+    def validate_inputs(cls, strategy: str | None = None) -> bool | str:
         node = Node.of(cls)
         network, frames = node.network(), frames_before(node)
         latents = network and frames and len(network.counting.groups(frames))
@@ -199,7 +211,9 @@ class OpenSoraMaskStrategy(io.ComfyNode):
         return told((read_strategy, strategy), (connected, wired), (check_targets, strategy, wired or None, latents))
 
     @classmethod
-    def execute(cls, latent, vae, reference_1, strategy, align, **references):
+    def execute(
+        cls, latent: dict, vae: io.Vae.Type, reference_1: Tensor, strategy: str, align: int, **references: Tensor | None
+    ) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
         groups, entries = network.counting.groups(sizes.frames), read_strategy(strategy)

@@ -1,16 +1,22 @@
 """Pinning images to a clip's timeline: what Keyframe, Timeline and Mask Strategy share."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
 from ..model.images import resize_to_fill
 from ..model.pins import encode_groups, pinned
 from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.vae import video_vae
-from .said import listed, said
+from .said import Said, listed, said
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
 RECORD = ("name", "frame", "count", "strength", "laid", "latents")
 
 
-def resolve_frame(frame, frames, name="frame"):
+def resolve_frame(frame: int, frames: int, name: str = "frame") -> int:
     """A frame number in 0 … frames - 1 from one that may count from the end. ValueError beyond both ends."""
     if not -frames <= frame < frames:
         nearest = frames - 1 if frame > 0 else -frames
@@ -21,7 +27,7 @@ def resolve_frame(frame, frames, name="frame"):
     return frame % frames
 
 
-def check_strength(strength):
+def check_strength(strength: float) -> None:
     """ValueError beyond 0…1: a wire brings any number."""
     if not 0 <= strength <= 1:
         raise ValueError(
@@ -30,7 +36,7 @@ def check_strength(strength):
         )
 
 
-def records(latent):
+def records(latent: dict) -> list[dict]:
     """The keyframes that a LATENT says it holds, the earliest first.
 
     A list of {"name": the input it came in by, "frame": its place, "count": its images, "strength": 0…1, "laid":
@@ -44,19 +50,24 @@ def records(latent):
     return [record for record in held if record["latents"]]
 
 
-def holding(latent):
+def holding(latent: dict) -> list[dict]:
     """The `records` that hold something: where the mask leaves everything to the model, a place is free again."""
     mask = latent_mask(latent)
     free = {index for index in range(mask.shape[2]) if mask[:, :, index].min() == 1}
     return [record for record in records(latent) if not free.issuperset(record["latents"])]
 
 
-def record_of(name, frame, count, strength, latents):
+def record_of(name: str, frame: int, count: int, strength: float, latents: list[int]) -> dict:
     """A record as `records` lists them, of images that hold all the latents that they are laid on."""
     return dict(zip(RECORD, (name, frame, count, strength, latents, latents)))
 
 
-def lay_over(earlier, record, groups, nearest_free=None):
+def lay_over(
+    earlier: list[dict],
+    record: dict,
+    groups: list[range],
+    nearest_free: Callable[[list[dict], dict, list[range]], str | None] | None = None,
+) -> list[dict]:
     """`earlier` records and `record`, which takes the latents it holds from them.
 
     Raises ValueError where one of them would be left with none. It names the nearest place that is free of all, which
@@ -81,7 +92,7 @@ def lay_over(earlier, record, groups, nearest_free=None):
     return [*left, record]
 
 
-def nearest_free_frame(earlier, record, groups):
+def nearest_free_frame(earlier: list[dict], record: dict, groups: list[range]) -> str | None:
     """The frame nearest to the record's where its images would hold only latents that no other holds, in words."""
     held = {index for other in earlier for index in other["latents"]}
     last = max(group[-1] for group in groups)
@@ -92,18 +103,18 @@ def nearest_free_frame(earlier, record, groups):
     return None
 
 
-def place_words(record):
+def place_words(record: dict) -> Said:
     """A keyframe by its input and frame, as messages name it."""
     return said("{name} at frame {frame}", name=record["name"], frame=record["frame"])
 
 
-def frames_words(latents, groups):
+def frames_words(latents: Iterable[int], groups: list[range]) -> Said:
     """The video frames of these latents in words: "frames 9–12 and 17"."""
     joined = runs_words((groups[index][0], groups[index][-1]) for index in latents)
     return said("frame {frame}", frame=joined) if joined.isdigit() else said("frames {frames}", frames=joined)
 
 
-def runs_words(spans):
+def runs_words(spans: Iterable[tuple[int, int]]) -> str:
     """(first, last) spans in words, neighbours joined: "9–12 and 17"."""
     runs = []
     for first, last in sorted(spans):
@@ -114,7 +125,9 @@ def runs_words(spans):
     return listed([str(first) if first == last else f"{first}–{last}" for first, last in runs])
 
 
-def place(image, name, frame, strength, frames, groups, frame_name="frame"):
+def place(
+    image: Tensor, name: str, frame: int, strength: float, frames: int, groups: list[range], frame_name: str = "frame"
+) -> dict:
     """The record of a keyframe that IMAGE [T, H, W, 3] makes in a clip of so many `frames`.
 
     Raises ValueError, naming the input, for a strength beyond 0…1, a frame outside the clip, and images that cover no
@@ -136,7 +149,7 @@ def place(image, name, frame, strength, frames, groups, frame_name="frame"):
     return record_of(name, frame, count, float(strength), latents)
 
 
-def left_out(record, count, groups):
+def left_out(record: dict, count: int, groups: list[range]) -> list[Said]:
     """The line that says which of a keyframe's `count` images hold nothing: [] where all do, and of a lone image.
 
     Args:
@@ -161,7 +174,7 @@ def left_out(record, count, groups):
     ]
 
 
-def pin(latent, vae, placed):
+def pin(latent: dict, vae: video_vae.OpenSoraVAE, placed: list[tuple[dict, Tensor]]) -> dict:
     """LATENT with keyframes encoded into its samples and noise mask, later ones over earlier ones.
 
     Args:

@@ -1,5 +1,7 @@
 """The node for a prompt that changes in the course of a long video."""
 
+from __future__ import annotations
+
 import re
 
 from ..model.text import schedule as prompts_of
@@ -11,7 +13,7 @@ from .text import NO_CAMERA, OpenSoraTextEncode
 NUMBER = re.compile(r"\|\s*(-?\d+)\s*\|")
 
 
-def read_schedule(text):
+def read_schedule(text: str) -> list[tuple[int, str]]:
     """[(segment, prompt)] of a schedule as an artist types it; one prompt for all segments has no numbers.
 
     Raises ValueError where it does not begin at |0|, its numbers do not rise, or a number has no prompt.
@@ -37,7 +39,7 @@ def read_schedule(text):
 
 class OpenSoraPromptSchedule(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         inputs = OpenSoraTextEncode.define_schema().inputs
         at = next(place for place, item in enumerate(inputs) if item.id == "prompt")
         inputs[at] = io.String.Input(
@@ -74,11 +76,20 @@ class OpenSoraPromptSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt=None):
+    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
         return told((read_schedule, prompt))
 
     @classmethod
-    def execute(cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None):
+    def execute(
+        cls,
+        clip: io.Clip.Type,
+        prompt: str,
+        aesthetic_score: float,
+        motion_score: float,
+        camera_motion: str,
+        clean_caption: bool,
+        model: io.Model.Type | None = None,
+    ) -> io.NodeOutput:
         camera = None if camera_motion == NO_CAMERA else camera_motion
         conditioning = []
         for start, text in read_schedule(prompt):

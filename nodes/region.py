@@ -1,5 +1,7 @@
 """The node that lets the model change a region of a clip over time, and nothing around it."""
 
+from __future__ import annotations
+
 import torch
 
 from .comfy.latent import PIXELS, clip_sizes, latent_mask, with_sizes
@@ -8,7 +10,7 @@ from .comfy.vae import video_vae
 from .report import report
 
 
-def check_mask(mask, frames):
+def check_mask(mask: torch.Tensor, frames: int) -> torch.Tensor:
     """A MASK as [1, H, W] or [frames, H, W]. ValueError, naming it, for other shapes, counts and values."""
     if mask.ndim == 2:
         mask = mask[None]
@@ -27,7 +29,7 @@ def check_mask(mask, frames):
     return mask
 
 
-def cover(mask, dim, latents, pixels):
+def cover(mask: torch.Tensor, dim: int, latents: int, pixels: int) -> torch.Tensor:
     """The maximum of `mask` over the part of `dim` that lies behind each of `latents` latents, which takes its place.
 
     `dim` of the mask, whatever its length, stands for a side of `pixels` pixels, 8 of them a latent. An element that
@@ -42,7 +44,9 @@ def cover(mask, dim, latents, pixels):
     return torch.stack(found, dim)
 
 
-def to_latents(mask, groups, size, latent_size):
+def to_latents(
+    mask: torch.Tensor, groups: list[range], size: tuple[int, int], latent_size: tuple[int, int]
+) -> torch.Tensor:
     """The noise mask [1, 1, T', h, w] of a MASK [1 or T, H, W]: every latent has the maximum of what lies behind it.
 
     Args:
@@ -61,7 +65,7 @@ def to_latents(mask, groups, size, latent_size):
 
 class OpenSoraMaskRegion(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             shows_report=True,
@@ -94,7 +98,7 @@ class OpenSoraMaskRegion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent, vae, mask):
+    def execute(cls, latent: dict, vae: io.Vae.Type, mask: torch.Tensor) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
         mask = check_mask(mask, sizes.frames)

@@ -1,13 +1,22 @@
 """What a node shows of the mask it built: groups of frames, keyframes and where they landed, and both in words."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from .comfy.latent import latent_mask, sizes_of
 from .pinning import frames_words, place_words, records
-from .said import chained, said, words_of
+from .said import Said, chained, said, words_of
+
+if TYPE_CHECKING:
+    from .comfy.latent import Sizes
+    from .comfy.vae.network import HostedVAE
 
 GENERATED = said("generated")
 
 
-def report(latent, network, notes=()):
+def report(latent: dict, network: HostedVAE, notes: Sequence[str] = ()) -> dict:
     """Everything the page needs to draw a LATENT's mask; plain numbers and words.
 
     Args:
@@ -70,10 +79,10 @@ def _state(low, high, changed):
 class Words:
     """A clip in words: `states` and `groups` of frames, one a latent, and its `latent.Sizes`."""
 
-    def __init__(self, states, groups, sizes):
+    def __init__(self, states: list[Said], groups: list[range], sizes: Sizes) -> None:
         self.states, self.groups, self.sizes = states, groups, sizes
 
-    def of_keyframes(self, known):
+    def of_keyframes(self, known: list[dict]) -> list[Said]:
         """A line for each keyframe: what it holds, in which state, and what later ones took from it."""
         lines = []
         for at, record in enumerate(known):
@@ -81,7 +90,7 @@ class Words:
             lines.append(chained("{one}; {other}", [line, *self._taken(record, known[at + 1 :])]))
         return lines
 
-    def of_the_rest(self, known):
+    def of_the_rest(self, known: list[dict]) -> list[Said]:
         """A line for each state in which frames are that no keyframe holds; those that are generated come last."""
         held = {index for record in known for index in record["latents"]}
         lines = []

@@ -1,5 +1,7 @@
 """Nodes that sample: the all-in-one sampler, and the two that let stock samplers do the same."""
 
+from __future__ import annotations
+
 from . import widgets
 from .comfy.latent import with_sizes
 from .comfy.sampling.conditioning import for_segment, null_conditioning
@@ -21,7 +23,7 @@ def _denoise(tooltip):
 
 class OpenSoraSampler(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Sampling",
             node_id="OpenSoraSampler",
@@ -77,7 +79,18 @@ class OpenSoraSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, latent, seed, steps, cfg, sampler_name, denoise, negative=None):
+    def execute(
+        cls,
+        model: io.Model.Type,
+        positive: list,
+        latent: dict,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        denoise: float,
+        negative: list | None = None,
+    ) -> io.NodeOutput:
         positive = for_segment(positive, 0)  # of a schedule the first prompt; all of them would be mixed
         negative = null_conditioning(model, positive) if negative is None else for_segment(negative, 0)
         samples, sizes = sample(model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise)
@@ -88,7 +101,7 @@ class OpenSoraSampler(io.ComfyNode):
 
 class OpenSoraScheduler(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Sampling",
             node_id="OpenSoraScheduler",
@@ -118,13 +131,13 @@ class OpenSoraScheduler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, latent, steps, denoise):
+    def execute(cls, model: io.Model.Type, latent: dict, steps: int, denoise: float) -> io.NodeOutput:
         return io.NodeOutput(sigmas_for(model, sizes_for(model, latent), steps, denoise))
 
 
 class OpenSoraModelSampling(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Sampling",
             node_id="OpenSoraModelSampling",
@@ -145,5 +158,5 @@ class OpenSoraModelSampling(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, latent):
+    def execute(cls, model: io.Model.Type, latent: dict) -> io.NodeOutput:
         return io.NodeOutput(for_clip(model, sizes_for(model, latent)))

@@ -1,19 +1,26 @@
 """Bridges without a seam: a gap's first and last latent hold the very frames that it leads from and to."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..model.pins import pieces
 from .comfy.vae import video_vae
 
+if TYPE_CHECKING:
+    from .comfy.sampling.long_run import Draft
+    from .joining import Clip
+
 LEAST = 3  # latents of a gap: two for its ends, one for the model
 ATTEMPTS = 3  # encodings of a bridge's end: each costs one encoding and one decoding of a chunk
 CORRECTION = 0.6  # of what an attempt lacks is added to the next: with all of it, some frames overshoot
 
 
-def pin_ends(draft, target):
+def pin_ends(draft: Draft, target: Clip) -> Draft:
     """The Draft (long_run.py) with the ends of its gap pinned to its last known frame and to the first of `target`.
 
     A model that is a few pixels off would show as a jump where chunks meet. Where every frame is a latent of its own
@@ -36,7 +43,7 @@ def pin_ends(draft, target):
     return replace(draft, latent={**draft.latent, "samples": samples}, mask=mask)
 
 
-def meet(latent, bridge, target):
+def meet(latent: dict, bridge: Draft, target: Clip) -> dict:
     """The LATENT with the last latent of its bridge encoded anew, so that it meets `target` where it is decoded.
 
     The pin was encoded from a still, but a decoder reads a latent in the light of its chunk, which moves. So the last
@@ -56,7 +63,9 @@ def meet(latent, bridge, target):
     return {**latent, "samples": samples}
 
 
-def led_to(goal, vae, latents, frames, last):
+def led_to(
+    goal: torch.Tensor, vae: video_vae.OpenSoraVAE, latents: torch.Tensor, frames: int, last: int
+) -> torch.Tensor:
     """The last latent [C, h, w] of a chunk [1, C, T', h, w], for which its last of `frames` frames comes out as `goal`.
 
     `goal`: [H, W, 3]; `last`: how many frames the last latent holds. A VAE loses a little each time: what an attempt
@@ -78,14 +87,14 @@ def led_to(goal, vae, latents, frames, last):
     return closest
 
 
-def first_frame(clip):
+def first_frame(clip: Clip) -> torch.Tensor:
     """IMAGE [B, H, W, 3]: the first frame of a Clip, decoded with the rest of its chunk."""
     latents = clip.samples[:, :, : clip.counting.chunk_latents]
     frames = clip.counting.groups(clip.sizes.frames)[latents.shape[2] - 1].stop
     return video_vae.decode(clip.vae, latents, frames).unflatten(0, (-1, frames))[:, 0]
 
 
-def last_frame(draft, stop, vae):
+def last_frame(draft: Draft, stop: int, vae: video_vae.OpenSoraVAE) -> torch.Tensor:
     """IMAGE [B, H, W, 3]: the last frame before latent `stop` of a Draft, decoded with its chunk."""
     start = stop - draft.counting.chunk_latents
     frames = draft.groups[stop - 1].stop - draft.groups[start].start

@@ -1,5 +1,7 @@
 """Nodes for words: the prompt with its scores, and the learned empty prompt."""
 
+from __future__ import annotations
+
 from ..model.text import CAMERA_MOTIONS
 from .comfy.sampling.conditioning import encode_prompt, null_conditioning
 from .comfy.schema import advanced, io, schema
@@ -9,7 +11,7 @@ NO_CAMERA = "none"
 
 class OpenSoraTextEncode(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Conditioning",
             node_id="OpenSoraTextEncode",
@@ -90,14 +92,23 @@ class OpenSoraTextEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip, prompt, aesthetic_score, motion_score, camera_motion, clean_caption, model=None):
+    def execute(
+        cls,
+        clip: io.Clip.Type,
+        prompt: str,
+        aesthetic_score: float,
+        motion_score: float,
+        camera_motion: str,
+        clean_caption: bool,
+        model: io.Model.Type | None = None,
+    ) -> io.NodeOutput:
         camera = None if camera_motion == NO_CAMERA else camera_motion
         return io.NodeOutput(encode_prompt(clip, prompt, aesthetic_score, motion_score, camera, clean_caption, model))
 
 
 class OpenSoraNullPrompt(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Conditioning",
             node_id="OpenSoraNullPrompt",
@@ -116,5 +127,5 @@ class OpenSoraNullPrompt(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive):
+    def execute(cls, model: io.Model.Type, positive: list) -> io.NodeOutput:
         return io.NodeOutput(null_conditioning(model, positive))

@@ -1,7 +1,12 @@
 """The node that pins several images and clips at once, from a timeline drawn in the browser or written as JSON."""
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Collection
+
+from torch import Tensor
 
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
@@ -19,7 +24,7 @@ VERSION = 1
 EMPTY = '{"version": 1, "keyframes": []}'
 
 
-def read_timeline(text):
+def read_timeline(text: str) -> list[dict]:
     """The keyframes of a timeline's JSON: [{"image": 1…, "frame": int, "strength": 0…1}, …], in its order.
 
     Keys that it does not know are left out. Raises ValueError that names the keyframe by its number, from 1.
@@ -47,7 +52,7 @@ def read_timeline(text):
     return [_read_keyframe(keyframe, f"timeline: keyframe {at}") for at, keyframe in enumerate(keyframes, 1)]
 
 
-def check_images(timeline, given):
+def check_images(timeline: str, given: Collection[str]) -> None:
     """ValueError where a keyframe of the JSON takes an image that is not among the inputs `given`."""
     for at, keyframe in enumerate(read_timeline(timeline), 1):
         name = f"image_{keyframe['image']}"
@@ -56,13 +61,13 @@ def check_images(timeline, given):
             raise ValueError(f"timeline: keyframe {at} takes {name}, which is not connected; {connected}")
 
 
-def check_frames(timeline, frames):
+def check_frames(timeline: str, frames: int) -> None:
     """ValueError where a keyframe of the JSON lies outside of a clip of so many frames."""
     for at, keyframe in enumerate(read_timeline(timeline), 1):
         resolve_frame(keyframe["frame"], frames, frame_name(at))
 
 
-def frame_name(at):
+def frame_name(at: int) -> str:
     """How messages call the frame of keyframe number `at`."""
     return f"timeline: the frame of keyframe {at}"
 
@@ -109,7 +114,7 @@ def _shown(value):
 
 class OpenSoraTimeline(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Latent",
             shows_report=True,
@@ -162,7 +167,7 @@ class OpenSoraTimeline(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, timeline=None):
+    def validate_inputs(cls, timeline: str | None = None) -> bool | str:
         node = Node.of(cls)
         return told(
             (read_timeline, timeline),
@@ -171,7 +176,7 @@ class OpenSoraTimeline(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent, vae, timeline, **images):
+    def execute(cls, latent: dict, vae: io.Vae.Type, timeline: str, **images: Tensor | None) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         frames = clip_sizes(latent, network).frames
         groups, placed, notes = network.counting.groups(frames), [], []

@@ -1,5 +1,7 @@
 """How long the clip will be that is wired to a node: told before a run, where settings alone decide it."""
 
+from __future__ import annotations
+
 from .choices import BY_FRAMES, choose_frames
 from .comfy.foresight import Node
 
@@ -9,7 +11,7 @@ KEEP_LENGTH = {
 }
 
 
-def frames_before(node: Node, name="latent"):
+def frames_before(node: Node, name: str = "latent") -> int | None:
     """The frames of the clip at the input; None where only a run knows them."""
     at = node.before(name)
     for _ in node.prompt:  # as many steps as there are nodes: wires may run in a circle

@@ -1,5 +1,7 @@
 """The node with the options that only Open-Sora 1.3 has."""
 
+from __future__ import annotations
+
 from ..model.flow_v1_3 import OFFICIAL, Options
 from .comfy.sampling.run import with_options
 from .comfy.schema import advanced, io, schema
@@ -7,7 +9,7 @@ from .comfy.schema import advanced, io, schema
 
 class OpenSoraV13Options(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return schema(
             "Sampling",
             node_id="OpenSoraV13Options",
@@ -64,6 +66,8 @@ class OpenSoraV13Options(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, image_cfg, oscillation, flaw_fix, sdedit):
+    def execute(
+        cls, model: io.Model.Type, image_cfg: float, oscillation: bool, flaw_fix: bool, sdedit: bool
+    ) -> io.NodeOutput:
         options = Options(image_cfg=image_cfg, oscillation=oscillation, flaw_fix=flaw_fix, sdedit=sdedit)
         return io.NodeOutput(with_options(model, options))

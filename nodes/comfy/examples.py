@@ -4,6 +4,8 @@ They lie in the folder itself: Load Image and Load Video list no sub-folders, an
 their list does not have.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -17,7 +19,7 @@ import folder_paths
 EXAMPLE_IMAGES = Path(__file__).resolve().parents[2] / "workflows" / "inputs"
 
 
-def offer_example_images():
+def offer_example_images() -> None:
     """Copy the examples that this input folder was never offered: a file of that name stays, a deleted one stays away.
 
     One that the pack has changed since takes the place of its old copy, if nobody touched that. A folder that cannot be

@@ -1,17 +1,23 @@
 """Model files an artist can pick: the bundled ones first, then those in ComfyUI's model folders."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import folder_paths
 
 from ...model.files import is_model_folder, read_model
 
+if TYPE_CHECKING:
+    import torch
+
 BUNDLED = "tiny (bundled)"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "model" / "bundled"
 
 
-def choices(folder):
+def choices(folder: str) -> list[str]:
     """Names for a combo: the bundled file, then what models/`folder` holds: files and Hugging Face folders.
 
     Links that lead nowhere are among them: what is chosen says what is wrong, what is missing says nothing.
@@ -52,7 +58,7 @@ def _dead_link_path(folder, name):
     return next((path for path in paths if os.path.islink(path)), None)
 
 
-def path_of(name, folder, kind):
+def path_of(name: str, folder: str, kind: str) -> str:
     """The file behind a combo entry; `kind` (transformer, vae, text_encoder) names the bundled one.
 
     Raises ValueError for a name that is not there, with what is.
@@ -67,7 +73,7 @@ def path_of(name, folder, kind):
     return path
 
 
-def read(path, input_name):
+def read(path: str, input_name: str) -> tuple[dict[str, torch.Tensor], dict, dict]:
     """(state_dict of memory-mapped tensors, the pack's own metadata, all of the file's); errors name the node's input.
 
     The own metadata's `config` is what the file or its folder's config.json says of the network, {} without either.

@@ -3,6 +3,8 @@
 The scripts are not among it: pyproject.toml has them served under the project's name as well.
 """
 
+from __future__ import annotations
+
 import glob
 import logging
 from pathlib import Path
@@ -13,7 +15,7 @@ PACK = Path(__file__).parents[2].name
 PLAIN = "ComfyUI-OpenSora"
 
 
-def lost_under(name):
+def lost_under(name: str) -> list[str]:
     """The kinds of files that ComfyUI or its page do not find in a pack folder called `name`."""
     lost = []
     # ComfyUI's web server quotes the addresses that it offers and compares them with unquoted ones.
@@ -29,7 +31,7 @@ def lost_under(name):
     return lost
 
 
-def warn_of_folder_name(name=PACK):
+def warn_of_folder_name(name: str = PACK) -> None:
     """Say in the log what is lost under the pack's folder name; nothing under a plain one."""
     lost = lost_under(name)
     if lost:

@@ -5,9 +5,12 @@ that a wire feeds, and writes what it returns at each of them. It shows a node n
 the rest.
 """
 
+from __future__ import annotations
+
 import os
 from contextvars import ContextVar
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ...model.checkpoints.loading import plan_vae
 from ...model.files import read_model
@@ -16,11 +19,14 @@ from .schema import io
 from .vae.network import HOSTED
 from .versions import running_server
 
+if TYPE_CHECKING:
+    from .vae.network import HostedVAE
+
 KNOWS_ITSELF = [io.Hidden.unique_id]  # for `hidden` of a schema: lets `Node.of` find the node in its prompt
 _prompt = ContextVar("prompt", default=None)
 
 
-def listen():
+def listen() -> None:
     """Have every prompt that is posted remembered while it is checked."""
     server = running_server()
     if server is not None:
@@ -32,7 +38,7 @@ def _remember(posted):
     return posted
 
 
-def told(*checks):
+def told(*checks: tuple) -> bool | str:
     """What `validate_inputs` returns: True, or the sentence of the first check that refuses.
 
     A check is (function, *arguments), and raises ValueError; with an argument of None, one that only a run knows, it is
@@ -53,29 +59,29 @@ def told(*checks):
 class Node:
     """A node of the prompt that is being checked: `kind`, its ID, and `inputs`, numbers or wires."""
 
-    def __init__(self, prompt, node_id):
+    def __init__(self, prompt: object, node_id: str | None) -> None:
         self.prompt = prompt if isinstance(prompt, dict) else {}
         node = self.prompt.get(node_id) or {}
         self.kind, self.inputs = node.get("class_type"), node.get("inputs") or {}
 
     @classmethod
-    def of(cls, node_class):
+    def of(cls, node_class: type[io.ComfyNode]) -> Node:
         """The node whose `validate_inputs` is called; one without inputs where ComfyUI does not tell which it is."""
         return cls(_prompt.get(), node_class.hidden and node_class.hidden.unique_id)
 
-    def wired(self, name):
+    def wired(self, name: str) -> bool:
         """Whether a wire feeds the input."""
         return isinstance(self.inputs.get(name), list)
 
-    def constant(self, name):
+    def constant(self, name: str) -> object:
         """The value of an input; None where a wire feeds it, and where it is left out."""
         return None if self.wired(name) else self.inputs.get(name)
 
-    def before(self, name):
+    def before(self, name: str) -> Node | None:
         """The Node that feeds the input, or None."""
         return Node(self.prompt, self.inputs[name][0]) if self.wired(name) and self.inputs[name] else None
 
-    def network(self):
+    def network(self) -> HostedVAE | None:
         """The network, without weights, of the VAE file that is wired to `vae`; None where only a run knows it."""
         loader = self.before("vae")
         name = loader.constant("vae_name") if loader and loader.kind == "OpenSoraLoadVAE" else None

@@ -1,7 +1,11 @@
 """What a LATENT of this pack carries beside `samples`: frame rate, frame count and pixel size, with fallbacks."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import comfy.utils
@@ -9,6 +13,9 @@ import torch
 
 from ...model.frames import CHUNKS, DEFAULT_FPS, EACH_FRAME, IMAGE_FPS, OVERLAPPING
 from ...model.frames import PIXELS_PER_LATENT as PIXELS
+
+if TYPE_CHECKING:
+    from ...model.frames import Counting
 
 # By a transformer's `version` (or a VAE's `family`).
 COUNTING = {
@@ -19,7 +26,7 @@ COUNTING = {
 CHANNELS_OF_1_3 = 16
 
 
-def countings(channels, counting=None):
+def countings(channels: int, counting: str | Counting | None = None) -> tuple[Counting, ...]:
     """The Countings that latents of so many channels can follow, the likeliest first.
 
     `counting` says it outright: a key of COUNTING, or a Counting.
@@ -39,12 +46,19 @@ class Sizes:
     width: int
 
     @property
-    def model_fps(self):
+    def model_fps(self) -> float:
         """The frame rate the model is told: an image has its own."""
         return IMAGE_FPS if self.frames == 1 else self.fps
 
 
-def fit(shape, fps=None, frames=None, height=None, width=None, counting=None):
+def fit(
+    shape: Sequence[int],
+    fps: object = None,
+    frames: object = None,
+    height: object = None,
+    width: object = None,
+    counting: str | Counting | None = None,
+) -> Sizes:
     """`Sizes` for latents of `shape` [B, C, T, h, w]; a value that is missing or does not fit the shape is derived.
 
     The fallbacks are 24 frames per second, the valid frame count for T, and 8 pixels a latent. `counting` as in
@@ -67,7 +81,7 @@ def _side(pixels, latents, known):
     return int(pixels) if fits else latents * PIXELS
 
 
-def refuse_misfit(shape, name="latent", channels=None, taker="VAE"):
+def refuse_misfit(shape: Sequence[int], name: str = "latent", channels: int | None = None, taker: str = "VAE") -> None:
     """ValueError, naming the node's input, for samples that are no video latents of so many `channels` (None: of any).
 
     `taker`: the words for what takes them. That there are no frames is said before anything is said of channels.
@@ -87,7 +101,7 @@ def refuse_misfit(shape, name="latent", channels=None, taker="VAE"):
     )
 
 
-def sizes_of(latent, input_name="latent", counting=None):
+def sizes_of(latent: dict, input_name: str = "latent", counting: str | Counting | None = None) -> Sizes:
     """`Sizes` of a LATENT dictionary; stock nodes may have dropped or outdated the pack's own keys.
 
     `counting` as in `countings`. ValueError, naming the node's input, where its samples are neither of a video nor of
@@ -100,13 +114,13 @@ def sizes_of(latent, input_name="latent", counting=None):
     return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")}, counting=counting)
 
 
-def clip_sizes(latent, network, name="latent"):
+def clip_sizes(latent: dict, network: object, name: str = "latent") -> Sizes:
     """`Sizes` of a LATENT that belongs to this VAE's network. ValueError, naming the input, where it does not."""
     refuse_misfit(latent["samples"].shape, name, network.latent_channels)
     return sizes_of(latent, name, network.counting)
 
 
-def with_sizes(latent, sizes, **changes):
+def with_sizes(latent: dict, sizes: Sizes, **changes: object) -> dict:
     """A copy of `latent` with `changes` and all four size keys written out."""
     own = {"fps": sizes.fps, "frames": sizes.frames, "width": sizes.width, "height": sizes.height}
     return {**latent, **own, **changes}
@@ -116,12 +130,12 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def empty(shape):
+def empty(shape: Sequence[int]) -> torch.Tensor:
     """Zero latents where ComfyUI keeps what passes between nodes."""
     return torch.zeros(shape, device=management.intermediate_device())
 
 
-def latent_mask(latent):
+def latent_mask(latent: dict) -> torch.Tensor:
     """A fresh noise mask [B, 1, T, h, w] of a video LATENT: its own, brought to latent resolution, or all ones."""
     samples, mask = latent["samples"], latent.get("noise_mask")
     B, _, *size = samples.shape

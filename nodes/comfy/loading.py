@@ -1,7 +1,10 @@
 """The one door for model files: a transformer becomes a ComfyUI MODEL, a VAE a VAE, a T5 a CLIP."""
 
+from __future__ import annotations
+
 from collections import Counter
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import comfy.utils
@@ -22,6 +25,10 @@ from .vae import preview_colors
 from .vae.video_vae import OpenSoraVAE
 from .weights import assign_weights, note_dtypes
 
+if TYPE_CHECKING:
+    import comfy.sd
+    from comfy.model_patcher import ModelPatcher
+
 WEIGHT_DTYPES = {
     "auto": None,
     "fp32": torch.float32,
@@ -36,7 +43,9 @@ DEVICES = ("default", "cpu")
 UNUSED = ("decoder.", "lm_head.", "logit_scale", "text_projection")
 
 
-def load_model(path, weight_dtype="auto", custom_operations=None, *, disable_dynamic=False):
+def load_model(
+    path: str, weight_dtype: str = "auto", custom_operations: type | None = None, *, disable_dynamic: bool = False
+) -> ModelPatcher:
     """A ModelPatcher around the transformer in `path`.
 
     Args:
@@ -54,7 +63,14 @@ def load_model(path, weight_dtype="auto", custom_operations=None, *, disable_dyn
     return patcher
 
 
-def model_of(state_dict, metadata, weight_dtype="auto", custom_operations=None, *, disable_dynamic=False):
+def model_of(
+    state_dict: dict[str, torch.Tensor],
+    metadata: dict,
+    weight_dtype: str = "auto",
+    custom_operations: type | None = None,
+    *,
+    disable_dynamic: bool = False,
+) -> ModelPatcher:
     """A ModelPatcher around a transformer's weights, for packs with file formats of their own too.
 
     Args:
@@ -130,7 +146,7 @@ def _dtype_of(model, plan):
     return dtype_of
 
 
-def load_vae(path, disable_dynamic=False):
+def load_vae(path: str, disable_dynamic: bool = False) -> OpenSoraVAE:
     """An OpenSoraVAE for the file or Hugging Face folder at `path`, of whichever generation it is.
 
     `disable_dynamic`: ComfyUI asks for a plain ModelPatcher when it clones one itself.
@@ -152,7 +168,7 @@ def _vae_patcher(path, disable_dynamic=False):
     return load_vae(path, disable_dynamic).patcher
 
 
-def load_text_encoder(path, device="default", disable_dynamic=False):
+def load_text_encoder(path: str, device: str = "default", disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """A comfy.sd.CLIP around the T5 encoder in `path`: from the bundled one to T5 v1.1 XXL, fp8 included.
 
     Args:

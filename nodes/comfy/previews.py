@@ -1,20 +1,26 @@
 """Small pictures of what is wired into a node, for the browser to show."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import folder_paths
 import torch.nn.functional as F
 from PIL import Image
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FOLDER = "opensora"
 LONGEST_SIDE = 96
 
 
-def save_thumbnail(pixels):
+def save_thumbnail(pixels: Tensor) -> dict[str, str] | None:
     """The first frame of IMAGE [T, H, W, C], at most 96 pixels a side, as a PNG in ComfyUI's temp folder.
 
     The name comes from the picture, so the same one is written once.

@@ -4,6 +4,8 @@ Only nodes that one of ours stands for: docs/old-workflows.md has the others. Th
 workflows is web/old_workflows.js.
 """
 
+from __future__ import annotations
+
 import logging
 
 from .versions import node_replacement
@@ -28,7 +30,7 @@ REPLACEMENTS = {
 }  # fmt: skip
 
 
-async def offer_replacements():
+async def offer_replacements() -> None:
     """Tell ComfyUI of REPLACEMENTS, where it knows replacements."""
     found = node_replacement()
     if found is None:

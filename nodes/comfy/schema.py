@@ -1,5 +1,7 @@
 """Node definitions for every ComfyUI from 0.3.75 on: the V3 API, minus the keywords a version does not know yet."""
 
+from __future__ import annotations
+
 from comfy_api.latest import ComfyExtension, io
 
 from .versions import known
@@ -7,13 +9,13 @@ from .versions import known
 CATEGORY = "Open-Sora"
 
 
-def advanced(item):
+def advanced(item: io.Input) -> io.Input:
     """An input that newer pages fold away until it is asked for. (Older versions have no such keyword, and show it.)"""
     item.advanced = True
     return item
 
 
-def schema(group, *, shows_report=False, **keywords):
+def schema(group: str, *, shows_report: bool = False, **keywords: object) -> io.Schema:
     """An `io.Schema` in the category Open-Sora/`group`.
 
     `shows_report`: the page draws what the node returns for it, so also when a later run takes the node from the cache.

@@ -1,14 +1,23 @@
 """Puts a checkpoint's tensors into a module, so that memory never holds more than one model."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 
 
-def is_plain(tensor):
+def is_plain(tensor: torch.Tensor) -> bool:
     """Whether it is a tensor of floating point numbers and no quantised one, which only its own layer understands."""
     return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_floating_point()
 
 
-def assign_weights(module, state_dict, device, dtype_of):
+def assign_weights(
+    module: torch.nn.Module,
+    state_dict: dict[str, torch.Tensor],
+    device: torch.device,
+    dtype_of: Callable[[str, torch.nn.Module], torch.dtype],
+) -> None:
     """Give every parameter and buffer of `module` its tensor from `state_dict`, cast and copied; quantised ones not.
 
     The module may have been built on the meta device, so nothing is allocated twice; a memory-mapped state dict is
@@ -29,7 +38,7 @@ def assign_weights(module, state_dict, device, dtype_of):
     module.load_state_dict(weights, strict=False, assign=True)
 
 
-def note_dtypes(module, dtype_of):
+def note_dtypes(module: torch.nn.Module, dtype_of: Callable[[str, torch.nn.Module], torch.dtype]) -> None:
     """Tell newer ComfyUIs, which keep a file's own tensors until they are used, what to cast each of them to then."""
     for prefix, part in module.named_modules():
         for name in (*part._parameters, *part._buffers):

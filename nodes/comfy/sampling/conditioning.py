@@ -1,14 +1,30 @@
 """CONDITIONING of these models: prompts, the learned null caption, and what holds from a segment of a long video on."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ....model.text import add_scores
 from ..text.encoder import OpenSoraTokenizer
 from ..transformer.base_model import base_model_of
+
+if TYPE_CHECKING:
+    import comfy.sd
+    from comfy.model_patcher import ModelPatcher
 
 DEFAULT_VERSION, SCORE_VERSIONS = "1.2", ("1.2", "1.3")
 SEGMENT = "opensora_segment"  # the segment from which an entry holds; an entry without it holds everywhere
 
 
-def encode_prompt(clip, prompt, aesthetic=0.0, motion=0.0, camera=None, clean=True, model=None):
+def encode_prompt(
+    clip: comfy.sd.CLIP,
+    prompt: str,
+    aesthetic: float = 0.0,
+    motion: float = 0.0,
+    camera: str | None = None,
+    clean: bool = True,
+    model: ModelPatcher | None = None,
+) -> list:
     """CONDITIONING for `prompt`: features [1, L, channels] and `attention_mask` [1, L] (1 = a real token).
 
     Args:
@@ -39,7 +55,7 @@ def encode_prompt(clip, prompt, aesthetic=0.0, motion=0.0, camera=None, clean=Tr
     return clip.encode_from_tokens_scheduled(tokens)
 
 
-def null_conditioning(model, positive):
+def null_conditioning(model: ModelPatcher, positive: list) -> list:
     """CONDITIONING for the unconditional half of guidance.
 
     The checkpoint's null caption [1, L, C] takes the place of every caption in `positive`, whose attention mask (and
@@ -61,19 +77,19 @@ def null_conditioning(model, positive):
     return entries
 
 
-def from_segment(conditioning, segment):
+def from_segment(conditioning: list, segment: int) -> list:
     """The same CONDITIONING, to hold from this segment on."""
     return [[caption, {**extra, SEGMENT: segment}] for caption, extra in conditioning]
 
 
-def for_segment(conditioning, segment):
+def for_segment(conditioning: list, segment: int) -> list:
     """The entries of a CONDITIONING that hold in a segment: of those with a beginning, the latest to begin by it."""
     starts = [extra[SEGMENT] for _, extra in conditioning if SEGMENT in extra]
     latest = max((start for start in starts if start <= segment), default=None)
     return [entry for entry in conditioning if entry[1].get(SEGMENT, latest) == latest]
 
 
-def refuse_beyond(conditioning, name, segments):
+def refuse_beyond(conditioning: list, name: str, segments: int) -> None:
     """ValueError where an entry of CONDITIONING, the node's input `name`, begins behind the last of the segments."""
     starts = {extra[SEGMENT] for _, extra in conditioning if SEGMENT in extra}
     if starts and max(starts) >= segments:

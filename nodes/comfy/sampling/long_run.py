@@ -1,9 +1,13 @@
 """Runs the segments of a long video in turn: one progress bar, and what is finished outlives an interrupt."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import torch
@@ -15,6 +19,11 @@ from ..latent import COUNTING, Sizes, with_sizes
 from ..transformer.base_model import base_model_of
 from .conditioning import for_segment, null_conditioning, refuse_beyond
 from .run import sample
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+    from ....model.segments import Segment
 
 SEEDS = 2**64
 _times_cut_short = Counter()  # by node
@@ -32,7 +41,7 @@ class Run:
     cfg: float
     sampler_name: str
 
-    def prompts(self, segment):
+    def prompts(self, segment: int) -> tuple[list, list]:
         """(positive, negative) that hold in a segment."""
         positive = for_segment(self.positive, segment)
         if self.negative is None:
@@ -54,17 +63,17 @@ class Draft:
     known: int
 
     @property
-    def samples(self):
+    def samples(self) -> torch.Tensor:
         """[B, C, T, h, w]; zeros where nothing is known."""
         return self.latent["samples"]
 
     @property
-    def groups(self):
+    def groups(self) -> list[range]:
         """The video frames behind each latent."""
         return self.counting.groups(self.sizes.frames)
 
 
-def refuse_mismatch(model, network):
+def refuse_mismatch(model: ModelPatcher, network: object) -> None:
     """ValueError where a VAE's network counts frames in another way than the MODEL does."""
     version = base_model_of(model).version
     if COUNTING[version] != COUNTING[network.family]:
@@ -74,7 +83,7 @@ def refuse_mismatch(model, network):
         )
 
 
-def times_cut_short():
+def times_cut_short() -> int:
     """How often the node that ComfyUI is asking about returned only a part: for its `fingerprint_inputs`.
 
     So ComfyUI's cache, which never asks whether an output is whole, does not serve a part to the next run.
@@ -87,7 +96,7 @@ def _node():
     return context and context.node_id
 
 
-def fill(run, draft, segments, rest=""):
+def fill(run: Run, draft: Draft, segments: Sequence[Segment], rest: str = "") -> dict:
     """The LATENT of a Draft whose gap the model has filled; of the finished part, where it was interrupted on the way.
 
     Args:
@@ -102,7 +111,7 @@ def fill(run, draft, segments, rest=""):
         refuse_beyond(conditioning or (), name, len(segments))
     samples, mask, groups = draft.samples.clone(), draft.mask.clone(), draft.groups
 
-    def sizes(latents):
+    def sizes(latents: Sequence[int]) -> Sizes:
         return replace(draft.sizes, frames=frames_of(latents, groups, draft.counting))
 
     for index, segment in enumerate(segments):
@@ -137,7 +146,7 @@ def fill(run, draft, segments, rest=""):
 
 
 @contextlib.contextmanager
-def last_touch():
+def last_touch() -> Iterator[None]:
     """A block that improves a finished clip: where it is interrupted the clip stays, and counts as cut short."""
     try:
         yield

@@ -1,5 +1,9 @@
 """The VAEs of every generation as comfy.sd.VAE, so that stock nodes encode, decode and tile with them too."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import comfy.model_management as management
 import comfy.sd
 import torch
@@ -11,6 +15,9 @@ from ..weights import assign_weights
 from . import preview_colors
 from .network import HOSTED, MARGIN, HostedVAE
 
+if TYPE_CHECKING:
+    from ....model.checkpoints.loading import Plan
+
 
 class OpenSoraVAE(comfy.sd.VAE):
     """comfy.sd.VAE around a HostedVAE.
@@ -19,7 +26,7 @@ class OpenSoraVAE(comfy.sd.VAE):
     there when its turn has come, and what it becomes goes straight to its place in the result.
     """
 
-    def __init__(self, plan, metadata, disable_dynamic=False):
+    def __init__(self, plan: Plan, metadata: dict, disable_dynamic: bool = False) -> None:
         # The smallest VAE that core knows: it fills in every attribute of whichever ComfyUI version this is.
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
         network = HOSTED[plan.network.family](plan.config, dtype=self.vae_dtype)
@@ -80,11 +87,11 @@ class OpenSoraVAE(comfy.sd.VAE):
             size += 12 * pixels * shape[0] * self.first_stage_model.counting.video_frames(latents)
         return size
 
-    def get_sd(self):
+    def get_sd(self) -> dict[str, torch.Tensor]:
         """What ComfyUI's Save nodes write: the weights, and the file's metadata as a tensor."""
         return {**super().get_sd(), **metadata_tensor(self.first_stage_model.opensora)}
 
-    def decode(self, samples_in, vae_options=None):
+    def decode(self, samples_in: torch.Tensor, vae_options: dict | None = None) -> torch.Tensor:
         """Images [B, T, H, W, 3] in 0…1 of latents [B, C, T', h, w] or [B, C, h, w].
 
         `num_frames` of vae_options says T; left out, it is the valid count.
@@ -93,20 +100,34 @@ class OpenSoraVAE(comfy.sd.VAE):
         preview_colors.learn(self)
         return images
 
-    def encode(self, pixel_samples):
+    def encode(self, pixel_samples: torch.Tensor) -> torch.Tensor:
         """Latents [B, C, T', h, w] of images [T, H, W, C] in 0…1, one clip, or [B, T, H, W, C]."""
         latents = self._encode(pixel_samples)
         preview_colors.learn(self)
         return latents
 
-    def decode_tiled_3d(self, samples, tile_t=999, tile_x=32, tile_y=32, overlap=(1, 8, 8)):
+    def decode_tiled_3d(
+        self,
+        samples: torch.Tensor,
+        tile_t: int = 999,
+        tile_x: int = 32,
+        tile_y: int = 32,
+        overlap: tuple[int, int, int] = (1, 8, 8),
+    ) -> torch.Tensor:
         """Core's, for its tiled decoding: video [B, 3, T, H, W] in 0…1, working on the area of a tile at a time.
 
         Tiles would show, as each would be normalised by itself. Layers work by slices of as many pixels instead.
         """
         return self._decode(samples, tile=tile_x * tile_y * PIXELS**2).movedim(-1, 1)
 
-    def encode_tiled_3d(self, samples, tile_t=9999, tile_x=512, tile_y=512, overlap=(1, 64, 64)):
+    def encode_tiled_3d(
+        self,
+        samples: torch.Tensor,
+        tile_t: int = 9999,
+        tile_x: int = 512,
+        tile_y: int = 512,
+        overlap: tuple[int, int, int] = (1, 64, 64),
+    ) -> torch.Tensor:
         """Core's, as `decode_tiled_3d`: latents of a video [B, C, T, H, W] in 0…1."""
         return self._encode(samples.movedim(1, -1), tile=tile_x * tile_y)
 
@@ -142,7 +163,7 @@ class OpenSoraVAE(comfy.sd.VAE):
             self._start(self._encode_bytes, (B, C, T, H, W), tile, values)
             for clip, images in enumerate(clips):
 
-                def video(frames, images=images):
+                def video(frames: slice, images: torch.Tensor = images) -> torch.Tensor:
                     return self.process_input(images[frames]).permute(3, 0, 1, 2)[None]
 
                 done = 0
@@ -173,7 +194,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         )
 
 
-def network_of(vae):
+def network_of(vae: object) -> HostedVAE:
     """The HostedVAE inside a VAE. ValueError where it is none of this pack's."""
     network = getattr(vae, "first_stage_model", None)
     if not isinstance(network, HostedVAE):
@@ -183,13 +204,13 @@ def network_of(vae):
     return network
 
 
-def encode(vae, pixels):
+def encode(vae: comfy.sd.VAE, pixels: torch.Tensor) -> torch.Tensor:
     """IMAGE [T, H, W, 3] as one video: latents [1, C, T', H // 8, W // 8]."""
     network_of(vae)
     return vae.encode(pixels)
 
 
-def decode(vae, samples, frames):
+def decode(vae: comfy.sd.VAE, samples: torch.Tensor, frames: int) -> torch.Tensor:
     """Latents [B, C, T', h, w] to IMAGE [B · frames, H, W, 3], clips one after the other."""
     network_of(vae)
     if samples.ndim == 4:  # an image latent without a time axis
