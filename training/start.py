@@ -5,6 +5,8 @@ of zeros, so the first forward makes of every frame what the image model made of
 (https://github.com/hpcaitech/Open-Sora, utils/ckpt_utils.py), but for what its file names decide there.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from ..model.checkpoints.loading import CLASSES, plan_transformer
@@ -22,7 +24,9 @@ TEMPORAL = ("attn.proj", "cross_attn.proj", "mlp.fc2")  # of 1.2's and 1.3's tem
 FOURFOLD = 4  # 1.3's latents have four times the channels
 
 
-def from_image_model(state_dict, version, config=None):
+def from_image_model(
+    state_dict: Mapping[str, torch.Tensor], version: str, config: Mapping[str, object] | None = None
+) -> dict[str, torch.Tensor]:
     """The state dict that a video model of `version` ("1.0" … "1.3") starts from, fp32.
 
     Args:
