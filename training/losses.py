@@ -5,26 +5,28 @@ kept frames enter the network clean and count in no loss.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from ..model import flow
 from ..model.iddpm import NUM_TIMESTEPS, schedule
 
 
 def rectified_flow(
-    predict,
-    x0,
-    t,
-    noise,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    x0: Tensor,
+    t: Tensor,
+    noise: Tensor,
     *,
-    frame_mask=None,
-    weights=None,
-    version="1.2",
-    target=None,
-    condition_frames=(),
-    condition_weight=1,
-):
+    frame_mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    version: str = "1.2",
+    target: Tensor | None = None,
+    condition_frames: Sequence[int] = (),
+    condition_weight: float = 1,
+) -> Tensor:
     """Mean squared error of the velocity, per sample [B].
 
     Args:
@@ -66,7 +68,15 @@ def _mean(values, frame_mask):
     return (values.mean((1, 3, 4)) * frame_mask).sum(1) / frame_mask.sum(1)
 
 
-def iddpm(predict, x0, t, noise, *, frame_mask=None, version="1.1"):
+def iddpm(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    x0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    *,
+    frame_mask: Tensor | None = None,
+    version: str = "1.1",
+) -> dict[str, Tensor]:
     """{"mse", "vb", "loss"}, each [B]: the error of the noise, the variational bound in bits, and both together.
 
     The bound teaches the variance alone. Kept frames (False in frame_mask, bool [B, T]) enter as at the first of the
@@ -76,12 +86,12 @@ def iddpm(predict, x0, t, noise, *, frame_mask=None, version="1.1"):
     tables = schedule(NUM_TIMESTEPS, torch.float64 if version == "1.0" else torch.float32)
     t = t.long()
 
-    def at(table, index=t):
+    def at(table: Tensor, index: Tensor = t) -> Tensor:
         return table[index.to(table.device)].float().view(-1, 1, 1, 1, 1).to(x0.device)
 
     kept = tables.alphas_cumprod
 
-    def noisy(index):
+    def noisy(index: Tensor) -> Tensor:
         return at(kept.sqrt(), index) * x0 + at((1 - kept).sqrt(), index) * noise
 
     x_t = noisy(t)
@@ -89,7 +99,7 @@ def iddpm(predict, x0, t, noise, *, frame_mask=None, version="1.1"):
         x_t = torch.where(frame_mask[:, None, :, None, None], x_t, noisy(torch.zeros_like(t)))
     eps, variance = predict(x_t, t).chunk(2, dim=1)
 
-    def posterior_mean(clean):
+    def posterior_mean(clean: Tensor) -> Tensor:
         return at(tables.posterior_clean) * clean + at(tables.posterior_noisy) * x_t
 
     clean = at((1 / kept).sqrt()) * x_t - at((1 / kept - 1).sqrt()) * eps.detach()

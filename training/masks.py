@@ -8,6 +8,7 @@ of the VAE, as a video that goes on does.
 
 import difflib
 import random
+from collections.abc import Mapping
 
 import torch
 
@@ -19,7 +20,7 @@ RUNS = tuple(f"{kind}_{place}" for kind in ("quarter", "image") for place in PLA
 CONDITIONS = ("i2v_head", "i2v_tail", "i2v_loop", "v2v_head", "v2v_tail", "other", "none")
 
 
-def strategies(version=None):
+def strategies(version: str | None = None) -> tuple[str, ...]:
     """The names of the strategies of a version."""
     if version == "1.1":
         return ("mask_no", *(f"mask_{name}" for name in RUNS))
@@ -27,7 +28,9 @@ def strategies(version=None):
     return known if version else (*known, "chunk_head", "chunk_tail", "chunk_head_tail")
 
 
-def frame_mask(name, num_frames, rng: random.Random, generator=None, version=None):
+def frame_mask(
+    name: str, num_frames: int, rng: random.Random, generator: torch.Generator | None = None, version: str | None = None
+) -> torch.Tensor:
     """Bool [T] of one strategy.
 
     `image_*` keep one frame, `quarter_*` up to a quarter of them, `chunk_*` whole chunks, at the head, the tail, both
@@ -90,7 +93,15 @@ def _some(mask):
     return mask
 
 
-def draw(ratios, frames, batch, *, version="1.2", rng: random.Random, generator=None):
+def draw(
+    ratios: Mapping[str, float],
+    frames: int,
+    batch: int,
+    *,
+    version: str | None = "1.2",
+    rng: random.Random,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """Bool [batch, frames]: for each sample a strategy drawn by `ratios` (name → probability), then its mask.
 
     What `ratios` leaves of 1 generates everything; 1.1 must list all of it. Raises ValueError for what `check_ratios`
@@ -109,7 +120,7 @@ def _draw(ratios, frames, version, rng, generator):
     return torch.ones(frames, dtype=torch.bool)
 
 
-def check_ratios(ratios, version=None):
+def check_ratios(ratios: Mapping[str, float], version: str | None = None) -> None:
     """ValueError for an unknown strategy, a probability outside 0…1, and probabilities that do not add up."""
     for name, ratio in ratios.items():
         _refuse_unknown(name, version)
@@ -133,7 +144,7 @@ def _refuse_unknown(name, version):
         )
 
 
-def condition_frames(kind, frames, rng: random.Random):
+def condition_frames(kind: str, frames: int, rng: random.Random) -> list[int]:
     """The latent frames that a batch of Open-Sora 1.3 is conditioned on, a list of indices, for one kind of condition.
 
     The first, the last or both (`i2v_*`), the first half or the rest (`v2v_*`), a run of any length at the head or up

@@ -5,6 +5,8 @@ the steps AdamW needs. torch.optim.Muon takes nothing but two-dimensional weight
 it: here convolutions count as matrices of their output channels.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -13,9 +15,12 @@ LEAST_RATE = 0.02  # of the learning rate, at the end
 LEAST_SIDE = 16  # of a matrix for Muon
 
 
-def optimizers_for(module, learning_rate, matrix_rate=0.0, weight_decay=0.0):
+def optimizers_for(
+    module: torch.nn.Module, learning_rate: float, matrix_rate: float = 0.0, weight_decay: float = 0.0
+) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or with a `matrix_rate` Muon for the inner matrices and AdamW for the rest: a list."""
-    inner, rest = [], []
+    inner: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
             matrix = matrix_rate and parameter.ndim >= 2 and min(parameter.flatten(1).shape) >= LEAST_SIDE
@@ -24,7 +29,7 @@ def optimizers_for(module, learning_rate, matrix_rate=0.0, weight_decay=0.0):
     return [adam, *([Muon(inner, lr=matrix_rate)] if inner else [])]
 
 
-def rise_and_fall(optimizer, steps):
+def rise_and_fall(optimizer: torch.optim.Optimizer, steps: int) -> SequentialLR:
     """The schedule of a run of so many steps: a linear rise over WARM_UP, then half a cosine down to LEAST_RATE."""
     rise = LinearLR(optimizer, 1 / WARM_UP, total_iters=WARM_UP - 1)
     least = LEAST_RATE * optimizer.param_groups[0]["initial_lr"]
@@ -32,7 +37,7 @@ def rise_and_fall(optimizer, steps):
     return SequentialLR(optimizer, [rise, fall], [WARM_UP])
 
 
-def warmup(step, steps, lr, version="1.2"):
+def warmup(step: int, steps: int, lr: float, version: str = "1.2") -> float:
     """The learning rate that Open-Sora uses at `step`, from 0 on, when it rises over `steps` to `lr`, and then.
 
     1.3 begins 1e-6 higher all the way up.
@@ -43,7 +48,7 @@ def warmup(step, steps, lr, version="1.2"):
 
 
 @torch.no_grad()
-def ema_update(average, module, decay):
+def ema_update(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> None:
     """Move the module `average` towards `module`, in place: average · decay + module · (1 - decay).
 
     As Open-Sora averages: parameters that are frozen or called pos_embed stay, and buffers too.
@@ -54,7 +59,7 @@ def ema_update(average, module, decay):
             averages[name].mul_(decay).add_(parameter.to(averages[name]), alpha=1 - decay)
 
 
-def orthogonalise(matrix, iterations=4):
+def orthogonalise(matrix: torch.Tensor, iterations: int = 4) -> torch.Tensor:
     """The nearest semi-orthogonal matrix, roughly: four Newton-Schulz iterations of the quintic tuned for speed."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
@@ -69,11 +74,17 @@ def orthogonalise(matrix, iterations=4):
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; the step's size does not depend on the gradient's."""
 
-    def __init__(self, parameters, lr=0.02, momentum=0.95, weight_decay=0.0):
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self):
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

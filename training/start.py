@@ -6,6 +6,8 @@ made of it. As Open-Sora starts its models
 (https://github.com/hpcaitech/Open-Sora, utils/ckpt_utils.py), but for what its file names decide there.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from ..model.checkpoints.loading import CLASSES, plan_transformer
@@ -34,7 +36,9 @@ FIXED = (
 FOURFOLD = 4  # 1.3's latents have four times the channels
 
 
-def from_image_model(state_dict, version, config=None):
+def from_image_model(
+    state_dict: Mapping[str, torch.Tensor], version: str, config: Mapping[str, object] | None = None
+) -> dict[str, torch.Tensor]:
     """The state dict that a video model of `version` ("1.0" … "1.3") starts from, fp32.
 
     Args:

@@ -6,22 +6,22 @@ from ..model import flow
 
 
 def sample(
-    batch,
+    batch: int,
     *,
-    height,
-    width,
-    num_frames,
-    version="1.2",
-    method="uniform",
-    discrete=False,
-    transform=False,
-    loc=0.0,
-    scale=1.0,
-    transform_scale=1.0,
-    scale_temporal=True,
-    uniform_over_threshold=None,
-    generator=None,
-):
+    height: int,
+    width: int,
+    num_frames: int,
+    version: str = "1.2",
+    method: str = "uniform",
+    discrete: bool = False,
+    transform: bool = False,
+    loc: float = 0.0,
+    scale: float = 1.0,
+    transform_scale: float = 1.0,
+    scale_temporal: bool = True,
+    uniform_over_threshold: float | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """Float [batch] in 0…1000, as Open-Sora's rectified flow draws them (Esser et al. 2024 for both methods).
 
     Args:
@@ -69,7 +69,7 @@ def sample(
     return torch.where(t > uniform_over_threshold * flow.NUM_TIMESTEPS, again * flow.NUM_TIMESTEPS, t)
 
 
-def stratified(batch, ratio, even=0.0):
+def stratified(batch: int, ratio: float | torch.Tensor, even: float = 0.0) -> torch.Tensor:
     """[batch] in 0…1000, spread over the whole range so that every step sees all of it.
 
     They are moved by `ratio` (`flow.shift_timesteps`), but for a share `even` of them.

@@ -1,8 +1,11 @@
 """What every training run shares: steps, weight averaging, checkpoints that resume, a log."""
 
 import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed
@@ -10,8 +13,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from .optimizers import optimizers_for, rise_and_fall
 
+Module = TypeVar("Module", bound=torch.nn.Module)
 
-def rank():
+
+def rank() -> int:
     """Which of the processes of a distributed run this is; 0 where there is only one."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
@@ -21,7 +26,7 @@ def _moving_average(most):
     return lambda average, value, steps: average.lerp(value, 1 - min(most, (1 + int(steps)) / (10 + int(steps))))
 
 
-class Run:
+class Run(Generic[Module]):
     """One resumable training run of one module.
 
     Keeps an exponential moving average of the weights, writes a JSON line every `log_every` steps and a checkpoint
@@ -30,26 +35,27 @@ class Run:
 
     def __init__(
         self,
-        folder,
-        module,
+        folder: str | os.PathLike,
+        module: Module,
         *,
-        steps,
-        learning_rate,
-        matrix_rate=0.0,
-        ema=0.999,
-        weight_decay=0.0,
-        log_every=25,
-        save_every=500,
-    ):
+        steps: int,
+        learning_rate: float,
+        matrix_rate: float = 0.0,
+        ema: float = 0.999,
+        weight_decay: float = 0.0,
+        log_every: int = 25,
+        save_every: int = 500,
+    ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.module, self.steps = module, steps
         self.log_every, self.save_every = log_every, save_every
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizers = optimizers_for(module, learning_rate, matrix_rate, weight_decay)
-        self.schedules = [rise_and_fall(optimizer, steps) for optimizer in self.optimizers]
+        self.schedules: list[Any] = [rise_and_fall(optimizer, steps) for optimizer in self.optimizers]
         self.averaged = AveragedModel(module, avg_fn=_moving_average(ema), use_buffers=True)
-        self.step, self.seconds, self.sums = 0, 0.0, {}
+        self.step, self.seconds = 0, 0.0
+        self.sums: dict[str, tuple[float, int]] = {}
         self.checkpoint = self.folder / "checkpoint.pt"
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
@@ -60,7 +66,7 @@ class Run:
             self.step, self.seconds = state["step"], state["seconds"]
             torch.set_rng_state(state["rng"])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         """Yield step numbers; the caller computes a loss and hands it to `update`."""
         started = time.monotonic() - self.seconds
         while self.step < self.steps:
@@ -72,7 +78,7 @@ class Run:
             if rank() == 0 and (self.step % self.save_every == 0 or self.step == self.steps):
                 self.save()
 
-    def update(self, loss, **numbers):
+    def update(self, loss: torch.Tensor, **numbers: float | torch.Tensor) -> None:
         """One optimiser step on `loss`; `numbers` are averaged into the log."""
         self.module.zero_grad(set_to_none=True)
         loss.backward()
@@ -85,7 +91,7 @@ class Run:
             total, count = self.sums.get(key, (0.0, 0))
             self.sums[key] = (total + float(value), count + 1)
 
-    def settle(self):
+    def settle(self) -> Module:
         """The module, now with its averaged weights."""
         self.module.load_state_dict(self.averaged.module.state_dict())
         return self.module
@@ -106,14 +112,14 @@ class Run:
         self.note(step=self.step, seconds=round(self.seconds, 1), **means)
         self.sums = {}
 
-    def note(self, **entry):
+    def note(self, **entry: object) -> None:
         """Append one line to log.jsonl and print it."""
         line = json.dumps(entry)
         print(line, flush=True)
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(line + "\n")
 
-    def save(self):
+    def save(self) -> None:
         """Write the checkpoint under a temporary name, then rename it."""
         state = {
             "module": self.module.state_dict(),

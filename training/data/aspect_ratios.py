@@ -49,7 +49,7 @@ MULTIPLE_OF_16 = "_16d"  # behind the name of a resolution, in 1.3: sizes rounde
 
 
 @functools.cache
-def sizes(resolution, version="1.2"):
+def sizes(resolution: str, version: str = "1.2") -> dict[str, tuple[int, int]]:
     """{ratio as text: (height, width) in pixels} of a resolution ("240p", "512", "360p_16d" …), in the table's order.
 
     Raises ValueError for a resolution that this version does not have, naming the nearest.
@@ -86,7 +86,7 @@ def _parsed(text):
     return [tuple(map(int, size.split("x"))) for size in text.split()]
 
 
-def resolutions(version="1.2"):
+def resolutions(version: str = "1.2") -> tuple[str, ...]:
     """The names of all resolutions that a version has. Raises ValueError for a version without buckets."""
     if version not in VERSIONS:
         raise ValueError(f"version is {version!r}; buckets are those of {', '.join(VERSIONS)}; the newest is 1.3")
@@ -94,14 +94,14 @@ def resolutions(version="1.2"):
     return (*plain, *(name + MULTIPLE_OF_16 for name in plain)) if version == "1.3" else tuple(plain)
 
 
-def area(resolution, version="1.2"):
+def area(resolution: str, version: str = "1.2") -> int:
     """Pixels of a frame, which a clip's own area is held against: of 16:9, for PixArt's tables of the square."""
     table = sizes(resolution.removesuffix(MULTIPLE_OF_16), version)
     height, width = table["0.56"] if "0.56" in table else table.get("1.00") or table["1.0"]
     return height * width
 
 
-def nearest_ratio(height, width, resolution, version="1.2"):
+def nearest_ratio(height: float, width: float, resolution: str, version: str = "1.2") -> str:
     """The ratio, as text, closest to height/width; of two equally close ones the first in the table."""
     wanted = height / width
     return min(sizes(resolution, version), key=lambda ratio: abs(float(ratio) - wanted))

@@ -4,6 +4,9 @@ As Open-Sora 1.1 to 1.3 do it (https://github.com/hpcaitech/Open-Sora, datasets/
 included: this is what the published configurations mean.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy
 import torch
 
@@ -21,7 +24,7 @@ class Buckets:
     length or batch size below 1, and a probability outside 0…1.
     """
 
-    def __init__(self, config, version="1.2"):
+    def __init__(self, config: Mapping[str, Mapping[Any, tuple[Any, int]]], version: str = "1.2") -> None:
         self.version = version
         largest_first = sorted(config, key=lambda name: aspect_ratios.area(name, version), reverse=True)
         self.config = {
@@ -36,7 +39,9 @@ class Buckets:
     def __len__(self):
         return sum(len(aspect_ratios.sizes(name, self.version)) for name, _ in self.index)
 
-    def assign(self, frames, height, width, frame_interval=1, seed=0):
+    def assign(
+        self, frames: int, height: int, width: int, frame_interval: int = 1, seed: int = 0
+    ) -> tuple[str, int, str] | None:
         """The bucket of a clip of so many frames, and of height x width pixels; None where none takes it.
 
         The largest resolution takes it that it fills to 80 % and whose draw against the keep probability comes up,
@@ -69,12 +74,12 @@ class Buckets:
                 return length if keep >= 1 or draws.random() < keep else None
         return None
 
-    def shape(self, bucket):
+    def shape(self, bucket: tuple[str, int, str]) -> tuple[int, int, int]:
         """(frames, height, width) that the clips of a bucket are brought to."""
         name, length, ratio = bucket
         return length, *aspect_ratios.sizes(name, self.version)[ratio]
 
-    def batch_size(self, bucket):
+    def batch_size(self, bucket: tuple[str, int, str]) -> int:
         """Clips of a bucket in a batch."""
         name, length, _ = bucket
         return self.config[name][length][1]
@@ -103,18 +108,18 @@ def _pair(probability):
 
 
 def plan(
-    samples,
-    buckets,
+    samples: Sequence[tuple[int, int, int]],
+    buckets: Buckets,
     *,
-    seed,
-    epoch,
-    ranks=1,
-    rank=0,
-    frame_interval=1,
-    drop_last=True,
-    shuffle=True,
-    done=0,
-):
+    seed: int,
+    epoch: int,
+    ranks: int = 1,
+    rank: int = 0,
+    frame_interval: int = 1,
+    drop_last: bool = True,
+    shuffle: bool = True,
+    done: int = 0,
+) -> list[list[tuple[int, int, int, int]]]:
     """The original's epoch: the batches that one of `ranks` processes sees, in order.
 
     Args:

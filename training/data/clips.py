@@ -5,6 +5,7 @@ the pixel: pictures go through Pillow's filters, clips through PyTorch's, and th
 """
 
 import random
+from typing import Any
 
 import numpy
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 
-def frame_indices(total, frames, interval=1, rng=random):
+def frame_indices(total: int, frames: int, interval: int = 1, rng: Any = random) -> list[int]:
     """`frames` indices into a clip of `total` frames, about `interval` apart, from a place that `rng` draws: a list.
 
     Where interval is above 1 they are spread evenly over the stretch, so that the distance varies by a frame. Raises
@@ -25,7 +26,9 @@ def frame_indices(total, frames, interval=1, rng=random):
     return numpy.linspace(start, end - 1, frames, dtype=int).tolist()
 
 
-def fit(x, height, width, mode="resize_crop", version="1.2"):
+def fit(
+    x: torch.Tensor | numpy.ndarray, height: int, width: int, mode: str = "resize_crop", version: str = "1.2"
+) -> torch.Tensor:
     """A picture or clip in 0…255 brought to height x width pixels, in -1…1.
 
     Args:

@@ -1,19 +1,25 @@
 """The stages that make the tiny bundled model from nothing, and the command line that runs them."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy
 import safetensors.torch
 import torch
+import transformers
 
 from ...model import load_transformer, load_vae
 from ...model.files import read_file
 from ...model.transformers.layers import matmul_attention
+from ...model.transformers.stdit3 import STDiT3
+from ...model.vaes.v1_2 import VideoVAE
 from ..export import export, tell_more
 from ..trainer import rank
 from . import latents as latents_module
@@ -35,13 +41,15 @@ STAGES = ("text_encoder", "vae", "latents", "teacher", "transformer", "polish", 
 INSTALLED = {"text_encoder": "text_encoder", "vae": "polish", "transformer": "previews"}
 
 
-def write(state_dict, folder, name, kind, family, title, **about):
+def write(
+    state_dict: dict[str, torch.Tensor], folder: Path, name: str, kind: str, family: str, title: str, **about: Any
+) -> None:
     """Export one of the three files, as `name`."""
     about = {"kind": kind, "family": family, "title": f"{title} of the moving shapes", **recipe.ABOUT, **about}
     export(state_dict, folder / f"{name}.safetensors", recipe.EXACT, **about)
 
 
-def make_text_encoder(folder, tokenizer):
+def make_text_encoder(folder: Path, tokenizer: str) -> None:
     """Train the tiny T5 into folder/text_encoder.safetensors."""
     state_dict, config = text.train_text_encoder(tokenizer)
     write(state_dict, folder, "text_encoder", "text_encoder", "t5", "Tiny T5", config=config)
@@ -50,7 +58,7 @@ def make_text_encoder(folder, tokenizer):
         print(name, ", ".join(f"{key} {value:.4f}" for key, value in scores.items()), flush=True)
 
 
-def make_vae(folder, steps, refine_steps):
+def make_vae(folder: Path, steps: dict[str, Any], refine_steps: dict[str, Any]) -> None:
     """Train the tiny VAE into folder/vae.safetensors, with a preview's colours fitted on its own decodes."""
     vae = refine(folder / "refine", train_vae(folder / "vae", **steps), **refine_steps)
     rng = numpy.random.default_rng(1)
@@ -58,31 +66,33 @@ def make_vae(folder, steps, refine_steps):
     export_vae(vae, folder, "vae", **preview_colors(vae, samples))
 
 
-def export_vae(vae, folder, name, **about):
+def export_vae(vae: VideoVAE, folder: Path, name: str, **about: Any) -> None:
     """Write a VAE with what its metadata say."""
     groups = {f"{part}_norm_groups": getattr(recipe.VAE, part).norm_groups for part in ("spatial", "temporal")}
     write(vae.state_dict(), folder, name, "vae", vae.family, "Tiny video VAE", config=groups, **about)
 
 
-def open_vae(folder, name="vae"):
+def open_vae(folder: Path, name: str = "vae") -> tuple[VideoVAE, dict[str, Any]]:
     """An exported VAE, in fp32, and what its metadata say."""
     state_dict, metadata = read_file(folder / f"{name}.safetensors")
     return load_vae({k: v.float() for k, v in state_dict.items()}, metadata["opensora"]["config"]), metadata["opensora"]
 
 
-def open_text_encoder(folder, tokenizer):
+def open_text_encoder(
+    folder: Path, tokenizer: str
+) -> tuple[transformers.T5EncoderModel, transformers.PreTrainedTokenizerBase]:
     """The exported text encoder in fp32, and its tokenizer."""
     state_dict = safetensors.torch.load_file(folder / "text_encoder.safetensors")
     return t5.load_model(state_dict, recipe.TEXT_ENCODER), t5.load_tokenizer(tokenizer)
 
 
-def open_transformer(folder, name):
+def open_transformer(folder: Path, name: str) -> STDiT3:
     """An exported transformer, in fp32."""
     state_dict, _ = read_file(folder / f"{name}.safetensors")
     return load_transformer({key: value.float() for key, value in state_dict.items()}, attention=matmul_attention)
 
 
-def make_teacher(folder, tokenizer, steps, from_bundled=False):
+def make_teacher(folder: Path, tokenizer: str, steps: dict[str, Any], from_bundled: bool = False) -> None:
     """Train the tiny STDiT3 on the encoded clips into folder/teacher.safetensors."""
     if from_bundled:
         steps = {**steps, "start": read_file(recipe.BUNDLED / "transformer.safetensors")[0]}
@@ -91,7 +101,7 @@ def make_teacher(folder, tokenizer, steps, from_bundled=False):
     export_transformer(teacher, folder, "teacher")
 
 
-def make_transformer(folder, tokenizer, steps):
+def make_transformer(folder: Path, tokenizer: str, steps: dict[str, Any]) -> None:
     """Move the teacher's best guidance to the nodes' default, into folder/transformer.safetensors."""
     buckets = latents_module.load(folder / "latents")
     encoder = open_text_encoder(folder, tokenizer)
@@ -99,7 +109,7 @@ def make_transformer(folder, tokenizer, steps):
     export_transformer(student, folder, "transformer")
 
 
-def make_polish(folder, tokenizer, steps):
+def make_polish(folder: Path, tokenizer: str, steps: dict[str, Any]) -> None:
     """Train the VAE's decoders on what the teacher samples, into folder/polish.safetensors."""
     vae, about = open_vae(folder)
     buckets = latents_module.load(folder / "latents")
@@ -109,7 +119,7 @@ def make_polish(folder, tokenizer, steps):
     export_vae(vae, folder, "polish", **colors)
 
 
-def export_transformer(transformer, folder, name):
+def export_transformer(transformer: STDiT3, folder: Path, name: str) -> None:
     """Write a transformer with what its metadata say, once in a run of several processes."""
     if rank() != 0:
         return
@@ -119,20 +129,20 @@ def export_transformer(transformer, folder, name):
     write(weights, folder, name, "transformer", family, "Tiny STDiT3", config={}, flow=recipe.FLOW, **colors)
 
 
-def open_pipeline(folder, tokenizer):
+def open_pipeline(folder: Path, tokenizer: str) -> Pipeline:
     """The finished files as text to video."""
     vae, _ = open_vae(folder, "polish")
     return Pipeline(open_transformer(folder, "transformer"), vae, *open_text_encoder(folder, tokenizer), recipe.FLOW)
 
 
-def make_previews(folder, tokenizer, steps):
+def make_previews(folder: Path, tokenizer: str, steps: dict[str, Any]) -> None:
     """Learn the colours of previews from the finished files; previews.safetensors is the transformer with them."""
     factors, bias = (open_vae(folder, "polish")[1][key] for key in KEYS[:2])
     network = fit_network(open_pipeline(folder, tokenizer), factors, bias, **steps)
     tell_more(folder / "transformer.safetensors", folder / "previews.safetensors", latent_rgb_network=network.to_text())
 
 
-def report(folder, tokenizer, count):
+def report(folder: Path, tokenizer: str, count: int) -> None:
     """Score the exported files on held-out captions; write scores.json and a contact sheet of the first 24 samples."""
     pipeline = open_pipeline(folder, tokenizer)
     scores, videos, trials = evaluate(pipeline, count)
@@ -146,7 +156,7 @@ def report(folder, tokenizer, count):
     print(json.dumps(scores, indent=1))
 
 
-def main():
+def main() -> None:
     """Run the stages that have not run yet in `--folder`; stop and start again at will."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--tokenizer", required=True, help="folder of the T5 tokenizer, as ComfyUI brings it")

@@ -5,18 +5,35 @@ student keeps the teacher's unconditional velocity u and learns u + (s / S) (c -
 larger scale S it then gives what the teacher gives at s. The targets carry no noise, so this takes minutes.
 """
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy
 import torch
+import transformers
 
 from ...model import flow
+from ...model.transformers.stdit3 import STDiT3
 from ..trainer import Run, rank
 from .batches import BatchSampler
+from .latents import Bucket
 from .recipe import GUIDANCE, TEACHER_GUIDANCE
 
 
-def calibration_loss(student, teacher, null_caption, clean, noise, t, frame_mask, caption, **conditions):
+def calibration_loss(
+    student: STDiT3,
+    teacher: STDiT3,
+    null_caption: torch.Tensor,
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    t: torch.Tensor,
+    frame_mask: torch.Tensor,
+    caption: torch.Tensor,
+    **conditions: torch.Tensor,
+) -> torch.Tensor:
     """Mean squared error of the guided velocity at GUIDANCE, plus that of the unconditional one, per sample [B]."""
     generated = frame_mask[:, None, :, None, None]
     noisy = torch.where(generated, flow.add_noise(clean, noise, t), clean)
@@ -25,7 +42,7 @@ def calibration_loss(student, teacher, null_caption, clean, noise, t, frame_mask
     batch = torch.cat([noisy, noisy]), torch.cat([t, t]), torch.cat([caption, null])
     both["frame_mask"] = torch.cat([frame_mask, frame_mask])
 
-    def guided(transformer, scale):
+    def guided(transformer: STDiT3, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         c, u = transformer(*batch, **both)[:, : clean.shape[1]].chunk(2)
         return u + scale * (c - u), u
 
@@ -36,7 +53,16 @@ def calibration_loss(student, teacher, null_caption, clean, noise, t, frame_mask
     return (error * frame_mask).sum(1) / frame_mask.sum(1)
 
 
-def calibrate(folder, teacher, buckets, text_encoder, tokenizer, steps=800, batch=12, seed=1):
+def calibrate(
+    folder: Path,
+    teacher: STDiT3,
+    buckets: Sequence[Bucket],
+    text_encoder: transformers.T5EncoderModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    steps: int = 800,
+    batch: int = 12,
+    seed: int = 1,
+) -> STDiT3:
     """The transformer whose result at GUIDANCE is the teacher's at TEACHER_GUIDANCE, with averaged weights."""
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     teacher = teacher.eval().requires_grad_(False)

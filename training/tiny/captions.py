@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy
 
+from .shapes import Scene
+
 COLOR_WORDS = {
     "red": ("red", "red", "bright red", "crimson"),
     "green": ("green", "green", "bright green", "emerald"),
@@ -182,7 +184,7 @@ def _fill(template: str, scene, rng: numpy.random.Generator) -> str:
     return text.replace("a orange", "an orange").replace("a emerald", "an emerald")
 
 
-def caption(scene, rng: numpy.random.Generator, split: str = "train") -> str:
+def caption(scene: Scene, rng: numpy.random.Generator, split: str = "train") -> str:
     """A random lower-case caption that names colour, shape, background and, for a video, motion.
 
     `split` is "train" or "held_out": the sentence structures of one never occur in the other.
@@ -193,7 +195,7 @@ def caption(scene, rng: numpy.random.Generator, split: str = "train") -> str:
     return _fill(_pick(rng, templates[split]), scene, rng)
 
 
-def partial_caption(scene, rng: numpy.random.Generator) -> tuple[str, dict[str, str]]:
+def partial_caption(scene: Scene, rng: numpy.random.Generator) -> tuple[str, dict[str, str]]:
     """A caption that leaves something out, and what it says: a mapping of attribute to value, "none" where unsaid."""
     allowed = [entry for entry in PARTIAL if scene.motion != "none" or "motion" in entry[1]]
     template, unsaid = _pick(rng, allowed)

@@ -1,34 +1,41 @@
 """Scores of the tiny model on held-out captions and combinations, and on in-betweening first and last frames."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy
 import torch
 
 from .captions import caption
 from .judge import ATTRIBUTES, judge
-from .pipeline import Trial
+from .pipeline import Pipeline, Trial
 from .shapes import render, sample_scene
 
 
-def held_out_trials(count, seed=2026, height=64, width=64, num_frames=17):
+def held_out_trials(
+    count: int, seed: int = 2026, height: int = 64, width: int = 64, num_frames: int = 17
+) -> list[Trial]:
     """`count` trials, always the same ones for the same arguments."""
     rng = numpy.random.default_rng(seed)
     scenes = [sample_scene(rng, height, width, num_frames, split="held_out") for _ in range(count)]
     return [Trial(scene, caption(scene, rng, split="held_out"), index) for index, scene in enumerate(scenes)]
 
 
-def score(videos, trials):
+def score(videos: Iterable[torch.Tensor], trials: Sequence[Trial]) -> dict[str, float]:
     """Share of videos [T, H, W, 3] in 0..1 that show what the caption says, per attribute and of all four together."""
     verdicts = [judge(video).agrees(trial.scene) for video, trial in zip(videos, trials)]
     right = numpy.array([[verdict[name] for name in ATTRIBUTES] for verdict in verdicts])
     return {**{name: float(right[:, i].mean()) for i, name in enumerate(ATTRIBUTES)}, "all": float(right.all(1).mean())}
 
 
-def psnr(a, b):
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of videos in 0..1."""
     return float(10 * torch.log10(1 / (a - b).square().mean().clamp(min=1e-10)))
 
 
-def in_between_scores(video, truth):
+def in_between_scores(video: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
     """(PSNR of the frames between the first and the last group, the same of a cross-fade) of videos [T, H, W, 3]."""
     between = slice(1, truth.shape[0] - 4)
     fade = torch.linspace(0, 1, truth.shape[0])[:, None, None, None]
@@ -36,14 +43,16 @@ def in_between_scores(video, truth):
     return psnr(video[between], truth[between]), psnr(faded[between], truth[between])
 
 
-def evaluate(pipeline, count=128, batch=16, **options):
+def evaluate(
+    pipeline: Pipeline, count: int = 128, batch: int = 16, **options: Any
+) -> tuple[dict[str, float], torch.Tensor, list[Trial]]:
     """(scores, videos, trials) of `count` held-out trials; `options` go to the pipeline."""
     trials = held_out_trials(count)
     videos = torch.cat([pipeline(trials[i : i + batch], **options) for i in range(0, count, batch)])
     return score(videos, trials), videos, trials
 
 
-def evaluate_in_betweens(pipeline, count=48, batch=16, **options):
+def evaluate_in_betweens(pipeline: Pipeline, count: int = 48, batch: int = 16, **options: Any) -> dict[str, float]:
     """Mean PSNR of in-betweens and of cross-fades over held-out moving clips, and the share that gains ≥ 3 dB."""
     trials = [trial for trial in held_out_trials(2 * count, seed=77) if trial.scene.motion != "still"][:count]
     pairs = []

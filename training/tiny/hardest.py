@@ -1,6 +1,13 @@
 """Which clips a VAE should see next: those of the kinds that it painted worst lately."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy
+import torch
+
+from .shapes import Scene
 
 
 class Hardest:
@@ -10,20 +17,21 @@ class Hardest:
     shapes are largest where they grow or shrink.
     """
 
-    def __init__(self, memory=0.9):
-        self.errors, self.memory = {}, memory
+    def __init__(self, memory: float = 0.9) -> None:
+        self.errors: dict[tuple, float] = {}
+        self.memory = memory
 
     @staticmethod
     def _kind(scene):
         return scene.color, scene.background, scene.shape, scene.motion in ("grow", "shrink")
 
-    def choose(self, scenes, count, rng):
+    def choose(self, scenes: Sequence[Scene], count: int, rng: numpy.random.Generator) -> numpy.ndarray:
         """`count` different indices into `scenes`. Kinds not met yet count as the worst ones do."""
         worst = max(self.errors.values(), default=1.0)
         weights = numpy.array([self.errors.get(self._kind(scene), worst) for scene in scenes])
         return rng.choice(len(scenes), count, replace=False, p=weights / weights.sum())
 
-    def saw(self, scenes, errors):
+    def saw(self, scenes: Sequence[Scene], errors: torch.Tensor) -> None:
         """Remember the errors of these scenes."""
         for scene, error in zip(scenes, errors.tolist()):
             kind = self._kind(scene)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +125,14 @@ def _motion(x: numpy.ndarray, y: numpy.ndarray, radius: numpy.ndarray, scale: fl
     return max(DIRECTIONS, key=lambda name: float(change[:2] @ DIRECTIONS[name]))
 
 
-def contact_sheet(videos, captions, path, columns: int = 3, frames: int = 4, zoom: int = 2) -> None:
+def contact_sheet(
+    videos: Sequence[torch.Tensor | numpy.ndarray] | torch.Tensor,
+    captions: Sequence[str],
+    path: str | os.PathLike,
+    columns: int = 3,
+    frames: int = 4,
+    zoom: int = 2,
+) -> None:
     """Writes a PNG that shows `frames` evenly spaced frames of each clip [T, H, W, 3] in 0..1, its caption below.
 
     The picture has a palette of 256 colours, of fewer where it would be larger than LARGEST_SHEET bytes.

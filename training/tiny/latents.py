@@ -4,6 +4,9 @@ Each clip also brings "stills": the encodings that a lone image gets when an art
 its 17-frame chunk. They stand in for the clip's own latents where training keeps a frame.
 """
 
+from __future__ import annotations
+
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy
 import torch
 
 from ...model.pins import pieces
+from ...model.vaes.v1_2 import VideoVAE
 from .shapes import RESOLUTIONS, Scene, render_all, sample_scene
 
 
@@ -28,9 +32,11 @@ class Bucket:
 
 
 @torch.no_grad()
-def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
+def encode_bucket(
+    vae: VideoVAE, rng: numpy.random.Generator, count: int, height: int, width: int, num_frames: int, batch: int = 8
+) -> Bucket:
     """Render and encode `count` training scenes of one size and length."""
-    parts = {"latents": [], "stills": [], "has_still": []}
+    parts: dict[str, list[torch.Tensor]] = {"latents": [], "stills": [], "has_still": []}
     scenes, groups = [], vae.counting.groups(num_frames)
     for start in range(0, count, batch):
         group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
@@ -56,7 +62,9 @@ def encode_bucket(vae, rng, count, height, width, num_frames, batch=8):
 LENGTHS = ((17, 0.62), (34, 0.16), (51, 0.04), (1, 0.18))
 
 
-def build(vae, folder, count=8000, seed=0, parts=(0, 1)):
+def build(
+    vae: VideoVAE, folder: str | os.PathLike, count: int = 8000, seed: int = 0, parts: tuple[int, int] = (0, 1)
+) -> None:
     """Encode `count` clips into one file a bucket under `folder`, or load those already there; returns the buckets.
 
     `parts` = (index, of) splits the buckets' clips over processes that each write their own files.
@@ -78,9 +86,9 @@ def build(vae, folder, count=8000, seed=0, parts=(0, 1)):
             print(f"encoded {number} clips of {frames} frames at {width}×{height}", flush=True)
 
 
-def load(folder):
+def load(folder: str | os.PathLike) -> list[Bucket]:
     """All buckets under `folder`, clips of the same size and length joined."""
-    groups = {}
+    groups: dict[str, list[Bucket]] = {}
     for path in sorted(Path(folder).glob("*.pt")):
         # Our own files, with Scene objects in them: not weights from elsewhere.
         groups.setdefault(path.name.split(".")[0], []).append(Bucket(**torch.load(path, weights_only=False)))

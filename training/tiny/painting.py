@@ -1,9 +1,13 @@
 """How well the tiny VAE paints: errors that weigh contours, and clips as it paints them itself."""
 
+from __future__ import annotations
+
+import numpy
 import torch
 import torch.nn.functional as F
 
 from ...model.vaes.spatial import SPATIAL_FACTOR
+from ...model.vaes.v1_2 import VideoVAE
 
 DECODED_FRAMES = 4  # of a clip, drawn at random: decoding all would double the cost of a step
 EDGE_WEIGHT = 3.0
@@ -11,7 +15,7 @@ NOISE = 0.05  # on latents in training, against latents of about unit scale
 PAINTED_NOISE = (0.0, 0.2)  # on the latents it painted them from: what is sampled lies off the encodings too
 
 
-def edge_weights(frames):
+def edge_weights(frames: torch.Tensor) -> torch.Tensor:
     """1 on flat ground, up to 1 + EDGE_WEIGHT at contours; frames [N, 3, H, W].
 
     The channel that changes most counts: purple on gray is a contour too, though both are equally bright.
@@ -23,25 +27,25 @@ def edge_weights(frames):
     return 1 + EDGE_WEIGHT * F.max_pool2d(change.clamp(max=1.0), 3, stride=1, padding=1)
 
 
-def reconstruction_error(decoded, frames):
+def reconstruction_error(decoded: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """Edge-weighted sum of absolute error, for sharp contours, and squared error, which finds the colours soon."""
     error = (decoded - frames).abs()
     return ((error + 4 * error.square()) * edge_weights(frames)).mean()
 
 
-def psnr(a, b):
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of values in -1…1, mean over the batch."""
     error = (a.clamp(-1, 1) - b).square().flatten(1).mean(1)
     return (10 * torch.log10(4 / error.clamp(min=1e-10))).mean().item()
 
 
-def paint(vae, latents, num_frames, rng):
+def paint(vae: VideoVAE, latents: torch.Tensor, num_frames: int, rng: numpy.random.Generator) -> torch.Tensor:
     """Frames [B, 3, T, H, W] as `vae` paints these latents with a little noise."""
     noise = rng.uniform(*PAINTED_NOISE) * torch.randn_like(latents)
     return vae.decode(latents + noise, num_frames).clamp(-1, 1)
 
 
-def painting_loss(vae, latents, frames):
+def painting_loss(vae: VideoVAE, latents: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Error of normalised latents [B, 4, T, h, w] against a few frames of [B, 3, T, H, W], the ends among them.
 
     Returns the loss, and the mean squared error of each clip [B].

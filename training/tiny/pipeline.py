@@ -1,12 +1,19 @@
 """Text to video with the finished tiny files and model/ alone, as the nodes do it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import transformers
 
 from ...model import flow
 from ...model.frames import IMAGE_FPS
 from ...model.pins import pieces
+from ...model.transformers.stdit3 import STDiT3
+from ...model.vaes.v1_2 import VideoVAE
 from .recipe import GUIDANCE
 from .shapes import Scene, render
 from .t5 import encode
@@ -24,18 +31,32 @@ class Trial:
 class Pipeline:
     """The tiny model: trials to latents, and to videos."""
 
-    def __init__(self, transformer, vae, text_encoder, tokenizer, flow_settings):
+    def __init__(
+        self,
+        transformer: STDiT3,
+        vae: VideoVAE,
+        text_encoder: transformers.T5EncoderModel,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        flow_settings: dict[str, Any],
+    ) -> None:
         self.transformer, self.vae, self.text_encoder, self.tokenizer = transformer, vae, text_encoder, tokenizer
         self.flow_settings = flow_settings
 
     @torch.no_grad()
-    def __call__(self, trials, **options):
+    def __call__(self, trials: Sequence[Trial], **options: Any) -> torch.Tensor:
         """Videos [N, T, H, W, 3] of trials that share one size; `options` as `sample`."""
         video = self.vae.decode(self.sample(trials, **options), trials[0].scene.num_frames)
         return ((video + 1) / 2).clamp(0, 1).permute(0, 2, 3, 4, 1)
 
     @torch.no_grad()
-    def sample(self, trials, steps=30, guidance=GUIDANCE, fps=24.0, pin_ends=False):
+    def sample(
+        self,
+        trials: Sequence[Trial],
+        steps: int = 30,
+        guidance: float = GUIDANCE,
+        fps: float = 24.0,
+        pin_ends: bool = False,
+    ) -> torch.Tensor:
         """Their latents [N, C, T, h, w]; `pin_ends` keeps the true first and last frames."""
         scene = trials[0].scene
         T = self.vae.latent_frames(scene.num_frames)
@@ -68,9 +89,10 @@ class Pipeline:
             width=rows * scene.width,
         )
 
-    def encode_stills(self, images, frame, groups):
+    def encode_stills(self, images: list[torch.Tensor], frame: int, groups: Sequence[range]) -> dict[int, torch.Tensor]:
         """{latent index: [N, C, h, w]} of lone images [H, W, 3], one a clip, pinned to a frame."""
-        video, found = torch.stack(images).permute(0, 3, 1, 2)[:, :, None] * 2 - 1, {}
+        video = torch.stack(images).permute(0, 3, 1, 2)[:, :, None] * 2 - 1
+        found: dict[int, torch.Tensor] = {}
         for places, wanted in pieces(groups, frame, 1, self.vae.counting.chunk_latents):
             latents = self.vae.encode(video[:, :, places])
             found |= {index: latents[:, :, at] for index, at in wanted.items()}

@@ -5,15 +5,25 @@ encodings shows that as ragged outlines. Here it sees clips whose latents were n
 has to paint the clip. The encoders stay, so latents mean what they meant.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
 import numpy
 import torch
+import transformers
 
 from ...model import flow
+from ...model.transformers.stdit3 import STDiT3
+from ...model.vaes.v1_2 import VideoVAE
 from ..masks import frame_mask
 from ..trainer import Run
 from .batches import BatchSampler, draw_mask, with_stills
 from .captions import caption
 from .hardest import Hardest
+from .latents import Bucket
 from .painting import NOISE, paint, painting_loss
 from .recipe import FLOW, TEACHER_GUIDANCE
 from .shapes import render_all
@@ -27,7 +37,14 @@ CANDIDATES = 4  # clips for each that is sampled again: those of the kinds that 
 
 
 @torch.no_grad()
-def sample_again(transformer, sampler, bucket, rows, start, rng):
+def sample_again(
+    transformer: STDiT3,
+    sampler: BatchSampler,
+    bucket: Bucket,
+    rows: numpy.ndarray,
+    start: float,
+    rng: numpy.random.Generator,
+) -> torch.Tensor:
     """Latents [B, 4, T, h, w] of these clips, noised to the first timestep below `start` and sampled from there.
 
     Frames are kept as in training, so that decoding also meets pinned frames between generated ones.
@@ -39,7 +56,9 @@ def sample_again(transformer, sampler, bucket, rows, start, rng):
     timesteps = timesteps[timesteps <= start]
     ones = torch.ones(len(rows))
     T = bucket.latents.shape[2]
-    masks = [frame_mask("image_head_tail", T, rng) if rng.random() < BOTH_ENDS else draw_mask(T, rng) for _ in rows]
+    masks = [
+        frame_mask("image_head_tail", T, Random(0)) if rng.random() < BOTH_ENDS else draw_mask(T, rng) for _ in rows
+    ]
     generated = torch.stack(masks)
     clean = with_stills(bucket, rows, generated, rng)
     noisy = flow.add_noise(clean, torch.randn_like(clean), ones * timesteps[0])
@@ -58,7 +77,7 @@ def sample_again(transformer, sampler, bucket, rows, start, rng):
     )
 
 
-def draw_rows(buckets, count, rng):
+def draw_rows(buckets: Sequence[Bucket], count: int, rng: numpy.random.Generator) -> tuple[Bucket, numpy.ndarray]:
     """A bucket of moving clips, and `count` of its rows."""
     moving = [bucket for bucket in buckets if bucket.num_frames == 17]
     shares = numpy.array([len(bucket.scenes) for bucket in moving], float)
@@ -67,7 +86,9 @@ def draw_rows(buckets, count, rng):
 
 
 @torch.no_grad()
-def look_around(vae, buckets, rng, count=320, batch=8):
+def look_around(
+    vae: VideoVAE, buckets: Sequence[Bucket], rng: numpy.random.Generator, count: int = 320, batch: int = 8
+) -> Hardest:
     """A Hardest that has seen how `vae` paints so many encodings."""
     hardest = Hardest()
     for _ in range(count // batch):
@@ -77,7 +98,15 @@ def look_around(vae, buckets, rng, count=320, batch=8):
     return hardest
 
 
-def make_pairs(transformer, sampler, buckets, count, hardest, rng, batch=24):
+def make_pairs(
+    transformer: STDiT3,
+    sampler: BatchSampler,
+    buckets: Sequence[Bucket],
+    count: int,
+    hardest: Hardest,
+    rng: numpy.random.Generator,
+    batch: int = 24,
+) -> list[tuple[Bucket, numpy.ndarray, torch.Tensor]]:
     """A list of (bucket, rows, latents): `count` clips, mostly of the hardest kinds, sampled again."""
     pairs = []
     for _ in range(count // batch):
@@ -87,7 +116,18 @@ def make_pairs(transformer, sampler, buckets, count, hardest, rng, batch=24):
     return pairs
 
 
-def polish(folder, vae, transformer, buckets, text_encoder, tokenizer, steps=1200, batch=4, count=1440, seed=0):
+def polish(
+    folder: Path,
+    vae: VideoVAE,
+    transformer: STDiT3,
+    buckets: Sequence[Bucket],
+    text_encoder: transformers.T5EncoderModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    steps: int = 1200,
+    batch: int = 4,
+    count: int = 1440,
+    seed: int = 0,
+) -> VideoVAE:
     """The VAE with its two decoders trained on; the rest of it unchanged, averaged weights."""
     sampler = BatchSampler(buckets, text_encoder, tokenizer, transformer.null_caption)
     torch.manual_seed(seed)

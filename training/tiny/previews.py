@@ -1,13 +1,19 @@
 """The colours of previews: a small network fitted on what the finished files sample and decode."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ...model.colors import ColorNetwork, colors_behind, fit_colors
+from ...model.vaes.v1_2 import VideoVAE
 from .captions import caption
-from .pipeline import Trial
+from .pipeline import Pipeline, Trial
 from .shapes import FRAME_COUNTS, RESOLUTIONS, sample_scene
 
 KEYS = ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_mixing")  # of the files' metadata
@@ -20,13 +26,20 @@ KINDS += [(LONG, *RESOLUTIONS[0]), (IMAGE, *RESOLUTIONS[0])]
 
 
 @torch.no_grad()
-def preview_colors(vae, latents):
+def preview_colors(vae: VideoVAE, latents: torch.Tensor) -> dict[str, Any]:
     """What a preview needs to know, fitted on what latents [N, C, T, h, w] decode to: entries of the metadata."""
     frames = vae.counting.video_frames(latents.shape[2])
     return dict(zip(KEYS, fit_colors(latents, vae.decode(latents, frames), vae.counting.groups(frames))))
 
 
-def fit_network(pipeline, factors, bias, clips=704, steps=6000, seed=3):
+def fit_network(
+    pipeline: Pipeline,
+    factors: Sequence[Sequence[float]],
+    bias: Sequence[float],
+    clips: int = 704,
+    steps: int = 6000,
+    seed: int = 3,
+) -> ColorNetwork:
     """A ColorNetwork for latents whose colours are read by `factors` and `bias` (`model.colors.fit_colors`).
 
     Args:
@@ -41,7 +54,7 @@ def fit_network(pipeline, factors, bias, clips=704, steps=6000, seed=3):
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, steps)
     for _ in range(steps):
-        latents, colors = batches[torch.randint(len(batches), ()).item()]
+        latents, colors = batches[int(torch.randint(len(batches), ()))]
         optimizer.zero_grad()
         F.mse_loss(network(latents), colors).backward()
         optimizer.step()
@@ -51,18 +64,18 @@ def fit_network(pipeline, factors, bias, clips=704, steps=6000, seed=3):
 
 
 @torch.no_grad()
-def as_latents(colors, factors, bias):
+def as_latents(colors: nn.Conv3d, factors: torch.Tensor, bias: torch.Tensor) -> nn.Conv3d:
     """A last layer that gives colours [3], as one that gives latents [C] whose colours these are."""
     inverse = torch.linalg.pinv(factors)
     out = nn.Conv3d(HIDDEN, len(factors), 1)
     out.weight.copy_(torch.einsum("oi...,oc->ci...", colors.weight, inverse))
-    out.bias.copy_((colors.bias - bias) @ inverse)
+    out.bias.copy_((colors.bias - bias) @ inverse)  # type: ignore[union-attr, operator]
     return out
 
 
-def sampled(pipeline, clips, rng):
+def sampled(pipeline: Pipeline, clips: int, rng: numpy.random.Generator) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """[(latents [B, C, T, h, w], the colours behind them [B, 3, T, h, w])] of at least so many clips."""
-    batches = []
+    batches: list[tuple[torch.Tensor, torch.Tensor]] = []
     while BATCH * len(batches) < clips:
         frames, height, width = KINDS[len(batches) % len(KINDS)]
         scenes = [sample_scene(rng, height, width, frames) for _ in range(BATCH)]

@@ -7,11 +7,15 @@ Clips also come in as the VAE itself painted them: artists chain nodes, and what
 clip is edited, extended or looped. Such a clip is to get the latents of the clip that it shows.
 """
 
+from __future__ import annotations
+
 import copy
+from pathlib import Path
 
 import numpy
 import torch
 
+from ...model.vaes.v1_2 import VideoVAE
 from ..trainer import Run, rank
 from .hardest import Hardest
 from .painting import NOISE, paint, painting_loss, reconstruction_error
@@ -25,7 +29,7 @@ PAINTED = 0.5  # of the steps see their clips as the VAE painted them
 CANDIDATES = 16  # scenes from which those of a step are chosen
 
 
-def refine(folder, vae, steps=1200, batch=2, seed=77):
+def refine(folder: Path, vae: VideoVAE, steps: int = 1200, batch: int = 2, seed: int = 77) -> VideoVAE:
     """The VAE, averaged weights; its shift and scale stay as they are."""
     old = copy.deepcopy(vae).eval().requires_grad_(False)
     vae.train().requires_grad_(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy
@@ -113,7 +114,14 @@ def sample_scene(
     return Scene(shape, color, background, motion, float(size), center, float(speed), height, width, num_frames)
 
 
-def coverage(shape: str, x, y, radius, height: int, width: int) -> numpy.ndarray:
+def coverage(
+    shape: str,
+    x: float | numpy.ndarray,
+    y: float | numpy.ndarray,
+    radius: float | numpy.ndarray,
+    height: int,
+    width: int,
+) -> numpy.ndarray:
     """How much of each pixel the shape covers, 0 to 1: [N, H, W] for centres and radii of shape [N].
 
     One minus the signed distance to the outline, clipped: an edge one pixel wide, without jaggies.
@@ -146,6 +154,6 @@ def render(scene: Scene) -> torch.Tensor:
     return torch.from_numpy(frames)
 
 
-def render_all(scenes) -> torch.Tensor:
+def render_all(scenes: Iterable[Scene]) -> torch.Tensor:
     """The frames of scenes of one size and length as the networks take them, [B, 3, T, H, W] in -1..1."""
     return torch.stack([render(scene) for scene in scenes]).permute(0, 4, 1, 2, 3) * 2 - 1

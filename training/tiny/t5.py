@@ -50,7 +50,10 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def encode(
-    model: transformers.T5EncoderModel, tokenizer, captions: Sequence[str], max_length: int = 120
+    model: transformers.T5EncoderModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    captions: Sequence[str],
+    max_length: int = 120,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features [N, max_length, 64] in fp32 and mask [N, max_length] (1 = a real token) of cleaned captions.
 

@@ -181,7 +181,11 @@ def train_text_encoder(
 
 
 def evaluate(
-    model: transformers.T5EncoderModel, tokenizer, seed: int = 1, count: int = 2000, change: Callable | None = None
+    model: transformers.T5EncoderModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    seed: int = 1,
+    count: int = 2000,
+    change: Callable | None = None,
 ) -> dict[str, float]:
     """Accuracy per attribute, and of all together, on held-out sentences about held-out combinations.
 

@@ -1,7 +1,14 @@
 """Trains the tiny STDiT3 by rectified flow: caption dropout, frame masks, timesteps shifted toward noise."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy
 import torch
+import transformers
 
 from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
@@ -9,12 +16,13 @@ from ..losses import rectified_flow
 from ..trainer import Run, rank
 from .batches import BatchSampler
 from .captions import caption
+from .latents import Bucket
 from .recipe import TRANSFORMER
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
 
 
-def initialise(transformer):
+def initialise(transformer: STDiT3) -> STDiT3:
     """The original's initialisation: Xavier for Linear layers, temporal and size branches start at zero."""
     for _, module in transformer.named_modules():
         if isinstance(module, torch.nn.Linear):
@@ -32,10 +40,17 @@ def initialise(transformer):
     return transformer
 
 
-def loss_of(transformer, clean, noise, t, frame_mask, **conditions):
+def loss_of(
+    transformer: STDiT3,
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    t: torch.Tensor,
+    frame_mask: torch.Tensor,
+    **conditions: torch.Tensor,
+) -> torch.Tensor:
     """The loss [B] of these latents, whose kept frames the network is told of."""
 
-    def predict(noisy, t):
+    def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return transformer(noisy, t, frame_mask=frame_mask, **conditions)
 
     return rectified_flow(predict, clean, t, noise, frame_mask=frame_mask)
@@ -56,7 +71,7 @@ def _loss_at(transformer, sampler, bucket, rows, texts, t):
 
 
 @torch.no_grad()
-def motion_gate(transformer, sampler, count=48, t=900.0):
+def motion_gate(transformer: STDiT3, sampler: BatchSampler, count: int = 48, t: float = 900.0) -> tuple[float, float]:
     """How much higher the loss at t is with the opposite motion word: the sign that words steer motion.
 
     Returns the loss with the right word, and what the opposite word adds to it.
@@ -74,7 +89,9 @@ def motion_gate(transformer, sampler, count=48, t=900.0):
 
 
 @torch.no_grad()
-def losses_at(transformer, sampler, times=(200.0, 500.0, 700.0, 900.0), count=48):
+def losses_at(
+    transformer: STDiT3, sampler: BatchSampler, times: Sequence[float] = (200.0, 500.0, 700.0, 900.0), count: int = 48
+) -> list[float]:
     """The loss at each of `times`: outlines are drawn at 500 and below, colour and motion are decided above."""
     bucket = next(b for b in sampler.buckets if b.num_frames == 17)
     texts = [caption(scene, numpy.random.default_rng(0)) for scene in bucket.scenes[:count]]
@@ -91,13 +108,22 @@ MOTION_PHRASE = {
 }
 
 
-def train_transformer(folder, buckets, text_encoder, tokenizer, steps=6000, batch=24, seed=0, start=None):
+def train_transformer(
+    folder: Path,
+    buckets: Sequence[Bucket],
+    text_encoder: transformers.T5EncoderModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    steps: int = 6000,
+    batch: int = 24,
+    seed: int = 0,
+    start: dict[str, torch.Tensor] | None = None,
+) -> STDiT3:
     """Train (or go on training) and return the module with its averaged weights; `start`: weights to begin with."""
     torch.manual_seed(seed)  # the same weights in every process
     transformer = initialise(STDiT3(TRANSFORMER, attention=matmul_attention))
     if start is not None:
         transformer.load_state_dict({key: value.float() for key, value in start.items()})
-    rates = {"learning_rate": 1.4e-3, "matrix_rate": 0.014}
+    rates: dict[str, Any] = {"learning_rate": 1.4e-3, "matrix_rate": 0.014}
     run = Run(folder, transformer, steps=steps, ema=0.9985, weight_decay=0.01, save_every=250, **rates)
     sampler = BatchSampler(buckets, text_encoder, tokenizer, transformer.null_caption)
     torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())  # but noise of its own for each

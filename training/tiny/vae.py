@@ -1,7 +1,12 @@
 """Trains the tiny video VAE: the 2D VAE on single frames, the temporal VAE on its latents, then both together."""
 
+from __future__ import annotations
+
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -16,14 +21,20 @@ from .shapes import RESOLUTIONS, render_all, sample_scene
 STEPS = (760, 900, 600, 900)
 
 
-def clips(rng, count, num_frames, split="train", resolution=None):
+def clips(
+    rng: numpy.random.Generator,
+    count: int,
+    num_frames: int,
+    split: str = "train",
+    resolution: tuple[int, int] | None = None,
+) -> torch.Tensor:
     """A batch of rendered scenes, [count, 3, T, H, W] in -1…1, all of one resolution (drawn where not given)."""
     height, width = resolution or RESOLUTIONS[rng.integers(len(RESOLUTIONS))]
     scenes = [sample_scene(rng, height, width, num_frames, split) for _ in range(count)]
     return render_all(scenes)
 
 
-def spatial_loss(vae, frames):
+def spatial_loss(vae: VideoVAE, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Edge-weighted L1 of single frames [N, 3, H, W] through the 2D VAE alone."""
     spatial = vae.spatial_vae["module"]
     mean, log_variance = spatial.encode(frames).chunk(2, dim=1)
@@ -32,7 +43,7 @@ def spatial_loss(vae, frames):
     return error + regulariser(mean, log_variance), psnr(decoded.detach(), frames)
 
 
-def temporal_loss(vae, flat, frames=None):
+def temporal_loss(vae: VideoVAE, flat: torch.Tensor, frames: torch.Tensor | None = None) -> tuple[torch.Tensor, float]:
     """Error of 2D latents [B, 4, T, h, w] through the temporal VAE and, with `frames`, of the pixels they decode to."""
     temporal, T = vae.temporal_vae, flat.shape[2]
     mean, log_variance = temporal.encode(flat).chunk(2, dim=1)
@@ -47,18 +58,18 @@ def temporal_loss(vae, flat, frames=None):
     return 0.1 * loss + reconstruction_error(decoded, target), psnr(decoded.detach(), target)
 
 
-def regulariser(mean, log_variance):
+def regulariser(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     """Keeps latents near unit scale and posteriors as narrow as the noise that decoding is trained to bear."""
     narrow = (log_variance - 2 * math.log(NOISE)).square().mean()
     return 1e-3 * (mean.square().mean() - 1).clamp(min=0) + 1e-5 * narrow
 
 
-def chunk_length(rng):
+def chunk_length(rng: numpy.random.Generator) -> int:
     """Mostly full chunks; some single frames and partial chunks, so that any frame count decodes."""
     return int(rng.choice([17, 1, 4, 8, 12, 16], p=[0.8, 0.08, 0.03, 0.03, 0.03, 0.03]))
 
 
-def train_spatial(vae, folder, steps, batch, seed):
+def train_spatial(vae: VideoVAE, folder: Path, steps: int, batch: int, seed: int) -> None:
     """Single frames through the 2D VAE."""
     run = Run(folder, vae, steps=steps, learning_rate=3e-3, matrix_rate=0.02)
     for step in run:
@@ -69,7 +80,9 @@ def train_spatial(vae, folder, steps, batch, seed):
 
 
 @torch.no_grad()
-def encode_clips(vae, count, seed, batch=12):
+def encode_clips(
+    vae: VideoVAE, count: int, seed: int, batch: int = 12
+) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
     """2D latents of `count` training clips: (flat [batch, 4, 17, h, w], the generator's seed to render them again)."""
     found = []
     for index in range(count // batch):
@@ -78,7 +91,14 @@ def encode_clips(vae, count, seed, batch=12):
     return found
 
 
-def train_temporal(vae, folder, clips_encoded, steps, batch, seed):
+def train_temporal(
+    vae: VideoVAE,
+    folder: Path,
+    clips_encoded: list[tuple[torch.Tensor, tuple[int, int, int]]],
+    steps: int,
+    batch: int,
+    seed: int,
+) -> None:
     """The temporal VAE between the 2D VAE's latents, which no longer change."""
     run = Run(folder, vae.temporal_vae, steps=steps, learning_rate=3e-3, matrix_rate=0.02)
     for step in run:
@@ -90,7 +110,15 @@ def train_temporal(vae, folder, clips_encoded, steps, batch, seed):
     run.settle()
 
 
-def train_together(vae, folder, clips_encoded, steps, batch, seed, decoders_only=False):
+def train_together(
+    vae: VideoVAE,
+    folder: Path,
+    clips_encoded: list[tuple[torch.Tensor, tuple[int, int, int]]],
+    steps: int,
+    batch: int,
+    seed: int,
+    decoders_only: bool = False,
+) -> None:
     """The temporal VAE and the 2D decoder on pixels; the 2D encoder stays, so that encoded clips stay valid.
 
     With `decoders_only` the temporal encoder stays too, at a lower rate: latents no longer change, so a transformer
@@ -102,7 +130,7 @@ def train_together(vae, folder, clips_encoded, steps, batch, seed, decoders_only
     vae.requires_grad_(True)
     for part in frozen:
         part.requires_grad_(False)
-    rates = (
+    rates: dict[str, Any] = (
         {"learning_rate": 5e-4, "matrix_rate": 0.002}
         if decoders_only
         else {"learning_rate": 1e-3, "matrix_rate": 0.006}
@@ -118,7 +146,13 @@ def train_together(vae, folder, clips_encoded, steps, batch, seed, decoders_only
     run.settle()
 
 
-def train_vae(folder, steps=None, batch=16, seed=0, clip_count=1800):
+def train_vae(
+    folder: str | os.PathLike,
+    steps: Sequence[int] | None = None,
+    batch: int = 16,
+    seed: int = 0,
+    clip_count: int = 1800,
+) -> VideoVAE:
     """Train (or go on training) and return the averaged module, its shift and scale measured on training clips.
 
     `steps`: of the four stages, single frames, temporal VAE alone, both together, decoders alone.
@@ -140,7 +174,9 @@ def train_vae(folder, steps=None, batch=16, seed=0, clip_count=1800):
 
 
 @torch.no_grad()
-def held_out_psnr(vae, weights=None, count=24, num_frames=17):
+def held_out_psnr(
+    vae: VideoVAE, weights: dict[str, torch.Tensor] | None = None, count: int = 24, num_frames: int = 17
+) -> float:
     """PSNR of whole held-out clips through encode (mode) and decode."""
     current = {key: value.clone() for key, value in vae.state_dict().items()}
     if weights is not None:
@@ -155,7 +191,7 @@ def held_out_psnr(vae, weights=None, count=24, num_frames=17):
 
 
 @torch.no_grad()
-def measure_normalisation(vae, rng, count=96):
+def measure_normalisation(vae: VideoVAE, rng: numpy.random.Generator, count: int = 96) -> None:
     """Set shift and scale so that training latents have zero mean and unit variance in every channel."""
     vae.shift.zero_()
     vae.scale.fill_(1.0)
