@@ -1,23 +1,24 @@
 """The colours of latents, for previews: the linear map from a latent to the colour that it decodes to, or a network."""
 
 import base64
+from collections.abc import Sequence
 
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 # Against latents of unit scale: sampled ones lie a little off those of every clip, and colours must bear it.
 RIDGE = 0.01
 
 
-def colors_behind(latents, video, groups):
+def colors_behind(latents: Tensor, video: Tensor, groups: Sequence[range]) -> Tensor:
     """The mean colour [B, 3, T, h, w] of the frames and pixels behind each latent; arguments as `fit_colors`."""
     colors = torch.stack([video[:, :, group.start : group.stop].mean(dim=2) for group in groups], dim=2)
     return F.interpolate(colors.float().clamp(-1, 1), size=latents.shape[2:], mode="area")
 
 
-def fit_colors(latents, video, groups):
+def fit_colors(latents: Tensor, video: Tensor, groups: Sequence[range]) -> tuple[list, list, list | None]:
     """Ridge regression from latents to the mean colour of the frames and pixels behind each.
 
     A decoder's group norms see the whole clip, so a small VAE's colours hang on the clip's mean too. With several clips
@@ -53,14 +54,14 @@ class ColorNetwork(nn.Module):
     frame it looks at the clip's mean and covariance.
     """
 
-    def __init__(self, channels, hidden):
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.near = nn.Conv3d(channels, hidden, (1, 3, 3), padding=(0, 1, 1), padding_mode="replicate")
         self.clip = nn.Linear(channels * (channels + 3) // 2, hidden, bias=False)
         self.mix = nn.Conv3d(hidden, hidden, 1)
         self.out = nn.Conv3d(hidden, channels, 1)
 
-    def forward(self, latents):
+    def forward(self, latents: Tensor) -> Tensor:
         """[B, C, T, h, w] to the same shape; the clip is all of T."""
         C = latents.shape[1]
         mean = latents.mean(dim=(2, 3, 4), keepdim=True)
@@ -71,13 +72,13 @@ class ColorNetwork(nn.Module):
         hidden = F.silu(self.near(latents) + clip[:, :, None, None, None])
         return self.out(F.silu(self.mix(hidden)))
 
-    def to_text(self):
+    def to_text(self) -> str:
         """The weights for a file's metadata: a safetensors file of half precision in base64."""
         weights = {key: value.detach().half().cpu().contiguous() for key, value in self.state_dict().items()}
         return base64.b64encode(safetensors.torch.save(weights)).decode()
 
     @classmethod
-    def from_text(cls, text, channels):
+    def from_text(cls, text: str, channels: int) -> "ColorNetwork":
         """The network that `to_text` wrote for latents of so many channels. ValueError for any other text."""
         try:
             weights = safetensors.torch.load(base64.b64decode(text, validate=True))

@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,7 +35,7 @@ GGUF_MAGIC = b"GGUF"
 SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 
 
-def read_model(path):
+def read_model(path: str | Path) -> tuple[dict[str, torch.Tensor], dict, dict]:
     """Open a model without reading its weights.
 
     Args:
@@ -70,7 +71,7 @@ def read_model(path):
     return state_dict, metadata, config if isinstance(config, dict) else {}
 
 
-def metadata_tensor(metadata):
+def metadata_tensor(metadata: Mapping) -> dict[str, torch.Tensor]:
     """Metadata, which JSON can hold, as {METADATA_KEY: uint8 tensor}; `read_model` reads it back."""
     return {METADATA_KEY: torch.tensor(list(json.dumps(metadata).encode()), dtype=torch.uint8)}
 
@@ -87,7 +88,7 @@ def _metadata_in(state_dict, path):
     return found if isinstance(found, dict) else {}
 
 
-def refuse_dead_link(path):
+def refuse_dead_link(path: str | Path) -> None:
     """Raise ValueError where `path` is a symbolic link whose target is gone: a moved folder, an unplugged drive."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(
@@ -96,12 +97,12 @@ def refuse_dead_link(path):
         )
 
 
-def read_file(path):
+def read_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """`read_model` without the configuration: (state_dict, metadata)."""
     return read_model(path)[:2]
 
 
-def is_model_folder(path):
+def is_model_folder(path: str | Path) -> bool:
     """Whether `path` is a Hugging Face folder: config.json and weights beside it, or links that should lead to them."""
     path = Path(path)
     return os.path.lexists(path / CONFIG) and any(
@@ -109,7 +110,7 @@ def is_model_folder(path):
     )
 
 
-def strip_prefixes(state_dict):
+def strip_prefixes(state_dict: dict[str, Any]) -> dict[str, Any]:
     """The state dict without a prefix that all of its keys share, such as `module.` of parallel training."""
     while state_dict:
         first = next(iter(state_dict))
@@ -240,7 +241,7 @@ def _damaged(path):
     return ValueError(f"{path} is not a readable PyTorch file; it may be cut short: download it again")
 
 
-def unwrap(content):
+def unwrap(content: Mapping) -> Mapping:
     """What lies in the wrappers of training runs (`state_dict`, `ema`, …), one in another or not; else `content`."""
     for _ in range(MOST_WRAPPERS):
         inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]

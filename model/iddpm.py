@@ -7,6 +7,7 @@ latents, guidance on three of the four channels.
 
 import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,21 +32,23 @@ class Schedule:
     posterior_noisy: torch.Tensor
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """How many steps."""
         return len(self.timesteps)
 
-    def add_noise(self, clean, noise, index):
+    def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
         """Clean latents as they are at `index`: √ᾱ · clean + √(1 - ᾱ) · noise. All of one shape."""
         kept = self.alphas_cumprod[index]
         return float(kept.sqrt()) * clean + float((1 - kept).sqrt()) * noise
 
-    def clean(self, z, eps, index):
+    def clean(self, z: torch.Tensor, eps: torch.Tensor, index: int) -> torch.Tensor:
         """The clean latents that z at `index` and its noise `eps` add up to, unclipped."""
         kept = self.alphas_cumprod[index]
         return float((1 / kept).sqrt()) * z - float((1 / kept - 1).sqrt()) * eps
 
-    def step(self, z, eps, variance, index, noise):
+    def step(
+        self, z: torch.Tensor, eps: torch.Tensor, variance: torch.Tensor, index: int, noise: torch.Tensor
+    ) -> torch.Tensor:
         """One ancestral step, from `index` to index - 1; index 0 ends at the clean latents.
 
         Args:
@@ -62,7 +65,7 @@ class Schedule:
         return mean + torch.exp(0.5 * log_variance) * noise
 
 
-def respaced_timesteps(steps):
+def respaced_timesteps(steps: int) -> torch.Tensor:
     """The timesteps of a run, 999 downward to 0: int64 [steps], spread evenly over the 1000 of the training.
 
     Raises ValueError when steps is not within 2 … 1000.
@@ -79,7 +82,7 @@ def respaced_timesteps(steps):
 
 
 @functools.lru_cache(maxsize=8)
-def schedule(steps, dtype=torch.float32):
+def schedule(steps: int, dtype: torch.dtype = torch.float32) -> Schedule:
     """The `Schedule` of `steps` steps, its tables in `dtype`. Raises ValueError as `respaced_timesteps`."""
     timesteps = respaced_timesteps(steps).flip(0)
     trained = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
@@ -109,7 +112,7 @@ class FrameStates:
     moving: torch.Tensor  # takes the step; other frames stay as they are
 
 
-def frame_states(frame_mask, steps, index, original_masks=False):
+def frame_states(frame_mask: torch.Tensor, steps: int, index: int, original_masks: bool = False) -> FrameStates:
     """The `FrameStates` at `index` of a run of `steps` steps.
 
     A frame of mask value m sleeps, clean, while index > int(m · steps); then it gets its noise and is denoised with the
@@ -123,7 +126,9 @@ def frame_states(frame_mask, steps, index, original_masks=False):
     return FrameStates(waking=waking, active=active, moving=waking | active)
 
 
-def guide(prediction, channels, guidance, guidance_channels=GUIDANCE_CHANNELS):
+def guide(
+    prediction: torch.Tensor, channels: int, guidance: float, guidance_channels: int | None = GUIDANCE_CHANNELS
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The guided noise and the variance half, each [B, C, T, H, W], of a prediction [2B, 2C, T, H, W].
 
     The first half of the batch is the caption's, the second the null caption's. Channels from `guidance_channels` on,
@@ -137,20 +142,20 @@ def guide(prediction, channels, guidance, guidance_channels=GUIDANCE_CHANNELS):
 
 @torch.no_grad()
 def sample(
-    transformer,
-    z,
-    caption,
-    null_caption,
+    transformer: Callable[..., torch.Tensor],
+    z: torch.Tensor,
+    caption: torch.Tensor,
+    null_caption: torch.Tensor,
     *,
-    caption_mask=None,
-    steps=100,
-    guidance,
-    guidance_channels=GUIDANCE_CHANNELS,
-    frame_mask=None,
-    noise=None,
-    original_masks=False,
-    **sizes,
-):
+    caption_mask: torch.Tensor | None = None,
+    steps: int = 100,
+    guidance: float,
+    guidance_channels: int | None = GUIDANCE_CHANNELS,
+    frame_mask: torch.Tensor | None = None,
+    noise: Callable[..., torch.Tensor] | None = None,
+    original_masks: bool = False,
+    **sizes: float | torch.Tensor | None,
+) -> torch.Tensor:
     """Denoise z with classifier-free guidance, as the original's ancestral loop does.
 
     Args:

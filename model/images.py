@@ -1,9 +1,10 @@
 """Images brought to the size of a clip as the original does: scaled until they cover it, then cropped."""
 
 import torch.nn.functional as F
+from torch import Tensor
 
 
-def resize_to_fill(pixels, height, width):
+def resize_to_fill(pixels: Tensor, height: int, width: int) -> Tensor:
     """Scale IMAGE [T, H, W, C] until it covers height x width, then crop the middle, as the original does.
 
     A single image is scaled bicubically with antialiasing, a clip bilinearly without; values stay in 0…1.

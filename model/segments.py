@@ -5,7 +5,10 @@ Windows hold whole chunks of the VAE, so the clip never leaves latent space. Thi
 (https://github.com/hpcaitech/Open-Sora, branch opensora/v1.2), whose windows have 5 latents of context in front.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .frames import Counting
 
 
 @dataclass(frozen=True)
@@ -17,13 +20,15 @@ class Segment:
     done: range
 
     @property
-    def made(self):
+    def made(self) -> slice:
         """The places in the window of the latents that it makes: a slice."""
         start = self.window.index(self.new.start)
         return slice(start, start + len(self.new))
 
 
-def forward(known, stop, counting, size, context, after=()):
+def forward(
+    known: int, stop: int, counting: Counting, size: int, context: int, after: Sequence[int] = ()
+) -> list[Segment]:
     """The runs that make latents `known` … `stop` - 1 of a clip, from front to back.
 
     Args:
@@ -41,7 +46,7 @@ def forward(known, stop, counting, size, context, after=()):
     return found
 
 
-def backward(stop, total, counting, size, context):
+def backward(stop: int, total: int, counting: Counting, size: int, context: int) -> list[Segment]:
     """The runs that make the first `stop` of `total` latents, from back to front; arguments as `forward`."""
     found, step = [], size * counting.chunk_latents
     for end in range(stop, 0, -step):
@@ -51,7 +56,7 @@ def backward(stop, total, counting, size, context):
     return found
 
 
-def frames_of(latents, groups, counting):
+def frames_of(latents: Sequence[int], groups: Sequence[range], counting: Counting) -> int:
     """How many video frames the latents of these indices are, seen one after the other.
 
     Args:

@@ -1,6 +1,10 @@
 """What a model file is, from its tell-tale keys: the families this pack loads, and others beside them."""
 
 import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+from torch import Tensor
 
 from ..files import strip_prefixes
 from .known_files import LDM_VAE, LORA, NOT_YET, RESNETS, has_dimensions, known_file
@@ -45,7 +49,7 @@ IN_TIME = RESNETS + r"conv\d\.conv\.|.*\.temp_convs\."
 UMT5_VOCABULARY = 256384  # of Wan's text encoder, whose keys are T5's
 
 
-def family_of(state_dict):
+def family_of(state_dict: Mapping[str, Tensor]) -> str | None:
     """The family whose loader a state dict belongs to, a key of FAMILIES; None for others."""
     state_dict = strip_prefixes(dict(state_dict))
     if any(re.match(LORA, key) for key in state_dict):
@@ -62,7 +66,7 @@ def _is_in_time(state_dict):
     )
 
 
-def identify(state_dict):
+def identify(state_dict: Mapping[str, Tensor]) -> tuple[str | None, str | None]:
     """(what a file is, the node that loads it, NOT_YET or None) by its keys and shapes; (None, None) if unknown."""
     family = family_of(state_dict)
     if family is None:
@@ -86,7 +90,7 @@ def _pixart(state_dict):
     return "a PixArt-Σ transformer" if length == 300 else "a PixArt transformer"
 
 
-def refusal(what, node, wanted):
+def refusal(what: str, node: str | None, wanted: str) -> str:
     """What to tell about a file that `identify` knows, where `wanted` was asked for."""
     if node == NOT_YET:
         return f"this is {what}, which this pack does not run yet: it runs Open-Sora 1.0 to 1.3; {wanted} goes here"
@@ -98,7 +102,7 @@ def refusal(what, node, wanted):
     return f"this is {what}; use {node} for it, {wanted} goes here{hint}"
 
 
-def refuse(state_dict, wanted):
+def refuse(state_dict: Mapping[str, Tensor], wanted: str) -> NoReturn:
     """Raise ValueError that says what a file is where `wanted` was asked for."""
     what, node = identify(state_dict)
     if what is None:

@@ -4,7 +4,10 @@ A name has to be certain: a file that only resembles one of these is left unknow
 """
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from torch import Tensor
 
 NOT_YET = "not yet"  # in the place of a node: files of Open-Sora that this pack does not run
 
@@ -38,7 +41,7 @@ class Known(NamedTuple):
     parts: str = ""
     shape: tuple | None = None
 
-    def fits(self, state_dict):
+    def fits(self, state_dict: Mapping[str, Tensor]) -> bool:
         """Whether these weights, without prefixes that all keys share, are of this kind."""
         found = all(any(re.match(f"{NETWORK}(?:{sign})", key) for key in state_dict) for sign in self.signs)
         return found and self._has_no_other_parts(state_dict) and self._has_the_shape(state_dict)
@@ -58,7 +61,7 @@ class Known(NamedTuple):
         )
 
 
-def has_dimensions(state_dict, sign, count):
+def has_dimensions(state_dict: Mapping[str, Tensor], sign: str, count: int) -> bool:
     """Whether all weights whose keys fit `sign` have `count` dimensions."""
     return all(len(value.shape) == count for key, value in state_dict.items() if re.match(sign, key))
 
@@ -146,7 +149,7 @@ KNOWN_FILES = (
 )  # fmt: skip
 
 
-def dc_ae(state_dict):
+def dc_ae(state_dict: Mapping[str, Tensor]) -> tuple[str, str | None] | None:
     """(what, node) of a DC-AE, for video or for pictures; None for other files."""
     if not any(re.match(STAGES, key) for key in state_dict):
         return None
@@ -155,7 +158,7 @@ def dc_ae(state_dict):
     return "a DC-AE for pictures", None
 
 
-def known_file(state_dict):
+def known_file(state_dict: Mapping[str, Tensor]) -> tuple[str | None, str | None]:
     """(what a file is, the node that loads it or None) for the first of KNOWN_FILES that fits, else (None, None)."""
     found = next((kind for kind in KNOWN_FILES if kind.fits(state_dict)), None)
     if found is not None:

@@ -1,9 +1,10 @@
 """Checkpoints: tell the family, build its module, and load it key by key."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from ..files import strip_prefixes, unwrap
 from ..transformers.pixart import PixArt, PixArtConfig
@@ -39,23 +40,23 @@ class Plan(NamedTuple):
     config: object
     weights: dict
 
-    def build(self, **build):
+    def build(self, **build: Any) -> nn.Module:
         """The module on the meta device; `build` is what its constructor takes beside that."""
         with torch.device("meta"):
             return self.network(self.config, **build)
 
 
-def plan_transformer(state_dict: Mapping, config: Mapping | None = None):
+def plan_transformer(state_dict: Mapping, config: Mapping | None = None) -> Plan:
     """The `Plan` of a transformer. Arguments and errors as `load_transformer`."""
     return _plan(state_dict, config, TRANSFORMERS, A_TRANSFORMER)
 
 
-def plan_vae(state_dict: Mapping, config: Mapping | None = None):
+def plan_vae(state_dict: Mapping, config: Mapping | None = None) -> Plan:
     """The `Plan` of a video VAE. Arguments and errors as `load_vae`."""
     return _plan(state_dict, config, VAES, A_VAE)
 
 
-def load_transformer(state_dict: Mapping, config: Mapping | None = None, **build):
+def load_transformer(state_dict: Mapping, config: Mapping | None = None, **build: Any) -> nn.Module:
     """The transformer module for these weights, ready to call.
 
     Args:
@@ -70,7 +71,7 @@ def load_transformer(state_dict: Mapping, config: Mapping | None = None, **build
     return _load(plan_transformer(state_dict, config), build)
 
 
-def load_vae(state_dict: Mapping, config: Mapping | None = None, **build):
+def load_vae(state_dict: Mapping, config: Mapping | None = None, **build: Any) -> nn.Module:
     """The video VAE module for these weights, ready to call. Arguments and errors as `load_transformer`.
 
     `config` keys: spatial_norm_groups, temporal_norm_groups, chunk_frames, shift, scale.
@@ -104,7 +105,7 @@ def _load(plan, build):
     return module.eval().requires_grad_(False)
 
 
-def check_keys(module, state_dict, optional=()):
+def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor], optional: Iterable[str] = ()) -> None:
     """Refuse weights whose keys or shapes are not the module's, listing them; `optional` ones may be missing."""
     own = module.state_dict()
     missing = sorted(set(own) - set(state_dict) - set(optional))

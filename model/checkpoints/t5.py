@@ -3,6 +3,11 @@
 T5: Raffel et al. 2020; Open-Sora and PixArt read T5 v1.1 XXL.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
 from .identify import identify, refusal
 
 VOCABULARY = 32128  # entries of the embedding table that belongs to T5's tokenizer
@@ -11,7 +16,7 @@ QUANTISATION = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2",
 PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
-def config_of(state_dict):
+def config_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     """Configuration of a T5 encoder, in the words of its configuration file, read from the shapes of its weights.
 
     Raises ValueError, saying what the file is, where it is no T5 encoder that Open-Sora could read.
@@ -45,7 +50,7 @@ def config_of(state_dict):
     }
 
 
-def shapes_of(config):
+def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """key → shape of every weight that an encoder of this configuration has."""
     d_model, d_ff, inner = config["d_model"], config["d_ff"], config["d_kv"] * config["num_heads"]
     shapes = {"shared.weight": (config["vocab_size"], d_model), "encoder.final_layer_norm.weight": (d_model,)}
@@ -61,7 +66,7 @@ def shapes_of(config):
     return shapes
 
 
-def check_keys(state_dict, config):
+def check_keys(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Refuse an encoder with missing, unexpected or misshapen weights, listing them.
 
     Loaders that are not strict would take what fits and leave the rest to chance.

@@ -1,13 +1,15 @@
 """Layers shared by the transformers of this family: embeddings, attention, modulation."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 
-def matmul_attention(q, k, v, mask=None):
+def matmul_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention written out: softmax(q kᵀ / √d) v.
 
     q, k, v are [B, heads, N, head_dim]; mask is bool and broadcasts to [B, heads, N, M], True where a query may attend.
@@ -19,7 +21,7 @@ def matmul_attention(q, k, v, mask=None):
     return scores.float().softmax(dim=-1).to(v.dtype) @ v
 
 
-def fused_attention(q, k, v, mask=None):
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """PyTorch's fused attention; shapes as in `matmul_attention`."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
@@ -41,13 +43,21 @@ def _timestep_frequencies():
 TIMESTEP_FREQUENCIES = _timestep_frequencies()  # made once, so that compiled networks find them ready
 
 
-def sinusoidal_embedding(values):
+def sinusoidal_embedding(values: Tensor) -> Tensor:
     """Embed scalars [B] as [B, 256]: cosines first, then sines, always in fp32 (Vaswani et al. 2017, as in DiT)."""
     angles = values.float()[:, None] * TIMESTEP_FREQUENCIES.to(values.device)[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def position_embedding_2d(dim, height, width, scale, base_size, device=None, inverse_frequencies=None):
+def position_embedding_2d(
+    dim: int,
+    height: int,
+    width: int,
+    scale: float,
+    base_size: int,
+    device: torch.device | str | None = None,
+    inverse_frequencies: Tensor | None = None,
+) -> Tensor:
     """Sine-cosine positions of a token grid, [1, height * width, dim] in fp32.
 
     The grid is stretched to `base_size` tokens a side and divided by `scale`, the image's side relative to the
@@ -68,7 +78,7 @@ def position_embedding_2d(dim, height, width, scale, base_size, device=None, inv
     return grid.reshape(1, height * width, dim)
 
 
-def sincos_table(positions, dim):
+def sincos_table(positions: Tensor, dim: int) -> Tensor:
     """Fixed positions [N] as [N, dim] in fp32, sines before cosines, worked out in fp64 on the CPU (MAE, DiT)."""
     half = dim // 2
     frequencies = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
@@ -76,19 +86,19 @@ def sincos_table(positions, dim):
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
-def rope_frequencies(dim, theta=10000.0, device=None):
+def rope_frequencies(dim: int, theta: float = 10000.0, device: torch.device | str | None = None) -> Tensor:
     """The dim // 2 rotary frequencies of Su et al. 2021, fp32."""
     return 1.0 / (theta ** (torch.arange(0, dim, 2, device=device).float() / dim))
 
 
-def apply_rope(x, frequencies):
+def apply_rope(x: Tensor, frequencies: Tensor) -> Tensor:
     """Rotate neighbouring channel pairs of x [..., N, D] by position 0…N-1 times `frequencies` [D / 2]."""
     angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequencies.to(x.device).float()
     angles = angles.repeat_interleave(2, dim=-1)
     return rotate_pairs(x, angles.cos(), angles.sin())
 
 
-def rotate_pairs(x, cosines, sines):
+def rotate_pairs(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Rotate neighbouring channel pairs of x [..., D]; both channels of a pair have the same cosine and sine."""
     pairs = x.unflatten(-1, (-1, 2))
     turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
@@ -98,12 +108,14 @@ def rotate_pairs(x, cosines, sines):
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last dimension, in fp32 whatever the model's dtype (Zhang & Sennrich 2019)."""
 
-    def __init__(self, dim, eps=1e-6, dtype=None, device=None):
+    def __init__(
+        self, dim: int, eps: float = 1e-6, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim, dtype=dtype, device=device))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight.to(dtype=x.dtype, device=x.device) * wide.to(x.dtype)
@@ -115,7 +127,17 @@ class SelfAttention(nn.Module):
     `rope` rotates them after the norm; before it with `rope_first`, the order that Open-Sora 1.1 was trained with.
     """
 
-    def __init__(self, dim, num_heads, qk_norm, operations, attention, rope_first=False, dtype=None, device=None):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qk_norm: bool,
+        operations: Any,
+        attention: Callable[..., Tensor],
+        rope_first: bool = False,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention = attention
@@ -125,7 +147,7 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(dim // num_heads, dtype=dtype, device=device) if qk_norm else nn.Identity()
         self.proj = operations.Linear(dim, dim, dtype=dtype, device=device)
 
-    def forward(self, x, rope=None):
+    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if rope is not None and self.rope_first:
@@ -139,7 +161,15 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Video tokens [B, N, C] attend to caption tokens [B, L, C]; mask is bool [B, 1, 1, L] or None."""
 
-    def __init__(self, dim, num_heads, operations, attention, dtype=None, device=None):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        operations: Any,
+        attention: Callable[..., Tensor],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention = attention
@@ -147,7 +177,7 @@ class CrossAttention(nn.Module):
         self.kv_linear = operations.Linear(dim, 2 * dim, dtype=dtype, device=device)
         self.proj = operations.Linear(dim, dim, dtype=dtype, device=device)
 
-    def forward(self, x, caption, mask=None):
+    def forward(self, x: Tensor, caption: Tensor, mask: Tensor | None = None) -> Tensor:
         q = self.q_linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv_linear(caption).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return self.proj(self.attention(q, k, v, mask).transpose(1, 2).flatten(2))
@@ -156,19 +186,33 @@ class CrossAttention(nn.Module):
 class Mlp(nn.Module):
     """Linear, tanh-GELU, Linear."""
 
-    def __init__(self, dim, hidden_dim, out_dim, operations, dtype=None, device=None):
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.fc1 = operations.Linear(dim, hidden_dim, dtype=dtype, device=device)
         self.fc2 = operations.Linear(hidden_dim, out_dim, dtype=dtype, device=device)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class ScalarEmbedder(nn.Module):
     """A scalar per sample (timestep, frames per second) to [B, hidden_size]: sinusoids, Linear, SiLU, Linear."""
 
-    def __init__(self, hidden_size, operations, dtype=None, device=None):
+    def __init__(
+        self,
+        hidden_size: int,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
             operations.Linear(256, hidden_size, dtype=dtype, device=device),
@@ -176,45 +220,68 @@ class ScalarEmbedder(nn.Module):
             operations.Linear(hidden_size, hidden_size, dtype=dtype, device=device),
         )
 
-    def forward(self, values, dtype):
+    def forward(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         return self.mlp(sinusoidal_embedding(values).to(dtype))
 
 
 class CaptionEmbedder(nn.Module):
     """Projects text features, and keeps the null caption that stands for "no prompt" in classifier-free guidance."""
 
-    def __init__(self, caption_channels, hidden_size, max_length, operations, dtype=None, device=None):
+    def __init__(
+        self,
+        caption_channels: int,
+        hidden_size: int,
+        max_length: int,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.y_proj = Mlp(caption_channels, hidden_size, hidden_size, operations, dtype=dtype, device=device)
         null_caption = torch.randn(max_length, caption_channels, device=device) / caption_channels**0.5
         self.register_buffer("y_embedding", null_caption.to(dtype) if dtype is not None else null_caption)
 
-    def forward(self, caption):
+    def forward(self, caption: Tensor) -> Tensor:
         return self.y_proj(caption)
 
 
 class PatchEmbed3D(nn.Module):
     """Latents [B, C, T, H, W] to tokens [B, T, S, hidden_size]; sizes must be multiples of the patch."""
 
-    def __init__(self, patch_size, in_channels, hidden_size, operations, dtype=None, device=None):
+    def __init__(
+        self,
+        patch_size: tuple[int, ...],
+        in_channels: int,
+        hidden_size: int,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.proj = operations.Conv3d(
             in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, dtype=dtype, device=device
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(3).permute(0, 2, 3, 1)
 
 
 class FinalLayer(nn.Module):
     """Modulated norm and the projection back to patches; modulation is by t itself, not by the block's t."""
 
-    def __init__(self, hidden_size, out_dim, operations, dtype=None, device=None):
+    def __init__(
+        self,
+        hidden_size: int,
+        out_dim: int,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.linear = operations.Linear(hidden_size, out_dim, dtype=dtype, device=device)
         self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden_size, dtype=dtype, device=device))
 
-    def forward(self, x, t, t_kept=None, frame_mask=None):
+    def forward(self, x: Tensor, t: Tensor, t_kept: Tensor | None = None, frame_mask: Tensor | None = None) -> Tensor:
         """x [B, T, S, C], t and t_kept [B, 1, C], frame_mask bool [B, T, 1, 1], True where t holds and not t_kept."""
         h = self._modulated(x, t)
         if frame_mask is not None:
@@ -227,13 +294,13 @@ class FinalLayer(nn.Module):
         return modulate(layer_norm(x), shift, scale)
 
 
-def repeat_rows(values, rows):
+def repeat_rows(values: Tensor, rows: int) -> Tensor:
     """Repeat [b, …] to [rows, …]: guidance runs both halves of a batch on one set of sizes and masks."""
     values = torch.as_tensor(values)
     return values if values.shape[0] == rows else values.repeat(rows // values.shape[0], *[1] * (values.ndim - 1))
 
 
-def rows_of(value, otherwise, x):
+def rows_of(value: float | Tensor | None, otherwise: float, x: Tensor) -> Tensor:
     """One fp32 number for each row of x: `value` (a number, or [b], repeated), or `otherwise` where it is left out."""
     value = otherwise if value is None else value
     if isinstance(value, (int, float)):
@@ -241,7 +308,7 @@ def rows_of(value, otherwise, x):
     return repeat_rows(value, x.shape[0]).to(x.device).float()
 
 
-def shared(value, otherwise):
+def shared(value: float | Tensor | None, otherwise: float) -> float:
     """The plain number that all rows share: `value` (a number, or the first of [b]), or `otherwise`.
 
     A number costs nothing to read; of a tensor on a GPU, all that was queued there is waited for.
@@ -250,11 +317,11 @@ def shared(value, otherwise):
     return float(value) if isinstance(value, (int, float)) else float(value[0])
 
 
-def layer_norm(x):
+def layer_norm(x: Tensor) -> Tensor:
     """LayerNorm without weights, eps 1e-6."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
-def modulate(x, shift, scale):
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Adaptive layer norm's affine part: x [B, T, S, C], shift and scale [B, T or 1, C]."""
     return x * (1 + scale[:, :, None]) + shift[:, :, None]

@@ -4,9 +4,12 @@ It is Stable Diffusion's (stabilityai/sd-vae-ft-ema), used frame by frame with t
 https://github.com/hpcaitech/Open-Sora (branches opensora/v1.0 and opensora/v1.1); Rombach et al. 2022.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..files import strip_prefixes
 from ..frames import EACH_FRAME, Counts
@@ -30,7 +33,9 @@ class ImageVAEConfig:
     spatial: SpatialConfig = field(default_factory=SpatialConfig)
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(
+        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+    ) -> "ImageVAEConfig":
         """The configuration of these weights; `config` may give spatial_norm_groups (diffusers: norm_num_groups)."""
         config = config or {}
         groups = config.get("spatial_norm_groups") or config.get("norm_num_groups")
@@ -45,22 +50,28 @@ class ImageVAE(Counts, nn.Module):
     counting = EACH_FRAME
     images_at_once = IMAGES_AT_ONCE
 
-    def __init__(self, config=ImageVAEConfig(), operations=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: ImageVAEConfig = ImageVAEConfig(),
+        operations: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.latent_channels = config.spatial.latent_channels
         self.module = AutoencoderKL(config.spatial, operations=operations, dtype=dtype, device=device)
 
-    def computed(self):
+    def computed(self) -> dict[str, Tensor]:
         """Nothing: a file has every tensor."""
         return {}
 
     @staticmethod
-    def own_keys(state_dict):
+    def own_keys(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The keys of any file of this VAE (Open-Sora's, or diffusers', old or new) as this module names them."""
         return {PREFIX + key: value for key, value in modern_keys(strip_prefixes(state_dict)).items()}
 
-    def encode(self, video, noise=None):
+    def encode(self, video: Tensor, noise: torch.Generator | Callable[..., Tensor] | None = None) -> Tensor:
         """Latents [B, 4, T, H / 8, W / 8] of a video [B, 3, T, H, W] in -1…1.
 
         Args:
@@ -69,7 +80,7 @@ class ImageVAE(Counts, nn.Module):
         """
         return encode_frames(self.module, self._in_own_dtype(video), draws(noise), self.images_at_once)
 
-    def decode(self, latents, num_frames):
+    def decode(self, latents: Tensor, num_frames: int) -> Tensor:
         """Video [B, 3, num_frames, 8 h, 8 w] in about -1…1. ValueError where `num_frames` is not the latents' count."""
         if num_frames != latents.shape[2]:
             raise ValueError(
