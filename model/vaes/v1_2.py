@@ -61,8 +61,6 @@ class VideoVAE(Counts, nn.Module):
     OPTIONAL = ("shift", "scale")  # a file may lack them: `computed` has them
     own_keys = staticmethod(modern_keys)
     images_at_once = IMAGES_AT_ONCE
-    shift: torch.Tensor
-    scale: torch.Tensor
 
     def __init__(self, config=VideoVAEConfig(), operations=None, dtype=None, device=None):
         super().__init__()

@@ -51,7 +51,7 @@ def painting_loss(vae: VideoVAE, latents: torch.Tensor, frames: torch.Tensor) ->
     Returns the loss, and the mean squared error of each clip [B].
     """
     T = frames.shape[2]
-    x = vae.temporal_vae.decode(latents * vae.scale + vae.shift, T)
+    x = vae.temporal_vae.decode(latents * vae.scale + vae.shift, T)  # type: ignore[operator]
     # The ends are pinned most often, and are to come out as they are: always two of the frames.
     keep = torch.cat([torch.tensor([0, T - 1]), 1 + torch.randperm(T - 2)[: DECODED_FRAMES - 2]])
     decoded = vae.spatial_vae["module"].decode(x[:, :, keep].transpose(1, 2).flatten(0, 1) / SPATIAL_FACTOR)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 
 import numpy
 import torch
@@ -57,7 +56,10 @@ def sample_again(
     ones = torch.ones(len(rows))
     T = bucket.latents.shape[2]
     masks = [
-        frame_mask("image_head_tail", T, Random(0)) if rng.random() < BOTH_ENDS else draw_mask(T, rng) for _ in rows
+        frame_mask("image_head_tail", T, rng)  # type: ignore[arg-type]
+        if rng.random() < BOTH_ENDS
+        else draw_mask(T, rng)
+        for _ in rows
     ]
     generated = torch.stack(masks)
     clean = with_stills(bucket, rows, generated, rng)

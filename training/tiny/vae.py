@@ -193,8 +193,8 @@ def held_out_psnr(
 @torch.no_grad()
 def measure_normalisation(vae: VideoVAE, rng: numpy.random.Generator, count: int = 96) -> None:
     """Set shift and scale so that training latents have zero mean and unit variance in every channel."""
-    vae.shift.zero_()
-    vae.scale.fill_(1.0)
+    vae.shift.zero_()  # type: ignore[operator]
+    vae.scale.fill_(1.0)  # type: ignore[operator]
     z = torch.cat([vae.encode(clips(rng, count // 3, 17, resolution=r)).flatten(2) for r in RESOLUTIONS], dim=2)
-    vae.shift.copy_(z.mean((0, 2)).view_as(vae.shift))
-    vae.scale.copy_(z.std((0, 2)).view_as(vae.scale))
+    vae.shift.copy_(z.mean((0, 2)).view_as(vae.shift))  # type: ignore[operator, arg-type]
+    vae.scale.copy_(z.std((0, 2)).view_as(vae.scale))  # type: ignore[operator, arg-type]
