@@ -21,7 +21,7 @@ def export(
 
 def tell_more(source: str | os.PathLike, path: str | os.PathLike, **more: object) -> Path:
     """Save the exported file `source` as `path`, with `more` in its metadata and the tensors as they are."""
-    state_dict, metadata = read_file(source)
+    state_dict, metadata = read_file(Path(source))
     return _write(path, state_dict, metadata["opensora"] | more)
 
 

@@ -17,7 +17,7 @@ from ..vaes.v1_2 import VideoVAE, VideoVAEConfig
 from ..vaes.v1_3 import CausalVAE, CausalVAEConfig
 from .identify import TRANSFORMERS, VAES, family_of, refuse
 
-CLASSES = {
+CLASSES: dict[str, tuple[Any, Any]] = {
     network.family: (network, config)
     for network, config in (
         (STDiT, STDiTConfig),
@@ -36,8 +36,8 @@ A_TRANSFORMER, A_VAE = "an Open-Sora transformer", "an Open-Sora VAE"
 class Plan(NamedTuple):
     """A checked checkpoint: the class to build, its configuration, and the weights by that class's own keys."""
 
-    network: type
-    config: object
+    network: Any
+    config: Any
     weights: dict
 
     def build(self, **build: Any) -> nn.Module:

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import safetensors.torch
@@ -75,7 +75,8 @@ def export_vae(vae: VideoVAE, folder: Path, name: str, **about: Any) -> None:
 def open_vae(folder: Path, name: str = "vae") -> tuple[VideoVAE, dict[str, Any]]:
     """An exported VAE, in fp32, and what its metadata say."""
     state_dict, metadata = read_file(folder / f"{name}.safetensors")
-    return load_vae({k: v.float() for k, v in state_dict.items()}, metadata["opensora"]["config"]), metadata["opensora"]
+    about = metadata["opensora"]
+    return cast(VideoVAE, load_vae({k: v.float() for k, v in state_dict.items()}, about["config"])), about
 
 
 def open_text_encoder(
@@ -89,7 +90,8 @@ def open_text_encoder(
 def open_transformer(folder: Path, name: str) -> STDiT3:
     """An exported transformer, in fp32."""
     state_dict, _ = read_file(folder / f"{name}.safetensors")
-    return load_transformer({key: value.float() for key, value in state_dict.items()}, attention=matmul_attention)
+    weights = {key: value.float() for key, value in state_dict.items()}
+    return cast(STDiT3, load_transformer(weights, attention=matmul_attention))
 
 
 def make_teacher(folder: Path, tokenizer: str, steps: dict[str, Any], from_bundled: bool = False) -> None:

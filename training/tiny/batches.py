@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy
 import torch
@@ -14,9 +15,11 @@ from ...model.frames import CHUNKS, IMAGE_FPS
 from .. import masks
 from ..timesteps import stratified
 from .captions import caption, partial_caption
-from .latents import Bucket
 from .recipe import FLOW, LONG_RATIOS, RATIOS
 from .t5 import encode
+
+if TYPE_CHECKING:
+    from .latents import Bucket
 
 EVEN = 0.25  # of the samples draw t evenly instead: outlines are finished below t = 0.5, which the shift makes rare
 CAPTION_DROPOUT = 0.1
