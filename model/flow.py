@@ -3,7 +3,11 @@
 Liu et al. 2022 (rectified flow); the shift is that of Esser et al. 2024 (Stable Diffusion 3), extended over time.
 """
 
+from collections.abc import Callable, Sequence
+from typing import cast
+
 import torch
+from torch import Tensor
 
 from .frames import CHUNKS, OVERLAPPING
 
@@ -18,15 +22,15 @@ LENGTHS = {
 
 
 def shift_ratio(
-    height,
-    width,
-    num_frames,
+    height: float | Tensor,
+    width: float | Tensor,
+    num_frames: float | Tensor,
     *,
-    scale=1.0,
-    base_resolution=OFFICIAL_BASE_RESOLUTION,
-    base_num_frames=OFFICIAL_BASE_NUM_FRAMES,
-    version="1.2",
-):
+    scale: float = 1.0,
+    base_resolution: float = OFFICIAL_BASE_RESOLUTION,
+    base_num_frames: float = OFFICIAL_BASE_NUM_FRAMES,
+    version: str = "1.2",
+) -> Tensor:
     """How much more noise this size and length need than the base does: √(area ratio) · √(length ratio), fp32 scalar.
 
     height and width in pixels, num_frames in video frames; numbers, or tensors of one size each. In bf16 tensors, as
@@ -42,7 +46,7 @@ def shift_ratio(
     return ratio if image and version == "1.3" else ratio * scale
 
 
-def _number(value):
+def _number(value: float | Tensor) -> Tensor:
     """A size as a scalar tensor, from a number or a batch [B] of one size; bf16 stays: the original computes in it."""
     value = torch.as_tensor(value)
     value = value if value.dtype == torch.bfloat16 else value.float()
@@ -51,7 +55,7 @@ def _number(value):
     return value.flatten()[0]
 
 
-def shift_timesteps(t, ratio):
+def shift_timesteps(t: Tensor, ratio: float | Tensor) -> Tensor:
     """Move timesteps in 0…1000 toward noise (ratio > 1) or toward data (ratio < 1); 0 and 1000 stay."""
     t = t / NUM_TIMESTEPS
     # Rounding can lift the first timestep a hair above 1000, which no sampler expects.
@@ -59,17 +63,17 @@ def shift_timesteps(t, ratio):
 
 
 def timesteps(
-    steps,
-    height,
-    width,
-    num_frames,
-    shift=True,
+    steps: int,
+    height: float | Tensor,
+    width: float | Tensor,
+    num_frames: float | Tensor,
+    shift: bool = True,
     *,
-    version="1.2",
-    scale=1.0,
-    base_resolution=OFFICIAL_BASE_RESOLUTION,
-    base_num_frames=OFFICIAL_BASE_NUM_FRAMES,
-):
+    version: str = "1.2",
+    scale: float = 1.0,
+    base_resolution: float = OFFICIAL_BASE_RESOLUTION,
+    base_num_frames: float = OFFICIAL_BASE_NUM_FRAMES,
+) -> Tensor:
     """The `steps` timesteps of a run, 1000 downward, without the final 0: fp32 [steps]. Arguments as `shift_ratio`.
 
     Raises ValueError for another `version` of Open-Sora than 1.2 and 1.3, when steps is below 1, or when a video is so
@@ -99,7 +103,7 @@ def timesteps(
     return shift_timesteps(t, ratio)
 
 
-def add_noise(clean, noise, t):
+def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """The straight path from data (t = 0) to noise (t = 1000): clean and noise [B, C, T, H, W], t [B]."""
     t = (t.float() / NUM_TIMESTEPS).view(-1, 1, 1, 1, 1).to(clean.device)
     return (1 - t) * clean + t * noise
@@ -107,18 +111,18 @@ def add_noise(clean, noise, t):
 
 @torch.no_grad()
 def sample(
-    transformer,
-    z,
-    caption,
-    null_caption,
+    transformer: Callable[..., Tensor],
+    z: Tensor,
+    caption: Tensor,
+    null_caption: Tensor,
     *,
-    caption_mask=None,
-    timesteps,
-    guidance,
-    frame_mask=None,
-    noise=None,
-    **sizes,
-):
+    caption_mask: Tensor | None = None,
+    timesteps: Tensor | Sequence[float],
+    guidance: float,
+    frame_mask: Tensor | None = None,
+    noise: Callable[..., Tensor] | None = None,
+    **sizes: float | Tensor | None,
+) -> Tensor:
     """Open-Sora 1.2's guided Euler loop.
 
     Args:
@@ -153,7 +157,7 @@ def sample(
         if frame_mask is not None:
             active = frame_mask * NUM_TIMESTEPS >= rows[:, None]
             draw = torch.randn_like(z) if noise is None else noise(step, z.shape).to(z)
-            waking = (active & ~awake)[:, None, :, None, None]
+            waking = (active & ~cast(Tensor, awake))[:, None, :, None, None]
             z = torch.where(waking, add_noise(z, draw, rows), z)
             awake = active
 

@@ -5,7 +5,9 @@ that run their own loop. Defined by https://github.com/hpcaitech/Open-Sora (bran
 rescaling of Lin et al. 2023 (arXiv 2305.08891).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 
@@ -35,12 +37,12 @@ class Options:
     flaw_fix: bool = False
     sdedit: bool = False
 
-    def text_guidance(self, guidance, step):
+    def text_guidance(self, guidance: float, step: int) -> float:
         """The prompt's guidance at this step."""
         rests = self.oscillation if self.oscillation_for_text is None else self.oscillation_for_text
         return oscillate(guidance, step, self.force_num) if rests else guidance
 
-    def image_guidance(self, step, steps, num_latents):
+    def image_guidance(self, step: int, steps: int, num_latents: int) -> torch.Tensor:
         """The kept frames' guidance at this step, fp32 [num_latents]."""
         rests = self.oscillation if self.oscillation_for_image is None else self.oscillation_for_image
         value = oscillate(self.image_cfg, step, self.force_num) if rests else self.image_cfg
@@ -52,12 +54,12 @@ class Options:
 OFFICIAL = Options(oscillation=True, flaw_fix=True, sdedit=True)  # of the published configurations
 
 
-def oscillate(guidance, step, force_num=10):
+def oscillate(guidance: float, step: int, force_num: int = 10) -> float:
     """The guidance at this step: whole on the first `force_num` steps and on even ones, 1 (none) on the others."""
     return guidance if step < force_num or step % 2 == 0 else 1.0
 
 
-def image_weights(guidance, step, steps, num_latents, floor=1.0):
+def image_weights(guidance: float, step: int, steps: int, num_latents: int, floor: float = 1.0) -> torch.Tensor:
     """The guidance by kept frames, one for each latent frame, fp32 [num_latents].
 
     It rises from `floor` at the first frame to its peak at the last; the peak falls from `guidance` at the first step
@@ -67,7 +69,13 @@ def image_weights(guidance, step, steps, num_latents, floor=1.0):
     return torch.linspace(floor, float(peak), num_latents)
 
 
-def combine(none, text, guidance, image=None, image_guidance=1.0):
+def combine(
+    none: torch.Tensor,
+    text: torch.Tensor,
+    guidance: float,
+    image: torch.Tensor | None = None,
+    image_guidance: float | torch.Tensor = 1.0,
+) -> torch.Tensor:
     """The guided velocity: v_none + image_guidance · (v_image - v_none) + guidance · (v_text - v_image).
 
     Args:
@@ -83,14 +91,22 @@ def combine(none, text, guidance, image=None, image_guidance=1.0):
     return none + image_guidance * (image - none) + guidance * (text - image)
 
 
-def fix_flaw(velocity, conditional):
+def fix_flaw(velocity: torch.Tensor, conditional: torch.Tensor) -> torch.Tensor:
     """Bring the spread of a guided velocity [B, …] back toward that of the conditional one, sample by sample."""
     dims = tuple(range(1, velocity.ndim))
     ratio = conditional.std(dim=dims, keepdim=True) / velocity.std(dim=dims, keepdim=True)
     return velocity * (FLAW_FIX * ratio + (1 - FLAW_FIX))
 
 
-def guided(none, text, guidance, step, steps, image=None, options=Options()):
+def guided(
+    none: torch.Tensor,
+    text: torch.Tensor,
+    guidance: float,
+    step: int,
+    steps: int,
+    image: torch.Tensor | None = None,
+    options: Options = Options(),
+) -> torch.Tensor:
     """`combine` with the guidance that `options` give this step of `steps`, and the flaw fix where they ask for it."""
     guidance = options.text_guidance(guidance, step)
     if image is not None:
@@ -99,31 +115,33 @@ def guided(none, text, guidance, step, steps, image=None, options=Options()):
     return fix_flaw(velocity, text) if options.flaw_fix else velocity
 
 
-def lay_in(z, condition, condition_mask, t, noise):
+def lay_in(
+    z: torch.Tensor, condition: torch.Tensor, condition_mask: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
     """SDEdit: kept frames noised to t [B] and put into z; condition, its mask and noise are shaped as z."""
     return torch.where(condition_mask == 1, add_noise(condition, noise, t), z)
 
 
 @torch.no_grad()
 def sample(
-    transformer,
-    z,
-    caption,
-    null_caption,
+    transformer: Callable[..., torch.Tensor],
+    z: torch.Tensor,
+    caption: torch.Tensor,
+    null_caption: torch.Tensor,
     *,
-    caption_mask=None,
-    timesteps,
-    guidance,
-    frame_mask=None,
-    noise=None,
-    condition=None,
-    condition_mask=None,
-    condition_frames=None,
-    negative_caption=None,
-    negative_mask=None,
-    options=Options(),
-    **sizes,
-):
+    caption_mask: torch.Tensor | None = None,
+    timesteps: torch.Tensor | Sequence[float],
+    guidance: float,
+    frame_mask: torch.Tensor | None = None,
+    noise: Callable[..., torch.Tensor] | None = None,
+    condition: torch.Tensor | None = None,
+    condition_mask: torch.Tensor | None = None,
+    condition_frames: Sequence[int] | None = None,
+    negative_caption: torch.Tensor | None = None,
+    negative_mask: torch.Tensor | None = None,
+    options: Options = Options(),
+    **sizes: float | torch.Tensor | None,
+) -> torch.Tensor:
     """Open-Sora 1.3's guided Euler loop; arguments and result as `flow.sample`, and
 
     Args:
@@ -143,16 +161,16 @@ def sample(
     if null_caption.ndim == 2:
         null_caption = null_caption[None].expand(B, -1, -1)
     null_caption = null_caption.to(caption)
-    arguments = {
+    arguments: dict[str, Any] = {
         name: torch.as_tensor(value).reshape(-1).repeat(parts) for name, value in sizes.items() if value is not None
     }
     unconditional = null_caption if negative_caption is None else negative_caption.to(caption)
     arguments["caption_mask"] = _masks(caption, caption_mask, negative_caption, negative_mask, parts)
     captions = torch.cat([caption, *[unconditional] * (parts - 1)])
     if condition_frames:
-        condition = (condition * condition_mask).to(z)
+        condition = (cast(torch.Tensor, condition) * cast(torch.Tensor, condition_mask)).to(z)
         arguments["condition"] = torch.cat([condition, condition, torch.zeros_like(condition)])
-        arguments["condition_mask"] = condition_mask.to(z).repeat(parts, 1, 1, 1, 1)
+        arguments["condition_mask"] = cast(torch.Tensor, condition_mask).to(z).repeat(parts, 1, 1, 1, 1)
         arguments["condition_frames"] = condition_frames
         arguments["null_caption"] = null_caption.repeat(parts, 1, 1)
 
@@ -166,12 +184,12 @@ def sample(
         active = None
         if frame_mask is not None:
             active = frame_mask * NUM_TIMESTEPS >= rows[:, None]
-            waking = (active & ~awake)[:, None, :, None, None]
+            waking = (active & ~cast(torch.Tensor, awake))[:, None, :, None, None]
             z = torch.where(waking, add_noise(z, draw(step), rows), z)
             awake = active
             arguments["frame_mask"] = active.repeat(parts, 1)
         if condition_frames and options.sdedit:
-            z = lay_in(z, condition, condition_mask.to(z), rows, draw(step))
+            z = lay_in(z, cast(torch.Tensor, condition), cast(torch.Tensor, condition_mask).to(z), rows, draw(step))
 
         inputs = z.repeat(parts, 1, 1, 1, 1)
         velocities = transformer(inputs, rows.repeat(parts), captions, **arguments)[:, : z.shape[1]].chunk(parts)

@@ -5,13 +5,16 @@ entry leaves out at its end is 0,0,0,0,1,0. Positions and lengths are latent fra
 https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2, opensora/utils/inference_utils.py).
 """
 
+from collections.abc import Iterable, Sequence
+
 import torch
+from torch import Tensor
 
 FIELDS = ("loop", "reference", "reference_start", "target_start", "length", "edit_ratio")
 DEFAULTS = (0, 0, 0, 0, 1, 0.0)
 
 
-def parse(strategy):
+def parse(strategy: str | None) -> list[tuple]:
     """The entries of a mask strategy: a list of 6-tuples (FIELDS), empty for "" and None.
 
     Values are read, not judged: `parse_checked` does that too. Raises ValueError that points at the first character,
@@ -20,7 +23,7 @@ def parse(strategy):
     return [values for values, _ in _entries(strategy)]
 
 
-def parse_checked(strategy):
+def parse_checked(strategy: str | None) -> list[tuple]:
     """`parse`, and ValueError for a length below 0 and an edit ratio outside 0…1."""
     found = _entries(strategy)
     for values, words in found:
@@ -70,7 +73,7 @@ def _at(strategy, character, word):
     return f"strategy is {strategy!r}: character {character}, {word!r},"
 
 
-def nearest(value, point, max_value):
+def nearest(value: int, point: int, max_value: int) -> int:
     """The multiple of `point` near `value` that 1.2 snaps a position to, in a clip of `max_value` latent frames.
 
     It rounds down, and up only past the middle and where another whole chunk follows: -1 of 15 (14) becomes 10.
@@ -81,7 +84,13 @@ def nearest(value, point, max_value):
     return multiple * point
 
 
-def apply(latents, references, entries, loop=0, align=None):
+def apply(
+    latents: Tensor,
+    references: Sequence[Tensor],
+    entries: str | Iterable[Sequence] | None,
+    loop: int = 0,
+    align: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """Fill a clip with references as the entries of this loop say; later entries overwrite earlier ones.
 
     Args:
@@ -99,7 +108,8 @@ def apply(latents, references, entries, loop=0, align=None):
     """
     latents = latents.clone()
     mask = torch.ones(latents.shape[1], device=latents.device)  # in fp32: halves move the t at which a frame wakes
-    for entry in parse_checked(entries) if isinstance(entries, str) else entries or ():
+    parsed: Iterable[Sequence] = parse_checked(entries) if isinstance(entries, str) else entries or ()
+    for entry in parsed:
         if entry[0] != loop:
             continue
         number, edit_ratio = entry[1], entry[5]
@@ -115,7 +125,7 @@ def apply(latents, references, entries, loop=0, align=None):
     return latents, mask
 
 
-def span(entry, reference_frames, frames, align=None):
+def span(entry: Sequence, reference_frames: int, frames: int, align: int | None = None) -> tuple[int, int, int]:
     """(first latent frame in the reference, first one in the clip, how many) that an entry copies.
 
     Arguments are in latent frames; `align` and ValueError as `apply`.
@@ -136,7 +146,7 @@ def _position(entry, name, position, frames, align):
     return aligned
 
 
-def outside(entry, name, position, frames):
+def outside(entry: Sequence, name: str, position: int, frames: int) -> str:
     """The words for an entry whose position `name` lies outside a clip of so many latent frames."""
     return (
         f"strategy entry {text_of(entry)} has the {name} {position}, but that clip has {frames} latent frames; allowed "
@@ -144,7 +154,7 @@ def outside(entry, name, position, frames):
     )
 
 
-def continue_loop(strategy, loop, reference, length=5, edit_ratio=0.0):
+def continue_loop(strategy: str | None, loop: int, reference: int, length: int = 5, edit_ratio: float = 0.0) -> str:
     """The strategy with one more entry: loop `loop` begins with the last `length` latent frames of a reference.
 
     This is how a long video goes on from what was generated before.
@@ -152,6 +162,6 @@ def continue_loop(strategy, loop, reference, length=5, edit_ratio=0.0):
     return ";".join(filter(None, (strategy, f"{loop},{reference},-{length},0,{length},{edit_ratio}")))
 
 
-def text_of(entry):
+def text_of(entry: Sequence) -> str:
     """An entry as the strategy writes it, with all its values."""
     return ",".join([*map(str, entry[:5]), f"{entry[5]:g}"])

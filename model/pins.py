@@ -1,9 +1,12 @@
 """Images pinned to a clip: which latents they hold, and the encodings that stand there."""
 
+from collections.abc import Callable, Iterator, Sequence
+
 import torch
+from torch import Tensor
 
 
-def pinned(groups, frame, count):
+def pinned(groups: Sequence[range], frame: int, count: int) -> list[int]:
     """Which latents `count` images laid from `frame` on pin: a list of latent indices, ascending.
 
     A single image pins every group it falls into (chunks of Open-Sora 1.3 share a frame); of a clip, the groups that
@@ -17,7 +20,9 @@ def pinned(groups, frame, count):
     return [index for index, group in enumerate(groups) if frame <= group[0] and group[-1] < frame + count]
 
 
-def pieces(groups, frame, count, chunk_latents):
+def pieces(
+    groups: Sequence[range], frame: int, count: int, chunk_latents: int
+) -> Iterator[tuple[Tensor, dict[int, int]]]:
     """What to encode for the latents of `pinned`: yields (images [T], {latent index: where among what they encode to}).
 
     Each chunk that the images touch is encoded on its own; where they do not reach, their first or last image is
@@ -39,14 +44,16 @@ def pieces(groups, frame, count, chunk_latents):
         yield images, wanted
 
 
-def encode_groups(encode, pixels, groups, frame, chunk_latents):
+def encode_groups(
+    encode: Callable[[Tensor], Tensor], pixels: Tensor, groups: Sequence[range], frame: int, chunk_latents: int
+) -> dict[int, Tensor]:
     """{latent index: [C, h, w]} for the latents of `pinned`.
 
     Args:
         encode: IMAGE [T, H, W, C] to latents [1, C, T', h, w].
         groups, chunk_latents: as for `pieces`.
     """
-    found = {}
+    found: dict[int, Tensor] = {}
     for images, wanted in pieces(groups, frame, len(pixels), chunk_latents):
         latents = encode(pixels[images])
         found.update((index, latents[0, :, at]) for index, at in wanted.items())

@@ -2,33 +2,43 @@
 
 import math
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
 
 DEFAULT_HEAD_DIM = 72  # every official transformer's; only asked where the weights do not show it
 
 
-def count_blocks(state_dict, pattern):
+def count_blocks(state_dict: Iterable[str], pattern: str) -> int:
     """How many different first groups of the regular expression `pattern` the keys show."""
     matches = (re.match(pattern, key) for key in state_dict)
     return len({match.group(1) for match in matches if match})
 
 
-def shape_of(state_dict, key, rank, otherwise):
+def shape_of(state_dict: Mapping[str, Tensor], key: str, rank: int, otherwise: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a weight that tells sizes; `otherwise` where it is missing or odd, which `check_keys` then lists."""
     tensor = state_dict.get(key)
     return tuple(tensor.shape) if tensor is not None and tensor.ndim == rank else otherwise
 
 
-def shared_config(cls, state_dict, config, blocks="blocks", patch_size=(1, 2, 2)):
+def shared_config(
+    cls: Any,
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    blocks: str = "blocks",
+    patch_size: tuple[int, ...] = (1, 2, 2),
+) -> dict[str, Any]:
     """What every family of transformers shows alike, as keyword arguments of its configuration `cls`.
 
     `blocks` is what the list of blocks is called, `patch_size` that of a file whose patch embedding is missing; it has
     two entries where patches lie in an image.
     """
     _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
-    hidden_size, in_channels, *patch_size = shape_of(
+    hidden_size, in_channels, *patch = shape_of(
         state_dict, "x_embedder.proj.weight", 2 + len(patch_size), (size, cls.in_channels, *patch_size)
     )
-    out_channels = in_channels * math.prod(patch_size)
+    out_channels = in_channels * math.prod(patch)
     _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
     length = config.get("model_max_length") or cls.model_max_length
     max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
@@ -40,20 +50,20 @@ def shared_config(cls, state_dict, config, blocks="blocks", patch_size=(1, 2, 2)
         "caption_channels": caption_channels,
         "model_max_length": max_length,
         "in_channels": in_channels,
-        "patch_size": (1, *patch_size)[-3:],
+        "patch_size": (1, *patch)[-3:],
         "mlp_ratio": mlp_size / hidden_size,
         "pred_sigma": out_size == 2 * out_channels,
     }
 
 
-def normed_heads(state_dict, hidden_size, config):
+def normed_heads(state_dict: Mapping[str, Tensor], hidden_size: int, config: Mapping[str, Any]) -> tuple[bool, int]:
     """(whether queries and keys are normalised, number of heads) where those norms or rope.freqs show a head's size."""
     norms = [tensor for key, tensor in state_dict.items() if key.endswith(".q_norm.weight")]
     head_dim = norms[0].numel() if norms else 2 * shape_of(state_dict, "rope.freqs", 1, (0,))[0]
     return bool(norms), heads_of(hidden_size, config, head_dim)
 
 
-def agree(found, config, names):
+def agree(found: object, config: Mapping[str, Any], names: Iterable[str]) -> None:
     """Raise ValueError where `config` contradicts what the weights say: the attributes `names` of `found`."""
     for name in names:
         if name in config and config[name] is not None:
@@ -62,7 +72,7 @@ def agree(found, config, names):
                 raise ValueError(f"config says {name} = {given}, but the weights say {getattr(found, name)}")
 
 
-def heads_of(hidden_size, config, head_dim=0):
+def heads_of(hidden_size: int, config: Mapping[str, Any], head_dim: int = 0) -> int:
     """The number of attention heads: from `head_dim` where weights show it, else from `config`, else heads of 72.
 
     Raises ValueError for a number that does not divide `hidden_size`.

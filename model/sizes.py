@@ -51,26 +51,27 @@ RESOLUTIONS = tuple(SIZES)
 ASPECT_RATIOS = tuple(sorted([*COLUMNS, *TURNED], key=_ratio, reverse=True))
 
 
-def frame_size(resolution, aspect_ratio):
+def frame_size(resolution: str, aspect_ratio: str) -> tuple[int, int]:
     """(height, width) in pixels for one of RESOLUTIONS or SQUARES and one of ASPECT_RATIOS."""
     if resolution in SQUARES:
         return same_area(SQUARES[resolution], SQUARES[resolution], aspect_ratio)
     if aspect_ratio in TURNED:
         width, height = frame_size(resolution, TURNED[aspect_ratio])
         return height, width
-    height, width = SIZES[resolution].split()[COLUMNS.index(aspect_ratio)].split("x")
-    return int(height), int(width)
+    sides = SIZES[resolution].split()[COLUMNS.index(aspect_ratio)].split("x")
+    return int(sides[0]), int(sides[1])
 
 
-def same_area(height, width, aspect_ratio, multiple=16):
+def same_area(height: int, width: int, aspect_ratio: str, multiple: int = 16) -> tuple[int, int]:
     """(height, width) with about the area of height x width in another shape, in multiples of `multiple` pixels."""
     ratio = _ratio(aspect_ratio)
     area = height * width
-    return tuple(
+    down, across = (
         max(multiple, round(side / multiple) * multiple) for side in (math.sqrt(area / ratio), math.sqrt(area * ratio))
     )
+    return down, across
 
 
-def nearest_aspect_ratio(height, width):
+def nearest_aspect_ratio(height: int, width: int) -> str:
     """The entry of ASPECT_RATIOS closest to height x width."""
     return min(ASPECT_RATIOS, key=lambda name: abs(math.log(_ratio(name) * height / width)))

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable
 from urllib.parse import unquote_plus
 
 from .text_repair import repair_unicode, strip_markup
@@ -93,7 +94,7 @@ def _clean_once(text):
     return _apply(_AFTER_REPAIR, text).strip()
 
 
-def clean_caption(text):
+def clean_caption(text: str) -> str:
     """The caption as Open-Sora's text encoder sees it: lower case, no links, codes, markup, brackets or CJK.
 
     The rules of DeepFloyd IF (arXiv 2205.11487's successors use them unchanged), applied twice as in training: the
@@ -111,7 +112,13 @@ def _word(score, words, above):
     return next((word for bound, word in words if score < bound), above)
 
 
-def add_scores(text, aesthetic=None, motion=None, camera=None, version="1.2"):
+def add_scores(
+    text: str,
+    aesthetic: float | None = None,
+    motion: float | None = None,
+    camera: str | None = None,
+    version: str = "1.2",
+) -> str:
     """`text` with the quality, motion and camera suffixes that the models were trained on, before cleaning.
 
     Args:
@@ -130,7 +137,7 @@ def add_scores(text, aesthetic=None, motion=None, camera=None, version="1.2"):
         raise ValueError(f'camera is "{camera}"; allowed are {", ".join(CAMERA_MOTIONS)}')
     if version == "1.2":
         aesthetic_key, motion_key = "aesthetic score:", "motion score:"
-        suffixes = (
+        suffixes: tuple[tuple[object, str, Callable[[], str]], ...] = (
             (aesthetic, aesthetic_key, lambda: f"{aesthetic_key} {aesthetic:.1f}."),
             (motion, motion_key, lambda: f"{motion_key} {motion:.1f}."),
         )
@@ -149,7 +156,7 @@ def add_scores(text, aesthetic=None, motion=None, camera=None, version="1.2"):
     return " ".join((text, *added))
 
 
-def schedule(text):
+def schedule(text: str) -> list[tuple[int, str]]:
     """The prompts of a schedule and the run from which each holds: [(0, prompt), (run, prompt), …].
 
     "|0| sunrise |2| noon" means sunrise for runs 0 and 1, noon from run 2 on; a text without |0| in front is one
@@ -176,7 +183,7 @@ def schedule(text):
     return list(zip(numbers, prompts))
 
 
-def prompt_for_loop(text, loop):
+def prompt_for_loop(text: str, loop: int) -> str:
     """The part of a prompt schedule that run `loop` of a long video uses; text and errors as `schedule`."""
     prompts = schedule(text)
     return prompts[sum(start <= loop for start, _ in prompts) - 1][1]

@@ -25,36 +25,36 @@ ENTITIES.update({name: chr(code) for code, name in codepoint2name.items()})
 class _Prose(HTMLParser):
     """Collects the text that a reader of the page would see, in the order of the source."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
-        self.pieces = []
-        self._open = []
-        self._hidden = []
+        self.pieces: list[str] = []
+        self._open: list[str] = []
+        self._hidden: list[int] = []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID_ELEMENTS:
             self._open.append(tag)
             if tag in HIDDEN_ELEMENTS:
                 self._hidden.append(len(self._open))
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         pass  # <tag/> opens nothing, so nothing needs to be closed
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if tag in self._open:
             while self._open.pop() != tag:
                 pass  # a closing tag closes what was left open inside it
             while self._hidden and self._hidden[-1] > len(self._open):
                 self._hidden.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if not self._hidden:
             self.pieces.append(data)
 
-    def handle_entityref(self, name):
+    def handle_entityref(self, name: str) -> None:
         self.handle_data(ENTITIES.get(name, f"&{name}"))
 
-    def handle_charref(self, name):
+    def handle_charref(self, name: str) -> None:
         digits, base, known = (name[1:], 16, r"[0-9a-f]+") if name[0] in "xX" else (name, 10, r"[0-9]+")
         number = re.match(known, digits, re.IGNORECASE)
         if number is None:
@@ -62,7 +62,7 @@ class _Prose(HTMLParser):
             return
         self.handle_data(_character(int(number[0], base)) + digits[number.end() :])
 
-    def unknown_decl(self, data):
+    def unknown_decl(self, data: str) -> None:
         if data[:6].upper() == "CDATA[":
             self.handle_data(data[6:])
 
@@ -75,7 +75,7 @@ def _character(code):
         return "\ufffd"
 
 
-def strip_markup(text):
+def strip_markup(text: str) -> str:
     """`text` without HTML tags, comments and declarations, its character references resolved.
 
     Scripts, style sheets, templates and ruby readings vanish with their tags. A lone `<` or `&` stays.
@@ -152,7 +152,7 @@ _CONTROLS = dict.fromkeys(
 _CHARACTERS = _LIGATURES | _WIDTHS | _QUOTES | _LINE_BREAKS
 
 
-def repair_unicode(text):
+def repair_unicode(text: str) -> str:
     """`text` with the damage that copying and pasting does undone.
 
     UTF-8 that was read as Windows-1252, control characters, ligatures, full-width letters, curly quotes, line breaks

@@ -5,11 +5,13 @@ et al. 2023 (PixArt-α) and 2024 (PixArt-Σ); key names are those of https://git
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..frames import PIXELS_PER_LATENT
 from ..shapes_of import agree, heads_of, shape_of, shared_config
@@ -21,7 +23,7 @@ from .layers import (
     position_embedding_2d,
     rows_of,
 )
-from .skeleton import VideoTransformer
+from .skeleton import ClipSizes, VideoTransformer
 from .stdit3 import STDiT3Block
 
 ALPHA_LENGTH = 120  # tokens that PixArt-α reads; Σ reads 300
@@ -47,7 +49,7 @@ class PixArtConfig:
     stored_positions: int = 0  # places in the position table that the file brings along
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "PixArtConfig":
         """The configuration of these weights; `config` supplies what they cannot tell: num_heads, pe_interpolation.
 
         Raises ValueError where `config` contradicts the weights, and for models that compress keys and values.
@@ -91,7 +93,7 @@ class PlainScalarEmbedder(ScalarEmbedder):
     Open-Sora's TIMESTEP_FREQUENCIES differ from it by a last bit here and there, which shows in the output (2e-6).
     """
 
-    def forward(self, values, dtype):
+    def forward(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         exponents = -math.log(10000.0) * torch.arange(128, dtype=torch.float32, device=values.device) / 128
         angles = values.float()[:, None] * exponents.exp()[None]
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
@@ -100,13 +102,21 @@ class PlainScalarEmbedder(ScalarEmbedder):
 class PatchEmbed2D(nn.Module):
     """Latents [B, C, 1, H, W] to tokens [B, 1, S, hidden_size]; sizes must be multiples of the patch."""
 
-    def __init__(self, patch_size, in_channels, hidden_size, operations, dtype=None, device=None):
+    def __init__(
+        self,
+        patch_size: tuple[int, ...],
+        in_channels: int,
+        hidden_size: int,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.proj = operations.Conv2d(
             in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, dtype=dtype, device=device
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.proj(x[:, :, 0]).flatten(2).transpose(1, 2)[:, None]
 
 
@@ -123,11 +133,18 @@ class PixArt(VideoTransformer):
     version = "pixart"
     prediction = "epsilon"
 
-    def __init__(self, config=PixArtConfig(), operations=None, attention=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: PixArtConfig = PixArtConfig(),
+        operations: Any = None,
+        attention: Callable[..., Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__(config)
         operations = operations or nn
         attention = attention or fused_attention
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         # Only a place for the table that a file brings: positions are computed for each image's size.
@@ -140,12 +157,20 @@ class PixArt(VideoTransformer):
         if config.size_embedders:
             self.csize_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
             self.ar_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
-        block = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.blocks = nn.ModuleList(STDiT3Block(**block) for _ in range(config.depth))
         patch_volume = config.patch_size[1] * config.patch_size[2]
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
-    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+    def run(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None,
+        frame_mask: Tensor | None,
+        clip: ClipSizes,
+    ) -> Tensor:
         """Noise in x [B, C, 1, H, W], in x's own dtype; only models with size embedders look at height and width.
 
         Raises ValueError for more than one frame.
@@ -175,7 +200,7 @@ class PixArt(VideoTransformer):
             x = self.run_block(index, partial(block, caption_mask=caption_mask), x, caption, t_block)
         return self.unpatchify(self.final_layer(x, t), grid_h, grid_w)[..., :H, :W]
 
-    def positions(self, grid_h, grid_w, side, device):
+    def positions(self, grid_h: int, grid_w: int, side: int, device: torch.device | None) -> Tensor:
         """Positions [1, S, C] of a token grid; `side` is the mean of the image's height and width in latents.
 
         The grid is stretched to the nearest resolution that PixArt was trained at, 512 pixels or a multiple of it;

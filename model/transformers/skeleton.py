@@ -1,10 +1,12 @@
 """The skeleton of the transformers of all generations: how they are called, and what they do alike."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from .layers import repeat_rows
 
@@ -12,10 +14,10 @@ from .layers import repeat_rows
 class ClipSizes(NamedTuple):
     """What a network is told of the clip: frames per second, pixels, video frames. Numbers, [B], or None: left out."""
 
-    fps: object = None
-    height: object = None
-    width: object = None
-    num_frames: object = None
+    fps: float | Tensor | None = None
+    height: float | Tensor | None = None
+    width: float | Tensor | None = None
+    num_frames: float | Tensor | None = None
 
 
 class VideoTransformer(nn.Module):
@@ -26,9 +28,12 @@ class VideoTransformer(nn.Module):
     sizes of the clip as one ClipSizes.
     """
 
+    x_embedder: Any
+    y_embedder: Any
+    run: Callable[..., Tensor]
     OPTIONAL: tuple[str, ...] = ()  # keys that a file may lack: `computed` has them
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
         self.in_channels = config.in_channels
@@ -37,27 +42,27 @@ class VideoTransformer(nn.Module):
         self.max_caption_length = config.model_max_length
 
     @property
-    def null_caption(self):
+    def null_caption(self) -> Tensor:
         """The checkpoint's stand-in for "no prompt", [L, caption_channels]."""
         return self.y_embedder.y_embedding
 
-    def computed(self):
+    def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys, fp32."""
         return {}
 
     def forward(
         self,
-        x,
-        timestep,
-        caption,
-        caption_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-        **condition,
-    ):
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        fps: float | Tensor | None = None,
+        height: float | Tensor | None = None,
+        width: float | Tensor | None = None,
+        num_frames: float | Tensor | None = None,
+        **condition: Any,
+    ) -> Tensor:
         """The family's prediction for x, with x in the dtype of the weights; the result is fp32.
 
         Args:
@@ -76,26 +81,28 @@ class VideoTransformer(nn.Module):
         x, clip = x.to(self.x_embedder.proj.weight.dtype), ClipSizes(fps, height, width, num_frames)
         return self.run(x, timestep, caption, caption_mask, frame_mask, clip, **condition).float()
 
-    def embed_caption(self, caption, caption_mask, batch, dtype):
+    def embed_caption(
+        self, caption: Tensor, caption_mask: Tensor | None, batch: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None]:
         """Projected caption [B, L, C] and its attention mask, bool [B, 1, 1, L] or None."""
         caption = self.y_embedder(repeat_rows(caption.to(dtype), batch))
         if caption_mask is not None:
             caption_mask = repeat_rows(caption_mask, batch)[:, None, None].to(caption.device) != 0
         return caption, caption_mask
 
-    def run_block(self, index, block, x, caption, t):
+    def run_block(self, index: int, block: Callable[..., Tensor], x: Tensor, caption: Tensor, t: Tensor) -> Tensor:
         """Tokens x [B, T, S, C] behind block `index`, which is `block(x, caption, t)`: all layers of one depth.
 
         A host overrides this where something else may take a block's place.
         """
         return block(x, caption, t)
 
-    def pad_to_patches(self, x):
+    def pad_to_patches(self, x: Tensor) -> Tensor:
         """Zeros on the right, at the bottom and behind, up to whole patches; these tokens attend like any other."""
         pad = [-length % patch for length, patch in zip(x.shape[2:], self.config.patch_size)]
         return F.pad(x, (0, pad[2], 0, pad[1], 0, pad[0])) if any(pad) else x
 
-    def unpatchify(self, x, grid_h, grid_w):
+    def unpatchify(self, x: Tensor, grid_h: int, grid_w: int) -> Tensor:
         """Tokens [B, T, S, patch volume · C] to [B, C, T, H, W]."""
         pt, ph, pw = self.config.patch_size
         return rearrange(

@@ -5,12 +5,14 @@ from two fixed tables, which space_scale and time_scale stretch to the resolutio
 Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.0; frame masks as opensora/v1.1 added them).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from ..shapes_of import agree, heads_of, shape_of, shared_config
 from .layers import (
@@ -26,7 +28,7 @@ from .layers import (
     modulate,
     sincos_table,
 )
-from .skeleton import VideoTransformer
+from .skeleton import ClipSizes, VideoTransformer
 
 SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5
 
@@ -49,7 +51,7 @@ class STDiTConfig:
     stored_positions: tuple = (0, 0)  # places and frames in the position tables that the file brings along
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "STDiTConfig":
         """The configuration of these weights; `config` supplies what they do not tell: heads, scales.
 
         Raises ValueError where `config` contradicts the weights. `input_size` is not asked for: positions are computed
@@ -77,17 +79,32 @@ class STDiTConfig:
 class STDiTBlock(nn.Module):
     """Attention over space, attention over time, cross-attention to the caption, MLP."""
 
-    def __init__(self, config, operations, attention, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiTConfig,
+        operations: Any,
+        attention: Callable[..., Tensor],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = SelfAttention(size, heads, False, operations, attention, **weights)
         self.attn_temp = SelfAttention(size, heads, False, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
         self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
 
-    def forward(self, x, caption, t, t_generated, caption_mask=None, frame_positions=None):
+    def forward(
+        self,
+        x: Tensor,
+        caption: Tensor,
+        t: Tensor,
+        t_generated: Tensor,
+        caption_mask: Tensor | None = None,
+        frame_positions: Tensor | None = None,
+    ) -> Tensor:
         """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C], per frame where some are kept.
 
         `t_generated` [B, 1, 6, C] is that of the frames being generated; `frame_positions` [T, C] are for block 0 only.
@@ -125,11 +142,18 @@ class STDiT(VideoTransformer):
     version = "1.0"
     prediction = "epsilon"
 
-    def __init__(self, config=STDiTConfig(), operations=None, attention=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiTConfig = STDiTConfig(),
+        operations: Any = None,
+        attention: Callable[..., Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__(config)
         operations = operations or nn
         attention = attention or fused_attention
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         # Only a place for the tables that a file brings: the original, too, drops them and computes its own.
@@ -139,12 +163,20 @@ class STDiT(VideoTransformer):
         self.t_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.blocks = nn.ModuleList(STDiTBlock(**block) for _ in range(config.depth))
         patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
-    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+    def run(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None,
+        frame_mask: Tensor | None,
+        clip: ClipSizes,
+    ) -> Tensor:
         """Noise in x, in x's own dtype; 1.0 looks at none of the sizes of the clip."""
         B, _, T, H, W = x.shape
         dtype, device = x.dtype, x.device
@@ -166,18 +198,18 @@ class STDiT(VideoTransformer):
         frame_positions = self.frame_positions(frames).to(x)
 
         for index, block in enumerate(self.blocks):
-            block = partial(
+            run = partial(
                 block,
                 t_generated=t_generated,
                 caption_mask=caption_mask,
                 frame_positions=frame_positions if index == 0 else None,
             )
-            x = self.run_block(index, block, x, caption, t_block)
+            x = self.run_block(index, run, x, caption, t_block)
 
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]
 
-    def place_positions(self, grid_h, grid_w):
+    def place_positions(self, grid_h: int, grid_w: int) -> Tensor:
         """Positions within a frame, [grid_h * grid_w, C] in fp32; width before height in the channels."""
         half = self.config.hidden_size // 2
         down, across = (
@@ -188,6 +220,6 @@ class STDiT(VideoTransformer):
             0, 1
         )
 
-    def frame_positions(self, frames):
+    def frame_positions(self, frames: int) -> Tensor:
         """Positions along the clip, [frames, C] in fp32."""
         return sincos_table(torch.arange(frames, dtype=torch.float64) / self.config.time_scale, self.config.hidden_size)

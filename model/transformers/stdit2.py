@@ -5,12 +5,14 @@ positions scale with the resolution, time is a rotation (rope), and attention ov
 its own. Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.1; `qk_norm_legacy`: opensora/v1.2).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
 from ..shapes_of import agree, normed_heads, shared_config
@@ -30,7 +32,7 @@ from .layers import (
     rows_of,
     shared,
 )
-from .skeleton import VideoTransformer
+from .skeleton import ClipSizes, VideoTransformer
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class STDiT2Config:
     input_sq_size: int = 512
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "STDiT2Config":
         """The configuration of these weights; `config` supplies what they cannot tell: qk_norm_legacy, input_sq_size.
 
         num_heads as well, where neither q/k norm nor rope.freqs show it. Raises ValueError where `config` contradicts
@@ -80,10 +82,17 @@ class STDiT2Config:
 class STDiT2Block(nn.Module):
     """Attention over space, attention over time, cross-attention to the caption, MLP."""
 
-    def __init__(self, config, operations, attention, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiT2Config,
+        operations: Any,
+        attention: Callable[..., Tensor],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.attn_temp = SelfAttention(
             size, heads, config.qk_norm, operations, attention, rope_first=config.qk_norm_legacy, **weights
@@ -93,7 +102,15 @@ class STDiT2Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
         self.scale_shift_table_temporal = nn.Parameter(torch.zeros(3, size, **weights))
 
-    def forward(self, x, caption, t_spatial, t_temporal, rope, caption_mask=None):
+    def forward(
+        self,
+        x: Tensor,
+        caption: Tensor,
+        t_spatial: Tensor,
+        t_temporal: Tensor,
+        rope: Tensor,
+        caption_mask: Tensor | None = None,
+    ) -> Tensor:
         """x [B, T, S, C]; caption [B, L, C]; t_spatial [B, T or 1, 6, C]; t_temporal [B, T or 1, 3, C]."""
         modulation = self.scale_shift_table.to(x) + t_spatial
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
@@ -127,11 +144,18 @@ class STDiT2(VideoTransformer):
     prediction = "epsilon"
     OPTIONAL = ("rope.freqs",)
 
-    def __init__(self, config=STDiT2Config(), operations=None, attention=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiT2Config = STDiT2Config(),
+        operations: Any = None,
+        attention: Callable[..., Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__(config)
         operations = operations or nn
         attention = attention or fused_attention
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         self.rope = nn.Module()
@@ -145,16 +169,24 @@ class STDiT2(VideoTransformer):
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.t_block_temp = nn.Sequential(nn.SiLU(), operations.Linear(size, 3 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.blocks = nn.ModuleList(STDiT2Block(**block) for _ in range(config.depth))
         patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
-    def computed(self):
+    def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys, fp32."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
-    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+    def run(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None,
+        frame_mask: Tensor | None,
+        clip: ClipSizes,
+    ) -> Tensor:
         """Noise in x, in x's own dtype."""
         B, _, T, H, W = x.shape
         dtype, device = x.dtype, x.device
@@ -197,8 +229,8 @@ class STDiT2(VideoTransformer):
         ).to(dtype)
 
         for index, block in enumerate(self.blocks):
-            block = partial(block, t_temporal=t_temporal, rope=self.rope.freqs, caption_mask=caption_mask)
-            x = self.run_block(index, block, x, caption, t_spatial)
+            run = partial(block, t_temporal=t_temporal, rope=self.rope.freqs, caption_mask=caption_mask)
+            x = self.run_block(index, run, x, caption, t_spatial)
 
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]

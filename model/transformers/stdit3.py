@@ -5,12 +5,14 @@ spatial one. Spatial blocks attend within a frame, temporal blocks across the fr
 https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2); PixArt-α: Chen et al. 2023; DiT: Peebles & Xie 2022.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
 from ..shapes_of import agree, normed_heads, shared_config
@@ -30,7 +32,7 @@ from .layers import (
     rows_of,
     shared,
 )
-from .skeleton import VideoTransformer
+from .skeleton import ClipSizes, VideoTransformer
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class STDiT3Config:
     input_sq_size: int = 512
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "STDiT3Config":
         """The configuration of these weights; `config` supplies what they cannot tell. ValueError if they disagree."""
         config = config or {}
         known = shared_config(cls, state_dict, config, blocks="spatial_blocks")
@@ -73,16 +75,30 @@ class STDiT3Config:
 class STDiT3Block(nn.Module):
     """One transformer block: attention over space or over time, cross-attention to the caption, MLP."""
 
-    def __init__(self, config, operations, attention, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiT3Config,
+        operations: Any,
+        attention: Callable[..., Tensor],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
         self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
 
-    def forward(self, x, caption, t, caption_mask=None, temporal_rope=None):
+    def forward(
+        self,
+        x: Tensor,
+        caption: Tensor,
+        t: Tensor,
+        caption_mask: Tensor | None = None,
+        temporal_rope: Tensor | None = None,
+    ) -> Tensor:
         """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C]; `temporal_rope` set means attention over time."""
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
@@ -117,11 +133,18 @@ class STDiT3(VideoTransformer):
     prediction = "flow"
     OPTIONAL = ("rope.freqs",)  # a file may lack it: `computed` has it
 
-    def __init__(self, config=STDiT3Config(), operations=None, attention=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiT3Config = STDiT3Config(),
+        operations: Any = None,
+        attention: Callable[..., Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__(config)
         operations = operations or nn
         attention = attention or fused_attention
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         self.rope = nn.Module()
@@ -131,17 +154,25 @@ class STDiT3(VideoTransformer):
         self.fps_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.spatial_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
         self.temporal_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
         patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
         self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
 
-    def computed(self):
+    def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys, fp32."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
-    def run(self, x, timestep, caption, caption_mask, frame_mask, clip):
+    def run(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None,
+        frame_mask: Tensor | None,
+        clip: ClipSizes,
+    ) -> Tensor:
         """Velocity of x, in x's own dtype; 1.2 does not look at num_frames, and never uses the variance."""
         T, H, W = x.shape[2:]
         t, t_kept, t_block, frame_mask = self.embed_time(x, timestep, clip.fps, frame_mask)
@@ -156,7 +187,9 @@ class STDiT3(VideoTransformer):
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 
-    def run_blocks(self, x, caption, t, spatial, temporal):
+    def run_blocks(
+        self, x: Tensor, caption: Any, t: Tensor, spatial: dict[str, Any], temporal: dict[str, Any]
+    ) -> Tensor:
         """Tokens x [B, T, S, C] behind all blocks; `spatial` and `temporal`: what each kind takes beside x, caption, t.
 
         A depth is a spatial block and the temporal one behind it.
@@ -169,7 +202,9 @@ class STDiT3(VideoTransformer):
         x = self.spatial_blocks[index](x, caption, t, **spatial)
         return self.temporal_blocks[index](x, caption, t, **temporal)
 
-    def embed_time(self, x, timestep, fps=None, frame_mask=None):
+    def embed_time(
+        self, x: Tensor, timestep: Tensor, fps: float | Tensor | None = None, frame_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Timestep and fps for the final layer, and for the blocks.
 
         Returns:
@@ -187,18 +222,18 @@ class STDiT3(VideoTransformer):
             frame_mask = frame_mask[..., None]
         return t, t_kept, t_block.unflatten(-1, (6, -1)), frame_mask
 
-    def position_scale(self, x, clip):
+    def position_scale(self, x: Tensor, clip: ClipSizes) -> float:
         """How much larger than the model's own size the video is, by the side of a square of its area in pixels."""
         height, width = (
             shared(side, x.shape[n] * PIXELS_PER_LATENT) for side, n in ((clip.height, 3), (clip.width, 4))
         )
         return (height * width) ** 0.5 / self.config.input_sq_size
 
-    def grid(self, x):
+    def grid(self, x: Tensor) -> tuple[int, int, int]:
         """How many tokens padded latents [B, C, T, H, W] make: (frames, rows, columns)."""
         return tuple(length // patch for length, patch in zip(x.shape[2:], self.config.patch_size))
 
-    def positions(self, grid, scale, like):
+    def positions(self, grid: tuple[int, int, int], scale: float, like: Tensor) -> Tensor:
         """The positions of a token grid, [1, rows · columns, C], in the dtype and on the device of `like`."""
         _, rows, columns = grid
         base = round((rows * columns) ** 0.5)

@@ -6,12 +6,14 @@ the noise, through embedders of their own, and read the null caption. Defined by
 (branch opensora/v1.3).
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any, cast
 
 import torch
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from .layers import (
     CrossAttention,
@@ -25,6 +27,7 @@ from .layers import (
     rope_frequencies,
     rotate_pairs,
 )
+from .skeleton import ClipSizes
 from .stdit3 import STDiT3, STDiT3Config
 
 TIME, HEIGHT, WIDTH = range(3)
@@ -43,21 +46,24 @@ class STDiT3v13Config(STDiT3Config):
     use_spatial_rope: bool = True
 
     @property
-    def rope_axes(self):
+    def rope_axes(self) -> tuple[int, ...]:
         """The axes whose positions rotate a head; each turns an equal share of the channels."""
         return (TIME,) if self.kernel_size is None else (TIME, HEIGHT, WIDTH)
 
     @property
-    def rope_dim(self):
+    def rope_dim(self) -> int:
         """How many channels of a head each axis turns."""
         return self.hidden_size // self.num_heads // len(self.rope_axes)
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(
+        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+    ) -> "STDiT3v13Config":
         """The configuration of these weights; `config` supplies what they cannot tell. ValueError if they disagree."""
         config = config or {}
         rope = state_dict.get("rope.freqs")
-        found = super().from_weights({key: value for key, value in state_dict.items() if key != "rope.freqs"}, config)
+        others = {key: value for key, value in state_dict.items() if key != "rope.freqs"}
+        found = cast("STDiT3v13Config", super().from_weights(others, config))
         found = replace(found, kernel_size=_kernel_size(config.get("kernel_size", cls.kernel_size)))
         if rope is not None:
             if not found.qk_norm and not config.get("num_heads"):
@@ -90,7 +96,13 @@ def _kernel_size(given):
 class WindowAttention(SelfAttention):
     """Self-attention within windows of space and time, with rotary positions along each axis."""
 
-    def forward(self, x, grid, window, rope=None):
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        grid: tuple[int, int, int],
+        window: tuple[int, ...],
+        rope: Sequence[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
         """x [B, T, S, C] with S = rows · columns of `grid` (T, rows, columns); `window` likewise, in tokens.
 
         The last window of an axis may be cut short: the original fills it up and masks what it filled in.
@@ -125,7 +137,9 @@ def _window_pieces(length, size):
     return [(piece, tokens) for piece, tokens in pieces if piece.start < piece.stop]
 
 
-def rope_tables(frequencies, axes, grid, window, scale):
+def rope_tables(
+    frequencies: Tensor, axes: Iterable[int], grid: tuple[int, int, int], window: tuple[int, ...], scale: float
+) -> list[tuple[Tensor, Tensor]]:
     """What `rotate` needs: for each of `axes` the cosines and sines of its positions, broadcast over `grid`.
 
     Height and width are divided by `scale`, so that a token's place in the picture counts and not its number. Positions
@@ -143,7 +157,7 @@ def rope_tables(frequencies, axes, grid, window, scale):
     return tables
 
 
-def rotate(x, rope):
+def rotate(x: Tensor, rope: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Turn x [..., T, rows, columns, head_dim], an equal share of the channels by each of `rope_tables`.
 
     Channels of a share that its frequencies do not reach stay as they are.
@@ -158,16 +172,32 @@ def rotate(x, rope):
 class STDiT3v13Block(nn.Module):
     """One transformer block: attention in windows, cross-attention to the captions, MLP."""
 
-    def __init__(self, config, operations, attention, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiT3v13Config,
+        operations: Any,
+        attention: Callable[..., Tensor],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights = dict(dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = WindowAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
         self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
 
-    def forward(self, x, captions, t, caption_mask, grid, window, rope=None):
+    def forward(
+        self,
+        x: Tensor,
+        captions: list[tuple[Any, Tensor]],
+        t: Tensor,
+        caption_mask: Tensor | None,
+        grid: tuple[int, int, int],
+        window: tuple[int, ...],
+        rope: Sequence[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
         """x [B, T, S, C]; captions as `STDiT3v13.captions`; t [B, T or 1, 6, C]; the rest as in `WindowAttention`."""
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
@@ -177,7 +207,7 @@ class STDiT3v13Block(nn.Module):
         h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
         return x + gate_mlp[:, :, None] * h
 
-    def read(self, x, captions, caption_mask):
+    def read(self, x: Tensor, captions: list[tuple[Any, Tensor]], caption_mask: Tensor | None) -> Tensor:
         """Cross-attention, the frames of each group to the caption of their group."""
         read = []
         for frames, caption in captions:
@@ -194,8 +224,17 @@ class STDiT3v13(STDiT3):
     family = "stdit3_v1_3"
     version = "1.3"
     Block = STDiT3v13Block
+    x_embedder_cond: nn.Module
+    x_embedder_cond_mask: nn.Module
 
-    def __init__(self, config=STDiT3v13Config(), operations=None, attention=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: STDiT3v13Config = STDiT3v13Config(),
+        operations: Any = None,
+        attention: Callable[..., Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__(config, operations, attention or fused_attention, dtype, device)
         for name in ("x_embedder_cond", "x_embedder_cond_mask"):
             embedder = PatchEmbed3D(
@@ -205,24 +244,24 @@ class STDiT3v13(STDiT3):
                 nn.init.zeros_(weight)
             self.add_module(name, embedder)
 
-    def computed(self):
+    def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys, fp32."""
         dim = self.config.rope_dim
         return {"rope.freqs": rope_frequencies(dim)[: dim // 2]}
 
     def run(
         self,
-        x,
-        timestep,
-        caption,
-        caption_mask,
-        frame_mask,
-        clip,
-        condition=None,
-        condition_mask=None,
-        condition_frames=None,
-        null_caption=None,
-    ):
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None,
+        frame_mask: Tensor | None,
+        clip: ClipSizes,
+        condition: Tensor | None = None,
+        condition_mask: Tensor | None = None,
+        condition_frames: Sequence[int] | None = None,
+        null_caption: Tensor | None = None,
+    ) -> Tensor:
         """Velocity of x, in x's own dtype; as 1.2's, and
 
         Args:
@@ -256,16 +295,25 @@ class STDiT3v13(STDiT3):
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 
-    def windows(self, grid, scale, device=None):
+    def windows(
+        self, grid: tuple[int, int, int], scale: float, device: torch.device | str | None = None
+    ) -> tuple[tuple, tuple]:
         """(window, rope) of the spatial blocks, which see one frame, and of the temporal ones."""
-        config, frequencies = self.config, self.rope.freqs.to(device=device)
+        config, frequencies = self.config, cast(Tensor, self.rope.freqs).to(device=device)
         window = (1, *grid[1:])
         rope = rope_tables(frequencies, config.rope_axes, grid, window, scale) if config.use_spatial_rope else None
         height, width, time = config.kernel_size or (1, 1, -1)
         temporal = tuple(size if size > 0 else length for size, length in zip((time, height, width), grid))
         return (window, rope), (temporal, rope_tables(frequencies, config.rope_axes, grid, temporal, scale))
 
-    def captions(self, x, caption, caption_mask, condition_frames=None, null_caption=None):
+    def captions(
+        self,
+        x: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None,
+        condition_frames: Sequence[int] | None = None,
+        null_caption: Tensor | None = None,
+    ) -> tuple[list[tuple[Any, Tensor]], Tensor | None]:
         """What each frame of x reads: ([(frames, caption [B, L, C]), …], mask); the groups hold every frame."""
         B, T = x.shape[0], -(-x.shape[2] // self.config.patch_size[0])
         caption, mask = self.embed_caption(caption, caption_mask, B, x.dtype)
@@ -273,7 +321,10 @@ class STDiT3v13(STDiT3):
         if not kept:
             return [(slice(None), caption)], mask
         if kept[0] < 0 or kept[-1] >= T:
-            raise ValueError(f"condition_frames is {list(condition_frames)}; the latents have frames 0 to {T - 1}")
+            raise ValueError(
+                f"condition_frames is {list(cast(Sequence[int], condition_frames))}; "
+                f"the latents have frames 0 to {T - 1}"
+            )
         null_caption = self.null_caption[None] if null_caption is None else null_caption
         if mask is not None:
             null_caption = null_caption[:, : mask.shape[-1]]

@@ -7,10 +7,13 @@ over all slices, convolutions see the rows around theirs. The result is that of 
 
 import contextlib
 import contextvars
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
@@ -27,11 +30,11 @@ class Slices:
     store: torch.device
 
 
-_current = contextvars.ContextVar("slices", default=None)
+_current: contextvars.ContextVar[Slices | None] = contextvars.ContextVar("slices", default=None)
 
 
 @contextlib.contextmanager
-def in_slices(slices):
+def in_slices(slices: Slices | None) -> Iterator[None]:
     """Let `row_wise` and `known` work by `slices` (a Slices, or None: in one go) inside the block."""
     token = _current.set(slices)
     try:
@@ -40,24 +43,24 @@ def in_slices(slices):
         _current.reset(token)
 
 
-def placed(x):
+def placed(x: Tensor) -> Tensor:
     """`x` on the device that layers work on; without slices it is there already."""
     slices = _current.get()
     return x if slices is None else x.to(slices.device)
 
 
-def whole(function, x):
+def whole(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """function(x), x in one piece, for layers of low resolution that have to see all of it."""
     slices = _current.get()
     return function(x) if slices is None else function(x.to(slices.device)).to(slices.store)
 
 
-def silu(x):
+def silu(x: Tensor) -> Tensor:
     """SiLU of a tensor that nobody else needs."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-def row_wise(function, *maps, rows=None, growth=1):
+def row_wise(function: Callable[..., Tensor], *maps: Tensor, rows: int | None = None, growth: int = 1) -> Tensor:
     """function(*maps) for a function whose every row depends on the same row of the maps and on its neighbours.
 
     Args:
@@ -82,7 +85,7 @@ def row_wise(function, *maps, rows=None, growth=1):
         if out is None:
             out = torch.empty((*piece.shape[:-2], rows, piece.shape[-1]), dtype=piece.dtype, device=slices.store)
         _rows(out, start, stop, units).copy_(piece)
-    return out
+    return cast(torch.Tensor, out)
 
 
 def _rows(values, start, stop, units):
@@ -93,7 +96,7 @@ def _rows(values, start, stop, units):
     return values.narrow(-2, start * each, end - start * each)
 
 
-def known(norm, x):
+def known(norm: Any, x: Tensor) -> Callable[[Tensor], Tensor]:
     """A group norm that can be called on slices of `x`, and then uses the statistics of all of `x` [N, C, …]."""
     slices = _current.get()
     if slices is None:
@@ -125,7 +128,7 @@ def _statistics(x, groups, eps, slices):
 class _Known(TorchFunctionMode):
     """F.group_norm with given statistics, whoever calls it: hosts have layers that fetch and cast their weights."""
 
-    def __init__(self, mean, deviation):
+    def __init__(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         super().__init__()
         self.mean, self.deviation = mean, deviation
 
@@ -134,7 +137,9 @@ class _Known(TorchFunctionMode):
             return function(*args, **(kwargs or {}))
         return self.group_norm(*args, **(kwargs or {}))
 
-    def group_norm(self, x, num_groups, weight=None, bias=None, eps=1e-5):
+    def group_norm(
+        self, x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    ) -> Tensor:
         """As F.group_norm."""
 
         def each_channel(values):

@@ -4,12 +4,14 @@ Rombach et al. 2022; module names follow the diffusers checkpoint layout. Sizes 
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from ..shapes_of import count_blocks, shape_of
 from .slicing import known, placed, row_wise, silu, whole
@@ -29,7 +31,9 @@ class SpatialConfig:
     norm_groups: int = 32
 
     @classmethod
-    def from_weights(cls, state_dict, prefix="", config=None):
+    def from_weights(
+        cls, state_dict: Mapping[str, Tensor], prefix: str = "", config: Mapping[str, Any] | None = None
+    ) -> "SpatialConfig":
         """The configuration of the 2D VAE whose keys begin with `prefix`; `config` may give spatial_norm_groups."""
         groups = (config or {}).get("spatial_norm_groups") or cls.norm_groups
         encoder = re.escape(f"{prefix}encoder.")
@@ -45,7 +49,7 @@ class SpatialConfig:
         )
 
 
-def modern_keys(state_dict):
+def modern_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the attention keys of older diffusers files (query, key, value, proj_attn) to today's."""
 
     def rename(key):
@@ -57,7 +61,7 @@ def modern_keys(state_dict):
 class Resnet(nn.Module):
     """norm, SiLU, conv, twice, plus the input."""
 
-    def __init__(self, channels_in, channels_out, groups, ops, **weights):
+    def __init__(self, channels_in: int, channels_out: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.norm1 = ops.GroupNorm(groups, channels_in, eps=1e-6, **weights)
         self.conv1 = ops.Conv2d(channels_in, channels_out, 3, padding=1, **weights)
@@ -67,7 +71,7 @@ class Resnet(nn.Module):
             ops.Conv2d(channels_in, channels_out, 1, **weights) if channels_in != channels_out else None
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         norm1 = known(self.norm1, x)
         h = row_wise(lambda x: self.conv1(silu(norm1(x))), x)
         norm2 = known(self.norm2, h)
@@ -80,7 +84,7 @@ class Resnet(nn.Module):
 class Attention(nn.Module):
     """Single-head attention over the pixels of the lowest resolution."""
 
-    def __init__(self, channels, groups, ops, **weights):
+    def __init__(self, channels: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.group_norm = ops.GroupNorm(groups, channels, eps=1e-6, **weights)
         self.to_q = ops.Linear(channels, channels, **weights)
@@ -88,7 +92,7 @@ class Attention(nn.Module):
         self.to_v = ops.Linear(channels, channels, **weights)
         self.to_out = nn.ModuleList([ops.Linear(channels, channels, **weights)])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return whole(self._attend, x)
 
     def _attend(self, x):
@@ -100,34 +104,34 @@ class Attention(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block."""
 
-    def __init__(self, channels, groups, ops, **weights):
+    def __init__(self, channels: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.attentions = nn.ModuleList([Attention(channels, groups, ops, **weights)])
         self.resnets = nn.ModuleList(Resnet(channels, channels, groups, ops, **weights) for _ in range(2))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
 class Downsample(nn.Module):
     """Stride-2 convolution, padded on the right and at the bottom only."""
 
-    def __init__(self, channels, ops, **weights):
+    def __init__(self, channels: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.conv = ops.Conv2d(channels, channels, 3, stride=2, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return row_wise(lambda x: self.conv(F.pad(x, (0, 1, 0, 1))), x, rows=x.shape[-2] // 2)
 
 
 class Upsample(nn.Module):
     """Nearest-neighbour doubling, then a convolution."""
 
-    def __init__(self, channels, ops, **weights):
+    def __init__(self, channels: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         def doubled(x):
             return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
@@ -137,7 +141,16 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """Residual blocks of one resolution, then a change of resolution or none."""
 
-    def __init__(self, channels_in, channels_out, layers, groups, ops, resample, **weights):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        layers: int,
+        groups: int,
+        ops: Any,
+        resample: type[nn.Module] | None,
+        **weights: Any,
+    ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
             Resnet(channels_in if i == 0 else channels_out, channels_out, groups, ops, **weights) for i in range(layers)
@@ -147,7 +160,7 @@ class Level(nn.Module):
         elif resample is Upsample:
             self.upsamplers = nn.ModuleList([Upsample(channels_out, ops, **weights)])
 
-    def layers(self):
+    def layers(self) -> list[nn.Module]:
         """Its layers in order; whoever runs them holds no feature map but the last."""
         return [*self.resnets, *getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())]
 
@@ -155,7 +168,7 @@ class Level(nn.Module):
 class Encoder(nn.Module):
     """[B, 3, H, W] in -1…1 to the posterior's moments [B, 2 · latent, H / 8, W / 8]."""
 
-    def __init__(self, config, ops, **weights):
+    def __init__(self, config: SpatialConfig, ops: Any, **weights: Any) -> None:
         super().__init__()
         channels, groups = config.block_out_channels, config.norm_groups
         self.conv_in = ops.Conv2d(3, channels[0], 3, padding=1, **weights)
@@ -175,10 +188,10 @@ class Encoder(nn.Module):
         self.conv_norm_out = ops.GroupNorm(groups, channels[-1], eps=1e-6, **weights)
         self.conv_out = ops.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = row_wise(self.conv_in, x)
         for level in self.down_blocks:
-            for layer in level.layers():
+            for layer in cast(Level, level).layers():
                 x = layer(x)
         x = self.mid_block(x)
         norm = known(self.conv_norm_out, x)
@@ -188,7 +201,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents [B, latent, H / 8, W / 8] to pixels [B, 3, H, W]."""
 
-    def __init__(self, config, ops, **weights):
+    def __init__(self, config: SpatialConfig, ops: Any, **weights: Any) -> None:
         super().__init__()
         channels, groups = config.block_out_channels[::-1], config.norm_groups
         self.conv_in = ops.Conv2d(config.latent_channels, channels[0], 3, padding=1, **weights)
@@ -208,10 +221,10 @@ class Decoder(nn.Module):
         self.conv_norm_out = ops.GroupNorm(groups, channels[-1], eps=1e-6, **weights)
         self.conv_out = ops.Conv2d(channels[-1], 3, 3, padding=1, **weights)
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         x = self.mid_block(row_wise(self.conv_in, z))
         for level in self.up_blocks:
-            for layer in level.layers():
+            for layer in cast(Level, level).layers():
                 x = layer(x)
         norm = known(self.conv_norm_out, x)
         return row_wise(lambda x: self.conv_out(silu(norm(x))), x)
@@ -220,25 +233,32 @@ class Decoder(nn.Module):
 class AutoencoderKL(nn.Module):
     """Encoder and decoder of single images with a Gaussian posterior between them."""
 
-    def __init__(self, config=SpatialConfig(), operations=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: SpatialConfig = SpatialConfig(),
+        operations: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
-        ops, weights = operations or nn, dict(dtype=dtype, device=device)
+        ops = operations or nn
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         latent = config.latent_channels
         self.encoder = Encoder(config, ops, **weights)
         self.decoder = Decoder(config, ops, **weights)
         self.quant_conv = ops.Conv2d(2 * latent, 2 * latent, 1, **weights)
         self.post_quant_conv = ops.Conv2d(latent, latent, 1, **weights)
 
-    def encode(self, images):
+    def encode(self, images: Tensor) -> Tensor:
         """Posterior moments (mean, then log variance) of images [B, 3, H, W]."""
         return self.quant_conv(placed(self.encoder(images)))
 
-    def decode(self, latents):
+    def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, 8 h, 8 w] from latents [B, C, h, w]."""
         return self.decoder(self.post_quant_conv(placed(latents)))
 
 
-def draw_posterior(moments, noise=None):
+def draw_posterior(moments: Tensor, noise: Tensor | None = None) -> Tensor:
     """The Gaussian's mode, or with `noise` (shape of the mean) a sample of it; moments [B, 2C, …]."""
     mean, log_variance = moments.chunk(2, dim=1)
     if noise is None:
@@ -246,7 +266,7 @@ def draw_posterior(moments, noise=None):
     return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
 
 
-def draws(noise):
+def draws(noise: torch.Generator | Callable[..., Tensor] | None) -> Callable[..., Tensor | None]:
     """Turn a VAE's noise argument into (kind, index, moments) -> the draw for a posterior, or None for its mode."""
     if noise is None:
         return lambda kind, index, moments: None
@@ -263,7 +283,9 @@ def draws(noise):
 MODE = draws(None)
 
 
-def encode_frames(autoencoder, video, draw=MODE, at_once=IMAGES_AT_ONCE):
+def encode_frames(
+    autoencoder: AutoencoderKL, video: Tensor, draw: Callable[..., Tensor | None] = MODE, at_once: int = IMAGES_AT_ONCE
+) -> Tensor:
     """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8], scaled to about unit variance."""
     latents = []
     for index, images in enumerate(rearrange(video, "B C T H W -> (B T) C H W").split(at_once)):
@@ -272,7 +294,7 @@ def encode_frames(autoencoder, video, draw=MODE, at_once=IMAGES_AT_ONCE):
     return rearrange(torch.cat(latents), "(B T) C H W -> B C T H W", B=video.shape[0])
 
 
-def decode_frames(autoencoder, x, at_once=IMAGES_AT_ONCE):
+def decode_frames(autoencoder: AutoencoderKL, x: Tensor, at_once: int = IMAGES_AT_ONCE) -> Tensor:
     """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
     images = rearrange(x, "B C T H W -> (B T) C H W").split(at_once)
     frames = torch.cat([autoencoder.decode(image / SPATIAL_FACTOR) for image in images])

@@ -4,11 +4,14 @@ After MAGVIT-v2's tokenizer (Yu et al. 2023): residual blocks of causal convolut
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from ..shapes_of import count_blocks, shape_of
 
@@ -26,7 +29,9 @@ class TemporalConfig:
     norm_groups: int = 32
 
     @classmethod
-    def from_weights(cls, state_dict, prefix="", config=None):
+    def from_weights(
+        cls, state_dict: Mapping[str, Tensor], prefix: str = "", config: Mapping[str, Any] | None = None
+    ) -> "TemporalConfig":
         """The configuration of the temporal VAE behind `prefix`; `config` may give temporal_norm_groups."""
         encoder = f"{prefix}encoder."
         levels = count_blocks(state_dict, re.escape(encoder) + r"block_res_blocks\.(\d+)\.")
@@ -51,30 +56,39 @@ class TemporalConfig:
 class CausalConv3d(nn.Module):
     """3D convolution that sees no future frame; one zero frame less in front when it halves the time axis."""
 
-    def __init__(self, channels_in, channels_out, kernel, ops, stride=1, bias=True, **weights):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        ops: Any,
+        stride: int = 1,
+        bias: bool = True,
+        **weights: Any,
+    ) -> None:
         super().__init__()
         self.padding = (kernel // 2,) * 4 + (kernel - stride, 0)
         self.conv = ops.Conv3d(channels_in, channels_out, kernel, stride=(stride, 1, 1), bias=bias, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, self.padding))
 
 
 class ResBlock(nn.Module):
     """norm, SiLU, convolution, twice, plus the input."""
 
-    def __init__(self, channels_in, channels_out, groups, ops, **weights):
+    def __init__(self, channels_in: int, channels_out: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.norm1 = ops.GroupNorm(groups, channels_in, eps=1e-5, **weights)
         self.conv1 = CausalConv3d(channels_in, channels_out, 3, ops, bias=False, **weights)
         self.norm2 = ops.GroupNorm(groups, channels_out, eps=1e-5, **weights)
         self.conv2 = CausalConv3d(channels_out, channels_out, 3, ops, bias=False, **weights)
         if channels_in != channels_out:
-            self.conv3 = CausalConv3d(channels_in, channels_out, 1, ops, bias=False, **weights)
+            self.conv3: CausalConv3d | None = CausalConv3d(channels_in, channels_out, 1, ops, bias=False, **weights)
         else:
             self.conv3 = None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         return h + (x if self.conv3 is None else self.conv3(x))
@@ -90,7 +104,7 @@ def _res_blocks(channels_in, channels_out, config, ops, weights):
 class Encoder(nn.Module):
     """[B, C, T, h, w] to features [B, 2 · latent, T / 4, h, w]."""
 
-    def __init__(self, config, ops, **weights):
+    def __init__(self, config: TemporalConfig, ops: Any, **weights: Any) -> None:
         super().__init__()
         widths = [config.filters * m for m in config.channel_multipliers]
         self.conv_in = CausalConv3d(config.channels, config.filters, 3, ops, bias=False, **weights)
@@ -106,10 +120,10 @@ class Encoder(nn.Module):
         self.norm1 = ops.GroupNorm(config.norm_groups, widths[-1], eps=1e-5, **weights)
         self.conv2 = CausalConv3d(widths[-1], 2 * config.latent_channels, 1, ops, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for level, blocks in enumerate(self.block_res_blocks):
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 x = block(x)
             if level < len(self.conv_blocks):
                 x = self.conv_blocks[level](x)
@@ -121,7 +135,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents [B, latent, T / 4, h, w] to [B, C, T, h, w]; time grows by unfolding channels."""
 
-    def __init__(self, config, ops, **weights):
+    def __init__(self, config: TemporalConfig, ops: Any, **weights: Any) -> None:
         super().__init__()
         widths = [config.filters * m for m in config.channel_multipliers]
         self.temporal_upsample = config.temporal_downsample
@@ -138,12 +152,12 @@ class Decoder(nn.Module):
         self.norm1 = ops.GroupNorm(config.norm_groups, widths[0], eps=1e-5, **weights)
         self.conv_out = CausalConv3d(widths[0], config.channels, 3, ops, **weights)
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         x = self.conv1(z)
         for block in self.res_blocks:
             x = block(x)
         for level in reversed(range(len(self.block_res_blocks))):
-            for block in self.block_res_blocks[level]:
+            for block in cast(nn.ModuleList, self.block_res_blocks[level]):
                 x = block(x)
             if level > 0:
                 x = self.conv_blocks[level - 1](x)
@@ -155,9 +169,16 @@ class Decoder(nn.Module):
 class TemporalVAE(nn.Module):
     """Compresses one chunk of frames; `encode` and `decode` work on 2D-VAE latents."""
 
-    def __init__(self, config=TemporalConfig(), operations=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: TemporalConfig = TemporalConfig(),
+        operations: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
-        ops, weights = operations or nn, dict(dtype=dtype, device=device)
+        ops = operations or nn
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         latent = config.latent_channels
         self.factor = 2 ** sum(config.temporal_downsample)
         self.encoder = Encoder(config, ops, **weights)
@@ -165,11 +186,11 @@ class TemporalVAE(nn.Module):
         self.quant_conv = CausalConv3d(2 * latent, 2 * latent, 1, ops, **weights)
         self.post_quant_conv = CausalConv3d(latent, latent, 1, ops, **weights)
 
-    def encode(self, x):
+    def encode(self, x: Tensor) -> Tensor:
         """Posterior moments [B, 2C, ⌈T / 4⌉, h, w] of x [B, C, T, h, w]; zero frames fill it up in front."""
         x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % self.factor, 0))
         return self.quant_conv(self.encoder(x))
 
-    def decode(self, z, num_frames):
+    def decode(self, z: Tensor, num_frames: int) -> Tensor:
         """`num_frames` 2D latents [B, C, num_frames, h, w] from z [B, C, ⌈num_frames / 4⌉, h, w]."""
         return self.decoder(self.post_quant_conv(z))[:, :, -num_frames % self.factor :]

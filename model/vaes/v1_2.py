@@ -4,10 +4,12 @@ Videos are [B, 3, T, H, W] in -1…1; latents are [B, 4, T', H / 8, W / 8], norm
 https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..frames import CHUNKS, Counts
 from .slicing import placed
@@ -39,7 +41,9 @@ class VideoVAEConfig:
     scale: tuple = OFFICIAL_SCALE
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(
+        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+    ) -> "VideoVAEConfig":
         """The configuration of these weights; `config` supplies what they cannot tell.
 
         Its keys: spatial_norm_groups, temporal_norm_groups, chunk_frames, shift, scale.
@@ -61,10 +65,18 @@ class VideoVAE(Counts, nn.Module):
     OPTIONAL = ("shift", "scale")  # a file may lack them: `computed` has them
     own_keys = staticmethod(modern_keys)
     images_at_once = IMAGES_AT_ONCE
+    shift: Tensor
+    scale: Tensor
 
-    def __init__(self, config=VideoVAEConfig(), operations=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: VideoVAEConfig = VideoVAEConfig(),
+        operations: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
-        weights = dict(operations=operations, dtype=dtype, device=device)
+        weights: dict[str, Any] = dict(operations=operations, dtype=dtype, device=device)
         self.config = config
         self.latent_channels = config.temporal.latent_channels
         self.spatial_vae = nn.ModuleDict({"module": AutoencoderKL(config.spatial, **weights)})
@@ -74,11 +86,11 @@ class VideoVAE(Counts, nn.Module):
             values = torch.tensor(getattr(config, name), dtype=torch.float32, device=device)
             self.register_buffer(name, values.view(1, -1, 1, 1, 1))
 
-    def computed(self):
+    def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys, fp32."""
         return {name: torch.tensor(getattr(self.config, name)).view(1, -1, 1, 1, 1) for name in self.OPTIONAL}
 
-    def encode(self, video, noise=None):
+    def encode(self, video: Tensor, noise: torch.Generator | Callable[..., Tensor] | None = None) -> Tensor:
         """Normalised latents of a video [B, 3, T, H, W] in -1…1.
 
         Args:
@@ -90,7 +102,7 @@ class VideoVAE(Counts, nn.Module):
         draw = draws(noise)
         return self.encode_latents(self.encode_frames(video, draw), draw)
 
-    def encode_latents(self, x, draw=MODE):
+    def encode_latents(self, x: Tensor, draw: Callable[..., Tensor | None] = MODE) -> Tensor:
         """2D latents [B, C, T, h, w] through the temporal VAE, chunk by chunk, and normalised."""
         chunks = []
         for index, chunk in enumerate(x.split(self.counting.chunk_frames, dim=2)):
@@ -99,7 +111,7 @@ class VideoVAE(Counts, nn.Module):
         z = torch.cat(chunks, dim=2)
         return (z - self.shift.to(z)) / self.scale.to(z)
 
-    def decode(self, latents, num_frames):
+    def decode(self, latents: Tensor, num_frames: int) -> Tensor:
         """Video [B, 3, num_frames, 8 h, 8 w] in about -1…1 from normalised latents [B, C, T, h, w].
 
         Raises ValueError where the latents cannot stand for `num_frames` frames.
@@ -116,10 +128,10 @@ class VideoVAE(Counts, nn.Module):
         weight = self.temporal_vae.quant_conv.conv.weight
         return x if weight is None else x.to(weight.dtype)
 
-    def encode_frames(self, video, draw=MODE):
+    def encode_frames(self, video: Tensor, draw: Callable[..., Tensor | None] = MODE) -> Tensor:
         """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8]."""
-        return encode_frames(self.spatial_vae["module"], video, draw, self.images_at_once)
+        return encode_frames(cast(AutoencoderKL, self.spatial_vae["module"]), video, draw, self.images_at_once)
 
-    def decode_frames(self, x):
+    def decode_frames(self, x: Tensor) -> Tensor:
         """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
-        return decode_frames(self.spatial_vae["module"], x, self.images_at_once)
+        return decode_frames(cast(AutoencoderKL, self.spatial_vae["module"]), x, self.images_at_once)

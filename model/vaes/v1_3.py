@@ -5,10 +5,12 @@ goes through in chunks of 17 frames, of which neighbours share one: 17 frames ma
 more. Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.3).
 """
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..frames import OVERLAPPING, Counts
 from ..shapes_of import count_blocks, shape_of
@@ -45,7 +47,9 @@ class CausalVAEConfig:
     scale: tuple = VIDEO_STD
 
     @classmethod
-    def from_weights(cls, state_dict, config=None):
+    def from_weights(
+        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+    ) -> "CausalVAEConfig":
         """The configuration of these weights; `config` supplies what they cannot tell.
 
         Its keys: spatial_norm_groups, chunk_frames, temporal_overlap, normalization ("video", "video_5frames" or
@@ -98,9 +102,16 @@ class CausalVAE(Counts, nn.Module):
     family = "vae_v1_3"
     OPTIONAL = ()  # a file has every key
 
-    def __init__(self, config=CausalVAEConfig(), operations=None, dtype=None, device=None):
+    def __init__(
+        self,
+        config: CausalVAEConfig = CausalVAEConfig(),
+        operations: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
-        ops, weights = operations or nn, dict(dtype=dtype, device=device)
+        ops = operations or nn
+        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.config = config
         self.latent_channels = config.latent_channels
         overlap, factor = int(config.temporal_overlap), 2 ** len(config.time_down)
@@ -108,15 +119,15 @@ class CausalVAE(Counts, nn.Module):
         self.encoder = Encoder(config, ops, **weights)
         self.decoder = Decoder(config, ops, **weights)
 
-    def computed(self):
+    def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys: none."""
         return {}
 
-    def each_chunk(self, pieces):
+    def each_chunk(self, pieces: Sequence[Any]) -> Iterable[Any]:
         """Go over the chunks of a run, a list; for hosts to show progress, or to stop."""
         return pieces
 
-    def encode(self, video, noise=None):
+    def encode(self, video: Tensor, noise: torch.Generator | Callable[..., Tensor] | None = None) -> Tensor:
         """Normalised latents of a video [B, 3, T, H, W] in -1…1.
 
         Args:
@@ -124,16 +135,16 @@ class CausalVAE(Counts, nn.Module):
                 (kind, index, shape) -> tensor that supplies the one draw, kind "temporal", for all chunks together.
         """
         video = self._in_own_dtype(video)
-        moments = [
+        chunks = [
             self.encoder(video[:, :, chunk.start : chunk.stop])
             for chunk in self.each_chunk(self.counting.chunks(video.shape[2]))
         ]
-        moments = torch.cat(moments, dim=2)
+        moments = torch.cat(chunks, dim=2)
         z = draw_posterior(moments, draws(noise)("temporal", 0, moments))
         shift, scale = self._statistics(z)
         return ((z - shift) / scale).to(z.dtype)
 
-    def decode(self, latents, num_frames):
+    def decode(self, latents: Tensor, num_frames: int) -> Tensor:
         """Video [B, 3, T, 8 h, 8 w] in about -1…1 from normalised latents [B, C, T', h, w].
 
         T is `num_frames` for the valid counts. Others lose what the original loses, the frames behind the last group
@@ -143,7 +154,7 @@ class CausalVAE(Counts, nn.Module):
         self.counting.refuse_mismatch(num_frames, latents.shape[2])
         return torch.cat(list(self.decode_chunks(latents)), dim=2)
 
-    def decode_chunks(self, latents):
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """`decode` piece by piece: yields the frames that each chunk completes, [B, 3, t, 8 h, 8 w].
 
         The frame that two chunks share is the mean of what both make of it, and comes with the later chunk.
@@ -158,7 +169,7 @@ class CausalVAE(Counts, nn.Module):
                 shared, frames = frames[:, :, -1:], frames[:, :, :-1]
             yield frames
 
-    def decode_chunk(self, latents):
+    def decode_chunk(self, latents: Tensor) -> Tensor:
         """The frames [B, 3, 4 T - 3, 8 h, 8 w] of the latents [B, C, T, h, w] of one chunk, seen by themselves."""
         shift, scale = self._statistics(latents)
         return self.decoder((latents * scale + shift).to(latents.dtype))

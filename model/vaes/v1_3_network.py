@@ -3,12 +3,17 @@
 After MAGVIT-v2 (Yu et al. 2023). Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.3).
 """
 
+from typing import TYPE_CHECKING, Any, cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 
 from .slicing import known, row_wise, silu, whole
+
+if TYPE_CHECKING:
+    from .v1_3 import CausalVAEConfig
 
 FRAMES_AT_ONCE = 4  # the purely spatial convolutions run on so many frames at a time, to bound memory
 
@@ -16,20 +21,22 @@ FRAMES_AT_ONCE = 4  # the purely spatial convolutions run on so many frames at a
 class CausalConv3d(nn.Module):
     """3D convolution that sees no future frame: zeros on all sides of a frame, and two zero frames in front."""
 
-    def __init__(self, channels_in, channels_out, kernel, ops, stride=1, **weights):
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, ops: Any, stride: int = 1, **weights: Any
+    ) -> None:
         super().__init__()
         side = kernel // 2
         self.ahead = kernel - 1
         self.conv = ops.Conv3d(channels_in, channels_out, kernel, stride=stride, padding=(0, side, side), **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 0, 0, 0, self.ahead, 0)) if self.ahead else x)
 
 
 class ResBlock(nn.Module):
     """norm, SiLU, convolution, twice, plus the input."""
 
-    def __init__(self, channels_in, channels_out, groups, ops, **weights):
+    def __init__(self, channels_in: int, channels_out: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.norm1 = ops.GroupNorm(groups, channels_in, eps=1e-6, **weights)
         self.conv1 = CausalConv3d(channels_in, channels_out, 3, ops, **weights)
@@ -39,7 +46,7 @@ class ResBlock(nn.Module):
             CausalConv3d(channels_in, channels_out, 1, ops, **weights) if channels_in != channels_out else None
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         norm1 = known(self.norm1, x)
         h = row_wise(lambda x: self.conv1(silu(norm1(x))), x)
         norm2 = known(self.norm2, h)
@@ -52,7 +59,7 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Single-head attention over all pixels of all frames, each seeing those before it in reading order."""
 
-    def __init__(self, channels, groups, ops, **weights):
+    def __init__(self, channels: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **weights)
         self.q = CausalConv3d(channels, channels, 1, ops, **weights)
@@ -60,7 +67,7 @@ class Attention(nn.Module):
         self.v = CausalConv3d(channels, channels, 1, ops, **weights)
         self.proj_out = CausalConv3d(channels, channels, 1, ops, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return whole(self._attend, x)
 
     def _attend(self, x):
@@ -73,13 +80,13 @@ class Attention(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block."""
 
-    def __init__(self, channels, groups, ops, **weights):
+    def __init__(self, channels: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.block_1 = ResBlock(channels, channels, groups, ops, **weights)
         self.attn_1 = Attention(channels, groups, ops, **weights)
         self.block_2 = ResBlock(channels, channels, groups, ops, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
@@ -92,11 +99,11 @@ def _by_frames(function, x):
 class Downsample2D(nn.Module):
     """Stride-2 convolution of every frame, padded on the right and at the bottom only."""
 
-    def __init__(self, channels, ops, **weights):
+    def __init__(self, channels: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.conv = ops.Conv2d(channels, channels, 3, stride=2, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         def halved(x):
             return _by_frames(lambda images: self.conv(F.pad(images, (0, 1, 0, 1))), x)
 
@@ -106,22 +113,22 @@ class Downsample2D(nn.Module):
 class Downsample3D(nn.Module):
     """Causal convolution of stride 2 in space and time; the first frame stays a frame of its own."""
 
-    def __init__(self, channels, ops, **weights):
+    def __init__(self, channels: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.conv = CausalConv3d(channels, channels, 3, ops, stride=2, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return row_wise(self.conv, x, rows=-(-x.shape[-2] // 2))
 
 
 class Upsample2D(nn.Module):
     """Nearest-neighbour doubling of every frame, then a convolution."""
 
-    def __init__(self, channels, ops, **weights):
+    def __init__(self, channels: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         def doubled(x):
             return _by_frames(lambda images: self.conv(F.interpolate(images, scale_factor=2.0, mode="nearest")), x)
 
@@ -131,14 +138,14 @@ class Upsample2D(nn.Module):
 class UpsampleBlock(nn.Module):
     """Doubled input: convolution, norm, SiLU, convolution, norm, plus the doubled input, SiLU, plus it once more."""
 
-    def __init__(self, channels, groups, ops, **weights):
+    def __init__(self, channels: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.conv1 = CausalConv3d(channels, channels, 3, ops, **weights)
         self.norm1 = ops.GroupNorm(groups, channels, eps=1e-5, **weights)
         self.conv2 = CausalConv3d(channels, channels, 3, ops, **weights)
         self.norm2 = ops.GroupNorm(groups, channels, eps=1e-5, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         def joined(h, x):
             x = _doubled(x)
             return silu(norm2(h).add_(x)).add_(x)
@@ -158,18 +165,27 @@ def _doubled(x):
 class Upsample3D(nn.Module):
     """Nearest-neighbour doubling of space and time, then a residual block of its own kind."""
 
-    def __init__(self, channels, groups, ops, **weights):
+    def __init__(self, channels: int, groups: int, ops: Any, **weights: Any) -> None:
         super().__init__()
         self.conv3d = UpsampleBlock(channels, groups, ops, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.conv3d(x)
 
 
 class Level(nn.Module):
     """Residual blocks of one resolution, then the change of resolution that `resample` names, or none."""
 
-    def __init__(self, channels_in, channels_out, blocks, groups, ops, resample=None, **weights):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        blocks: int,
+        groups: int,
+        ops: Any,
+        resample: tuple[str, nn.Module] | None = None,
+        **weights: Any,
+    ) -> None:
         super().__init__()
         self.block = nn.ModuleList(
             ResBlock(channels_in if i == 0 else channels_out, channels_out, groups, ops, **weights)
@@ -179,7 +195,7 @@ class Level(nn.Module):
             name, module = resample
             self.add_module(name, module)
 
-    def layers(self):
+    def layers(self) -> list[nn.Module]:
         """Its layers in order; whoever runs them holds no feature map but the last."""
         return [*self.block, *(getattr(self, name) for name in ("downsample", "upsample") if hasattr(self, name))]
 
@@ -187,7 +203,7 @@ class Level(nn.Module):
 class Encoder(nn.Module):
     """[B, 3, T, H, W] in -1…1 to the posterior's moments [B, 2 · latent, ⌈T / 4⌉, H / 8, W / 8]."""
 
-    def __init__(self, config, ops, **weights):
+    def __init__(self, config: "CausalVAEConfig", ops: Any, **weights: Any) -> None:
         super().__init__()
         groups, widths = config.norm_groups, (config.stem, *config.widths)
 
@@ -206,10 +222,10 @@ class Encoder(nn.Module):
         self.norm_out = ops.GroupNorm(groups, widths[-1], eps=1e-6, **weights)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, 3, ops, **weights)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = row_wise(self.conv_in, x)
         for level in self.down:
-            for layer in level.layers():
+            for layer in cast(Level, level).layers():
                 x = layer(x)
         x = self.mid(x)
         norm = known(self.norm_out, x)
@@ -219,7 +235,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents [B, latent, T, h, w] to [B, 3, 4 T - 3, 8 h, 8 w]: the frames before the first latent's own go."""
 
-    def __init__(self, config, ops, **weights):
+    def __init__(self, config: "CausalVAEConfig", ops: Any, **weights: Any) -> None:
         super().__init__()
         groups, widths = config.norm_groups, (*config.widths, config.widths[-1])
         self.excess = 2 ** len(config.time_up) - 1
@@ -240,10 +256,10 @@ class Decoder(nn.Module):
         self.norm_out = ops.GroupNorm(groups, widths[0], eps=1e-6, **weights)
         self.conv_out = ops.Conv3d(widths[0], 3, 3, padding=(0, 1, 1), **weights)
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         x = self.mid(row_wise(self.conv_in, z))
         for level in reversed(self.up):
-            for layer in level.layers():
+            for layer in cast(Level, level).layers():
                 x = layer(x)
         norm = known(self.norm_out, x)
         return row_wise(lambda x: self.conv_out(F.pad(silu(norm(x)), (0, 0, 0, 0, 2, 0))), x)[:, :, self.excess :]
