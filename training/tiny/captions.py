@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy
 
-from .shapes import Scene
+if TYPE_CHECKING:
+    from .shapes import Scene
 
 COLOR_WORDS = {
     "red": ("red", "red", "bright red", "crimson"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy
 import torch
 
-from .shapes import Scene
+if TYPE_CHECKING:
+    from .shapes import Scene
 
 
 class Hardest:
