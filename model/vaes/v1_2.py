@@ -6,7 +6,7 @@ https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,7 @@ class VideoVAE(Counts, nn.Module):
     images_at_once = IMAGES_AT_ONCE
     shift: Tensor
     scale: Tensor
+    spatial_vae: Any
 
     def __init__(
         self,
@@ -130,8 +131,8 @@ class VideoVAE(Counts, nn.Module):
 
     def encode_frames(self, video: Tensor, draw: Callable[..., Tensor | None] = MODE) -> Tensor:
         """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8]."""
-        return encode_frames(cast(AutoencoderKL, self.spatial_vae["module"]), video, draw, self.images_at_once)
+        return encode_frames(self.spatial_vae["module"], video, draw, self.images_at_once)
 
     def decode_frames(self, x: Tensor) -> Tensor:
         """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
-        return decode_frames(cast(AutoencoderKL, self.spatial_vae["module"]), x, self.images_at_once)
+        return decode_frames(self.spatial_vae["module"], x, self.images_at_once)

@@ -3,7 +3,7 @@
 After MAGVIT-v2 (Yu et al. 2023). Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.3).
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .slicing import known, row_wise, silu, whole
-
-if TYPE_CHECKING:
-    from .v1_3 import CausalVAEConfig
 
 FRAMES_AT_ONCE = 4  # the purely spatial convolutions run on so many frames at a time, to bound memory
 
@@ -203,7 +200,7 @@ class Level(nn.Module):
 class Encoder(nn.Module):
     """[B, 3, T, H, W] in -1…1 to the posterior's moments [B, 2 · latent, ⌈T / 4⌉, H / 8, W / 8]."""
 
-    def __init__(self, config: "CausalVAEConfig", ops: Any, **weights: Any) -> None:
+    def __init__(self, config: Any, ops: Any, **weights: Any) -> None:
         super().__init__()
         groups, widths = config.norm_groups, (config.stem, *config.widths)
 
@@ -235,7 +232,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents [B, latent, T, h, w] to [B, 3, 4 T - 3, 8 h, 8 w]: the frames before the first latent's own go."""
 
-    def __init__(self, config: "CausalVAEConfig", ops: Any, **weights: Any) -> None:
+    def __init__(self, config: Any, ops: Any, **weights: Any) -> None:
         super().__init__()
         groups, widths = config.norm_groups, (*config.widths, config.widths[-1])
         self.excess = 2 ** len(config.time_up) - 1
