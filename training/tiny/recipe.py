@@ -1,6 +1,7 @@
 """What the bundled model is: the sizes of its three networks, how it is guided, what its files say of it."""
 
 from pathlib import Path
+from typing import Any
 
 from ...model.transformers.stdit3 import STDiT3Config
 from ...model.vaes.spatial import SpatialConfig
@@ -29,7 +30,7 @@ TEXT_ENCODER = {
 }
 # What the shift is relative to. At 64×64 it gives 4.5 for 17 frames: half of all steps are spent above t = 0.8, where
 # the direction of a motion is decided; below, it shows in the noised latents anyway.
-FLOW = {"base_resolution": 32 * 32, "base_num_frames": 1, "scale": 1.0}
+FLOW: dict[str, Any] = {"base_resolution": 32 * 32, "base_num_frames": 1, "scale": 1.0}
 TEACHER_GUIDANCE = 2.0
 GUIDANCE = 7.0  # the nodes' default
 

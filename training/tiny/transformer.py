@@ -28,12 +28,13 @@ def initialise(transformer: STDiT3) -> STDiT3:
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.xavier_uniform_(module.weight)
             torch.nn.init.zeros_(module.bias)
+    network: Any = transformer
     for name, parameter in transformer.named_parameters():
         if name.endswith("scale_shift_table"):
             torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
-    torch.nn.init.normal_(transformer.fps_embedder.mlp[0].weight, std=0.02)
-    torch.nn.init.zeros_(transformer.fps_embedder.mlp[2].weight)
-    for block in transformer.temporal_blocks:
+    torch.nn.init.normal_(network.fps_embedder.mlp[0].weight, std=0.02)
+    torch.nn.init.zeros_(network.fps_embedder.mlp[2].weight)
+    for block in network.temporal_blocks:
         for layer in (block.attn.proj, block.cross_attn.proj, block.mlp.fc2):
             torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(transformer.final_layer.linear.weight)
