@@ -60,7 +60,7 @@ def from_image_model(
         )
     network, config_class = CLASSES[FAMILIES[version]]
     module = network(config_class(**_config(image.config, config_class, config, version)))
-    _initialise(module, ZERO[version])
+    initialise(module, version)
     own = module.state_dict()
     found = {key: value for key, value in _video_keys(image.weights, version, own).items() if key in own}
     module.load_state_dict(found, strict=False)
@@ -75,9 +75,10 @@ def _config(image, config_class, given, version):
     known = {name: getattr(image, name) for name in FIXED} | {"model_max_length": image.model_max_length}
     if version == "1.3":
         known |= {"in_channels": FOURFOLD * image.in_channels, "kernel_size": None, "use_spatial_rope": False}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     given = {name: value for name, value in given.items() if value is not None or name == "kernel_size"}
     for name in FIXED:
-        value = tuple(given[name]) if name == "patch_size" and name in given else given.get(name, known[name])
+        value = given.get(name, known[name])
         if value != known[name]:
             raise ValueError(f"config says {name} = {given[name]}, but from this image model it is {known[name]}")
     if version != "1.0":
@@ -87,13 +88,14 @@ def _config(image, config_class, given, version):
 
 
 @torch.no_grad()
-def _initialise(module, zero):
+def initialise(module: torch.nn.Module, version: str) -> None:
+    """Weights to begin with, as the original draws them: Xavier for Linear layers, and new branches at zero."""
     for name, part in module.named_modules():
         if isinstance(part, torch.nn.Linear):
             torch.nn.init.xavier_uniform_(part.weight)
             torch.nn.init.zeros_(part.bias)
         temporal = ".temporal_blocks." in f".{name}" and name.endswith(TEMPORAL)
-        if temporal or (name and name.endswith(zero)):
+        if temporal or (name and name.endswith(ZERO[version])):
             for parameter in part.parameters():
                 torch.nn.init.zeros_(parameter)
     for name, parameter in module.named_parameters():

@@ -1,6 +1,7 @@
 """Recorded runs of the original code: weights, inputs, outputs and intermediates to bisect with."""
 
 import json
+import math
 from pathlib import Path
 
 import safetensors.torch
@@ -44,6 +45,12 @@ def manifest(name):
 def difference(value, reference):
     """max|Δ| / max|reference|."""
     return ((value - reference).abs().max() / reference.abs().max()).item()
+
+
+def psnr(value, reference):
+    """Peak signal-to-noise ratio in dB; the peak is how far the reference reaches."""
+    peak = (reference.max() - reference.min()).item()
+    return 20 * math.log10(peak / (value - reference).square().mean().sqrt().clamp(min=1e-12).item())
 
 
 def first_divergence(module, case, tolerance):

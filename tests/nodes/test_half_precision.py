@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from families import SMALL, clip, ours
+from golden import psnr
 from small import pack, run
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -16,10 +17,6 @@ def load_in(path, dtype):
     if dtype in HALF:
         model.set_model_compute_dtype(HALF[dtype])
     return model
-
-
-def psnr(a, b):
-    return 20 * math.log10((b.max() - b.min()).item() / (a - b).pow(2).mean().sqrt().clamp(min=1e-12).item())
 
 
 @pytest.mark.parametrize("name", SMALL)

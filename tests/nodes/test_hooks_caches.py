@@ -1,10 +1,9 @@
 """EasyCache and LazyCache: steps are skipped, the picture stays, kept frames stay exact."""
 
-import math
-
 import pytest
 import torch
 from families import VIDEO, clip, negative, ours
+from opensora_comfy.training.tiny.evaluate import psnr
 from opensora_comfy.training.tiny.shapes import Scene, render
 from stock import computed, ksampler, stock
 from tiny import run
@@ -64,10 +63,6 @@ def test_image_guidance_of_1_3_is_skipped_as_well(comfy, models, positive, kind)
         samples = ours(cached(kind, models["stdit3_v1_3"], 1.0), positive, latent, steps=STEPS)
     assert len(calls) < STEPS
     assert torch.equal(samples[:, :, [0, 3]], latent["samples"][:, :, [0, 3]])
-
-
-def psnr(a, b):
-    return -10 * math.log10((a - b).square().mean().item())
 
 
 SCENE = Scene("circle", "red", "white", "right", 13.0, (21.0, 32.0), 22 / 16, 64, 64, 17)

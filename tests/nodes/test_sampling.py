@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from golden import psnr
 from small import FLOW, pack, run
 
 STEPS = 8  # divides 1000
@@ -85,11 +86,6 @@ def stock_ksampler(comfy, model, positive, latent, steps):
         disable_pbar=True,
         seed=5,
     )
-
-
-def psnr(a, b):
-    peak = (b.max() - b.min()).item()
-    return 20 * math.log10(peak / (a - b).pow(2).mean().sqrt().clamp(min=1e-12).item())
 
 
 # A single frame has nothing to hold.

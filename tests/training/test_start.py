@@ -99,3 +99,9 @@ def test_what_a_pixart_file_fills_and_what_begins_at_zero_is_the_originals(versi
     ours = {key for key in left if key.endswith("weight") and not video[key].any()}
     # What the image model has is not at zero once it is filled.
     assert ours == {key for key in recorded["zero_at_start"] if key in left}
+
+
+def test_lists_of_a_configuration_file_are_taken():
+    config = {"num_heads": 2, "patch_size": [1, 2, 2], "kernel_size": [2, 2, -1], "use_spatial_rope": True}
+    state = from_image_model(image_model().state_dict(), "1.3", config)
+    assert load_transformer(state, config).config.kernel_size == (2, 2, -1)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ...model.images import covering, resize_to_fill
+
 
 def frame_indices(total: int, frames: int, interval: int = 1, rng: Any = random) -> list[int]:
     """`frames` indices into a clip of `total` frames, about `interval` apart, from a place that `rng` draws: a list.
@@ -48,27 +50,18 @@ def fit(
         scaled = torch.from_numpy(numpy.array(picture)).movedim(-1, 0) / 255
     else:
         x = x / 255
-        scaled = _cover_clip(x, height, width) if mode == "resize_crop" else _square_clip(x, width, version)
+        if mode == "resize_crop":
+            scaled = resize_to_fill(x.movedim(1, -1), height, width, single=False).movedim(-1, 1)
+        else:
+            scaled = _square_clip(x, width, version)
     return (scaled - 0.5) / 0.5
 
 
-def _covering(H, W, height, width):
-    """The size to scale to, and whether the sides stand over (else top and bottom do)."""
-    down, across = height / H, width / W
-    return (height, round(W * down), True) if down > across else (round(H * across), width, False)
-
-
-def _cover_clip(clip, height, width):
-    scaled_height, scaled_width, sides = _covering(*clip.shape[-2:], height, width)
-    clip = F.interpolate(clip, size=(scaled_height, scaled_width), mode="bilinear", align_corners=False)
-    top, left = (0, (scaled_width - width) // 2) if sides else ((scaled_height - height) // 2, 0)
-    return clip[..., top : top + height, left : left + width]
-
-
 def _cover_picture(picture, height, width):
-    scaled_height, scaled_width, sides = _covering(picture.height, picture.width, height, width)
+    """As `resize_to_fill` does it, but in whole values and by Pillow itself: to the bit."""
+    scaled_height, scaled_width = covering(picture.height, picture.width, height, width)
     picture = picture.resize((scaled_width, scaled_height), Image.Resampling.BICUBIC)
-    top, left = (0, round((scaled_width - width) / 2)) if sides else (round((scaled_height - height) / 2), 0)
+    top, left = round((scaled_height - height) / 2), round((scaled_width - width) / 2)
     return picture.crop((left, top, left + width, top + height))
 
 

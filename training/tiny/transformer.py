@@ -13,6 +13,7 @@ import transformers
 from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
 from ..losses import rectified_flow
+from ..start import initialise
 from ..trainer import Run, rank
 from .batches import BatchSampler
 from .captions import caption
@@ -22,22 +23,12 @@ from .recipe import TRANSFORMER
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
 
 
-def initialise(transformer: STDiT3) -> STDiT3:
-    """The original's initialisation: Xavier for Linear layers, temporal and size branches start at zero."""
-    for _, module in transformer.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.xavier_uniform_(module.weight)
-            torch.nn.init.zeros_(module.bias)
+def begin(transformer: STDiT3) -> STDiT3:
+    """The original's first weights; the prediction, too, begins at zero here."""
     network: Any = transformer
-    for name, parameter in transformer.named_parameters():
-        if name.endswith("scale_shift_table"):
-            torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+    initialise(transformer, "1.2")
     torch.nn.init.normal_(network.fps_embedder.mlp[0].weight, std=0.02)
-    torch.nn.init.zeros_(network.fps_embedder.mlp[2].weight)
-    for block in network.temporal_blocks:
-        for layer in (block.attn.proj, block.cross_attn.proj, block.mlp.fc2):
-            torch.nn.init.zeros_(layer.weight)
-    torch.nn.init.zeros_(transformer.final_layer.linear.weight)
+    torch.nn.init.zeros_(network.final_layer.linear.weight)
     return transformer
 
 
@@ -121,7 +112,7 @@ def train_transformer(
 ) -> STDiT3:
     """Train (or go on training) and return the module with its averaged weights; `start`: weights to begin with."""
     torch.manual_seed(seed)  # the same weights in every process
-    transformer = initialise(STDiT3(TRANSFORMER, attention=matmul_attention))
+    transformer = begin(STDiT3(TRANSFORMER, attention=matmul_attention))
     if start is not None:
         transformer.load_state_dict({key: value.float() for key, value in start.items()})
     rates: dict[str, Any] = {"learning_rate": 1.4e-3, "matrix_rate": 0.014}

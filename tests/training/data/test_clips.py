@@ -45,3 +45,8 @@ def test_an_unknown_mode_is_refused():
         fit(Case("training/transforms_v1_0").inputs["0"], 16, 16, "stretch")
     with pytest.raises(ValueError, match="scales to .255, .*, less than 256; use resize_crop"):
         fit(torch.zeros(1, 3, 322, 400, dtype=torch.uint8), 256, 256, "center")
+
+
+def test_a_clip_of_one_frame_is_scaled_as_a_clip_is():
+    clip = torch.arange(2 * 3 * 40 * 30).view(2, 3, 40, 30).remainder(256).to(torch.uint8)
+    assert torch.equal(fit(clip[:1], 24, 16), fit(clip, 24, 16)[:1])

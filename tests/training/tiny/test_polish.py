@@ -9,7 +9,7 @@ from opensora_comfy.model.vaes.v1_2 import VideoVAE
 from opensora_comfy.training.tiny import latents, polish
 from opensora_comfy.training.tiny.hardest import Hardest
 from opensora_comfy.training.tiny.recipe import TRANSFORMER, VAE
-from opensora_comfy.training.tiny.transformer import initialise
+from opensora_comfy.training.tiny.transformer import begin
 
 
 class Captions:
@@ -21,7 +21,7 @@ class Captions:
 
 def setup():
     torch.manual_seed(0)
-    vae, transformer = VideoVAE(VAE), initialise(STDiT3(TRANSFORMER)).eval()
+    vae, transformer = VideoVAE(VAE), begin(STDiT3(TRANSFORMER)).eval()
     return vae, transformer, latents.encode_bucket(vae, numpy.random.default_rng(0), 4, 48, 80, 17)
 
 
