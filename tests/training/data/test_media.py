@@ -1,0 +1,162 @@
+"""Frames by their number, whatever a file says of itself."""
+
+from pathlib import Path
+
+import av
+import numpy
+import pytest
+import torch
+from opensora_comfy.training.data import media
+from PIL import Image
+from videos import numbered, numbers, turned, uneven, video
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = video(tmp_path / "clip.mp4", 20, fps=23.976)
+    assert media.probe(path) == (20, 48, 64, pytest.approx(23.976))
+    clip = media.read(path, range(20))
+    assert clip.dtype == torch.uint8 and clip.shape == (20, 3, 48, 64)
+    assert numbers(clip) == list(range(20))
+    assert (clip.movedim(1, -1).float() - torch.from_numpy(numbered(20)).float()).abs().mean() < 3
+    assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+
+
+def test_frames_come_as_they_are_asked_for(tmp_path):
+    path = video(tmp_path / "clip.mp4", 20)
+    assert numbers(media.read(path, [7, 3, 3, 19])) == [7, 3, 3, 19]
+    with pytest.raises(ValueError, match=r"clip.mp4: frame 20 is asked for, and it has 20; the last is 19"):
+        media.read(path, [0, 20])
+    for indices in ([], [-1, 3]):
+        with pytest.raises(ValueError, match="indices are .*; they must be one number or more, from 0 on"):
+            media.read(path, indices)
+
+
+def test_odd_sides_are_made_even(tmp_path):
+    path = media.write(tmp_path / "odd.mp4", numbered(3, 45, 63), 24)
+    assert media.probe(path)[:3] == (3, 46, 64)
+    clip = media.read(path, [2])[0].float()
+    assert (clip[:, -1] - clip[:, -2]).abs().max() < 12  # shown twice
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"frames are float32 \[3, 8, 8, 3\]; they must be uint8"):
+        media.write(tmp_path / "clip.mp4", numpy.zeros((3, 8, 8, 3), numpy.float32), 24)
+    for fps in (0, float("nan"), 1e6):
+        with pytest.raises(ValueError, match="fps is .*; it must be above 0"):
+            media.write(tmp_path / "clip.mp4", numbered(4), fps)
+
+    def replace(path, target):
+        raise PermissionError(f"{target} is open elsewhere")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(PermissionError):
+        media.write(tmp_path / "clip.mp4", numbered(4), 24)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_uneven_time_stamps(tmp_path):
+    times = [0, 40, 50, 200, 210, 600, 610, 640, 900]
+    path = uneven(tmp_path / "phone.mp4", times)
+    frames, _, _, fps = media.probe(path)
+    assert frames == len(times) and fps == pytest.approx(8 / 0.9, rel=0.01)
+    assert numbers(media.read(path, range(9))) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    "matrix, corner",
+    [
+        ((1, 0, 0, 1), "left top"),
+        ((0, 1, -1, 0), "right top"),
+        ((-1, 0, 0, -1), "right bottom"),
+        ((0, -1, 1, 0), "left bottom"),
+        ((-1, 0, 0, 1), "right top"),
+        ((1, 0, 0, -1), "left bottom"),
+    ],
+)
+def test_turned_videos_are_upright(tmp_path, matrix, corner):
+    """The white quarter is left and top in the file; by hand, a phone's 90° (0, 1, -1, 0) takes it right and top."""
+    path = turned(video(tmp_path / "phone.mp4", 4, 48, 64), matrix)
+    upright = matrix[0] != 0
+    assert media.probe(path)[1:3] == ((48, 64) if upright else (64, 48))
+    clip = media.read(path, [0])[0].float().mean(0)
+    assert clip.shape == ((48, 64) if upright else (64, 48))
+    halves = {"top": slice(None, clip.shape[0] // 2 - 3), "bottom": slice(clip.shape[0] // 2 + 3, None)}
+    sides = {"left": slice(None, clip.shape[1] // 2 - 3), "right": slice(clip.shape[1] // 2 + 3, None)}
+    bright = {f"{side} {half}": clip[halves[half], sides[side]].mean() for half in halves for side in sides}
+    assert max(bright, key=bright.get) == corner
+
+
+def test_files_that_break_off_are_told(tmp_path):
+    path = video(tmp_path / "clip.mp4", 40)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    for use in (media.probe, lambda path: media.read(path, [39])):
+        with pytest.raises(ValueError, match=r"clip.mp4: it breaks off after \d+ of 40 frames; export or download"):
+            use(path)
+    path.write_bytes(b"no video at all")
+    with pytest.raises(ValueError, match=r"clip.mp4: it cannot be read \(Invalid data.*\); export or download"):
+        media.probe(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="clip.mp4: it cannot be read"):
+        media.probe(path)
+    with pytest.raises(ValueError, match="none.mp4: there is no such file"):
+        media.probe(tmp_path / "none.mp4")
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(numpy.zeros((1, 1024), numpy.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(ValueError, match="song.mp4: it has no pictures, only audio"):
+        media.probe(path)
+
+
+def test_pictures_are_upright_and_black_behind(tmp_path):
+    picture = Image.new("RGB", (40, 30), "black")
+    picture.paste("white", (0, 0, 20, 15))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert media.probe(tmp_path / "turned.png") == (1, 40, 30, 120.0)
+    pixels = media.read(tmp_path / "turned.png", [0])
+    assert pixels.shape == (1, 3, 40, 30) and pixels[0, :, 5, 25].tolist() == [255] * 3 and not pixels[0, :, 5, 5].any()
+
+    Image.new("RGBA", (8, 8), (200, 100, 50, 128)).save(tmp_path / "glass.png")
+    assert media.read(tmp_path / "glass.png", [0])[0, :, 3, 3].tolist() == [100, 50, 25]
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([255, 255, 255, 10, 20, 30])
+    palette.save(tmp_path / "palette.png", transparency=1)
+    assert not media.read(tmp_path / "palette.png", [0]).any()
+    Image.fromarray(numpy.full((8, 8), 51400, numpy.uint16)).save(tmp_path / "deep.png")
+    assert media.read(tmp_path / "deep.png", [0])[0, :, 0, 0].tolist() == [200] * 3
+    with pytest.raises(ValueError, match="deep.png: frame 1 is asked for, and it has 1"):
+        media.read(tmp_path / "deep.png", [1])
+
+
+def test_broken_pictures_are_told(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(numpy.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(numpy.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(ValueError, match=r"picture.png: it cannot be read \(.*\); export or download it again"):
+        media.probe(path)
+
+
+def test_frames_that_change_size_are_told(tmp_path):
+    path = tmp_path / "joined.ts"
+    for number, (height, width) in enumerate([(48, 64), (64, 96)]):
+        with av.open(str(tmp_path / f"{number}.ts"), "w") as container:
+            stream = container.add_stream("libx264", rate=24)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for frame in numbered(5, height, width):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    path.write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
+    with pytest.raises(ValueError, match="its frames change size after 5, from 64×48 to 96×64 pixels"):
+        media.probe(path)

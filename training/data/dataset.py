@@ -1,0 +1,262 @@
+"""What is trained on: clips with their captions, from a folder or a manifest, and what had to be left out and why."""
+
+import csv
+import difflib
+import hashlib
+import json
+import mimetypes
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...model.frames import IMAGE_FPS
+from . import media
+
+COLUMNS = ("path", "text")  # of a manifest; the original's others are allowed, and read from the files instead
+OTHER_NAMES = {"path": ("file", "file_name", "filename", "video", "image"), "text": ("caption", "prompt")}
+MANIFESTS = (".csv", ".jsonl", ".parquet")
+FILES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip or picture with its caption.
+
+    `key` is the sha256 of the file's content, or of the pixels where it has no file. `frames` from number `start` of
+    the file on belong to it; height and width are pixels as they are shown.
+    """
+
+    path: str
+    caption: str
+    frames: int
+    height: int
+    width: int
+    fps: float
+    key: str
+    start: int = 0
+    pixels: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def source(self) -> str:
+        """The file, or the name of a clip that has none."""
+        return self.path
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """The frames with these numbers, counted from the clip's own first: uint8 [T, 3, H, W].
+
+        Raises ValueError for numbers that the clip does not have, and where the file cannot be read any more.
+        """
+        beyond = [index for index in indices if not 0 <= index < self.frames]
+        if beyond:
+            raise ValueError(
+                f"{self.path}: frame {beyond[0]} is asked for, and the clip has {self.frames}; the nearest is "
+                f"{min(max(beyond[0], 0), self.frames - 1)}"
+            )
+        if self.pixels is not None:
+            return self.pixels[list(indices)]
+        return media.read(self.path, [self.start + index for index in indices])
+
+
+class LeftOut(NamedTuple):
+    """What is not trained on, and why."""
+
+    name: str
+    reason: str
+
+
+class _Entry(NamedTuple):
+    """A file that is to become a clip: its path, the name to report it by, and its caption or why it has none."""
+
+    path: Path
+    name: str
+    caption: str
+    reason: str = ""
+
+
+def read_folder(folder: str | os.PathLike, trigger: str = "") -> tuple[list[Clip], list[LeftOut]]:
+    """The videos and pictures in `folder` and the folders in it, by name, and what had to be left out.
+
+    The caption of `sunrise.mp4` is the text of `sunrise.mp4.txt` or `sunrise.txt` beside it. `trigger` is put in front
+    of captions that lack it, and is the caption of files that have none. Raises ValueError where there is no such
+    folder, or nothing in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"folder is {str(folder)!r}, and there is no such folder{_nearest(folder)}")
+    found, left_out = [], []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+            continue
+        if media.is_video(path) or media.is_picture(path):
+            found.append(_Entry(path, name, *_caption_beside(path, trigger)))
+        elif (mimetypes.guess_type(path.name)[0] or "").startswith(("video/", "image/")):
+            left_out.append(LeftOut(name, f"{path.suffix} is not read; save it as .mp4 or .png"))
+    if not found and not left_out:
+        raise ValueError(
+            f"folder is {str(folder)!r}, and it has no videos or pictures ({' '.join(media.VIDEOS + media.PICTURES)}); "
+            "put them there, each with its caption in a text file of the same name"
+        )
+    clips, broken = _clips(found)
+    return clips, sorted(left_out + broken)
+
+
+def read_manifest(path: str | os.PathLike) -> tuple[list[Clip], list[LeftOut]]:
+    """The clips that a table names (.csv, .jsonl or .parquet), in its order, and what had to be left out.
+
+    Its columns `path` (as seen from the table) and `text` are read; sizes and lengths are those of the files,
+    whatever the table says. Raises ValueError for another kind of file, missing columns, and a table without rows.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in MANIFESTS:
+        raise ValueError(f"manifest is {str(path)!r}; it must be one of {', '.join(MANIFESTS)}")
+    if not path.is_file():
+        raise ValueError(f"manifest is {str(path)!r}, and there is no such file{_nearest(path)}")
+    readers: dict[str, Callable] = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    rows = readers[path.suffix.lower()](path)
+    if not rows:
+        raise ValueError(f"manifest {path} has no rows; each names a file and its caption: {', '.join(COLUMNS)}")
+    _check_columns(path, rows)
+    return _clips(_entry(path.parent, number, row) for number, row in enumerate(rows, start=1))
+
+
+def clip_of_images(images: Tensor, caption: str, fps: float = 24, name: str = "images") -> Clip:
+    """A clip of IMAGE [T, H, W, 3 or 4] in 0…1, kept in memory; what is transparent is black. One image is a picture.
+
+    Raises ValueError for another shape.
+    """
+    if images.ndim != 4 or images.shape[-1] not in (3, 4) or not len(images):
+        raise ValueError(f"{name}: images are {list(images.shape)}; they must be [T, H, W, 3]")
+    images = images[..., :3] * images[..., 3:] if images.shape[-1] == 4 else images
+    pixels = (images.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).movedim(-1, 1).contiguous()
+    T, _, H, W = pixels.shape
+    key = hashlib.sha256(f"{T} {H} {W} ".encode() + pixels.numpy().tobytes()).hexdigest()
+    return Clip(name, caption.strip(), T, H, W, IMAGE_FPS if T == 1 else float(fps), key, pixels=pixels)
+
+
+def file_key(path: str | os.PathLike) -> str:
+    """The sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _clips(entries: Iterable[_Entry]) -> tuple[list[Clip], list[LeftOut]]:
+    """Each entry probed; decoders leave Python free, so several are at it at once."""
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        found = list(pool.map(_clip, entries))
+    return [x for x in found if isinstance(x, Clip)], [x for x in found if isinstance(x, LeftOut)]
+
+
+def _clip(entry):
+    if entry.reason:
+        return LeftOut(entry.name, entry.reason)
+    try:
+        if not entry.path.is_file():
+            return LeftOut(entry.name, f"there is no such file{_nearest(entry.path)}")
+        key = file_key(entry.path)
+        return Clip(str(entry.path), entry.caption, *media.probe(entry.path), key)
+    except (ValueError, OSError) as error:
+        return LeftOut(entry.name, str(error).removeprefix(f"{entry.path}: "))
+
+
+def _caption_beside(path, trigger):
+    """(caption, why there is none) of a file in a folder."""
+    for beside in (path.with_name(f"{path.name}.txt"), path.with_suffix(".txt")):
+        if beside.is_file():
+            try:
+                caption = beside.read_text(encoding="utf-8-sig").strip()
+            except (OSError, UnicodeDecodeError):
+                return "", f"its caption {beside.name} cannot be read; save it as a text file in UTF-8"
+            break
+    else:
+        if not trigger:
+            return "", f"it has no caption; write one into {path.stem}.txt beside it, or give a trigger word for all"
+        caption = ""
+    if not caption and not trigger:
+        return "", f"its caption {beside.name} is empty; write one, or give a trigger word for all"
+    if trigger and trigger.lower() not in caption.lower():
+        caption = f"{trigger}, {caption}" if caption else trigger
+    return caption, ""
+
+
+def _entry(folder, number, row):
+    """The entry of a row of a manifest, which may lie."""
+    path, text = (str(row.get(column) or "").strip() for column in COLUMNS)
+    if not path:
+        return _Entry(folder, f"row {number}", "", "it names no file; fill in its path")
+    reason = "" if text else f"row {number} has no caption; fill in its text"
+    full = folder / path
+    if not reason and full.is_file() and not (media.is_video(full) or media.is_picture(full)):
+        reason = f"{full.suffix or 'a file without an ending'} is not read; save it as .mp4 or .png"
+    return _Entry(full, path, text, reason)
+
+
+def _csv_rows(path):
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"manifest {path} is not readable CSV in UTF-8 ({error}); save it again as such") from error
+
+
+def _jsonl_rows(path):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"manifest {path} is not in UTF-8 ({error}); save it again as such") from error
+    return [_json_object(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _json_object(path, number, line):
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        row = error
+    if not isinstance(row, dict):
+        raise ValueError(
+            f'manifest {path}, line {number}: {row}; each line is one object: {{"path": "…", "text": "…"}}'
+        )
+    return row
+
+
+def _parquet_rows(path):
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError(
+            f"manifest {path} is Parquet, which needs the package pyarrow: pip install pyarrow; or save it as .csv"
+        ) from error
+    try:
+        names = parquet.read_schema(path).names
+        return parquet.read_table(path, columns=[column for column in COLUMNS if column in names] or None).to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise ValueError(f"manifest {path} is not readable Parquet ({error}); save it again") from error
+
+
+def _check_columns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError where no row has a column that is needed, with the column that may be meant."""
+    names = list(dict.fromkeys(str(name) for row in rows for name in row if name is not None))
+    for column in COLUMNS:
+        if column in names:
+            continue
+        near = [name for name in names if name.lower() in (column, *OTHER_NAMES[column])]
+        near = near or difflib.get_close_matches(column, names, 1)
+        hint = f"; rename {near[0]!r} to {column!r}" if near else f"; add a column {column!r}"
+        raise ValueError(f"manifest {path} has the columns {', '.join(names)}; it needs {', '.join(COLUMNS)}{hint}")
+
+
+def _nearest(path):
+    """What to say of a path that is not there: the name beside it that is nearest, or nothing."""
+    path = Path(path)
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, 1)
+    return f"; the nearest is {near[0]!r}" if near else ""

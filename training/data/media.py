@@ -1,0 +1,219 @@
+"""Videos and pictures on disk: what a file holds, its frames by their number, and clips written as H.264.
+
+Frames are counted and found by decoding (PyAV, Pillow): what a header or a time stamp says of them is often not so.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ...model.frames import DEFAULT_FPS, IMAGE_FPS
+
+VIDEOS = tuple(".mp4 .mov .m4v .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .wmv .flv .ogv .3gp".split())
+PICTURES = tuple(".png .jpg .jpeg .webp .bmp .tif .tiff .avif".split())
+QUALITY = {"crf": "14", "preset": "medium"}  # of x264: not to be told from the original
+LARGEST_RATE = 1000  # frames a second; time stamps that claim more are none
+
+
+class Media(NamedTuple):
+    """What a file holds: its frames, their size in pixels as they are shown, and frames a second."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def probe(path: str | os.PathLike) -> Media:
+    """What the video or picture at `path` holds, by decoding all of it; pictures have one frame at IMAGE_FPS.
+
+    Raises ValueError, with the path and the reason, for a file that is damaged, breaks off, or has no frames.
+    """
+    if is_picture(path):
+        picture = _picture(path)
+        return Media(1, picture.height, picture.width, IMAGE_FPS)
+    times: list[float | None] = []
+    size: tuple[int, int] | None = None
+    with _reading(path), _open(path) as container:
+        rate = float(container.streams.video[0].average_rate or 0)
+        for frame in _decoded(container, path):
+            shown = _shown_size(frame)
+            if size is not None and size != shown:
+                raise ValueError(
+                    f"{path}: its frames change size after {len(times)}, from {size[1]}×{size[0]} to "
+                    f"{shown[1]}×{shown[0]} pixels; export it again in one size"
+                )
+            size = shown
+            times.append(frame.time)
+    if size is None:
+        raise ValueError(f"{path}: it has no frames")
+    height, width = size
+    return Media(len(times), height, width, _rate(times, rate))
+
+
+def read(path: str | os.PathLike, indices: Sequence[int]) -> Tensor:
+    """The frames with these numbers, in this order, of a video or picture: uint8 [T, 3, H, W].
+
+    A video is decoded from its start, so that number n is the n-th frame that it shows. Raises ValueError as `probe`,
+    and for numbers that the file does not have.
+    """
+    if not len(indices) or min(indices) < 0:
+        raise ValueError(f"{path}: indices are {list(indices)}; they must be one number or more, from 0 on")
+    wanted, found, count = set(indices), {}, 0
+    if is_picture(path):
+        found, count = {0: numpy.array(_picture(path))}, 1
+    else:
+        with _reading(path), _open(path) as container:
+            for number, frame in enumerate(_decoded(container, path)):
+                count = number + 1
+                if number in wanted:
+                    found[number] = _pixels(frame)
+                if count > max(wanted):
+                    break
+    if max(wanted) >= count:
+        raise ValueError(f"{path}: frame {max(wanted)} is asked for, and it has {count}; the last is {count - 1}")
+    return torch.stack([torch.from_numpy(found[number]) for number in indices]).movedim(-1, 1)
+
+
+def write(path: str | os.PathLike, frames: Tensor | numpy.ndarray, fps: float) -> Path:
+    """Write uint8 frames [T, H, W, 3] as an H.264 video (mp4, yuv420p) under a temporary name, then rename it.
+
+    An odd last row or column is shown twice: the format halves its colours. Raises ValueError for other frames, and
+    for a rate that is none.
+    """
+    frames, path = numpy.asarray(frames), Path(path)
+    if frames.dtype != numpy.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}; they must be uint8 [T, H, W, 3]")
+    if not 0 < fps <= LARGEST_RATE:
+        raise ValueError(f"fps is {fps}; it must be above 0, and at most {LARGEST_RATE}")
+    frames = numpy.pad(frames, [(0, 0), *((0, side % 2) for side in frames.shape[1:3]), (0, 0)], mode="edge")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=QUALITY)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def is_picture(path: str | os.PathLike) -> bool:
+    """Whether this is a picture by its name."""
+    return Path(path).suffix.lower() in PICTURES
+
+
+def is_video(path: str | os.PathLike) -> bool:
+    """Whether this is a video by its name."""
+    return Path(path).suffix.lower() in VIDEOS
+
+
+@contextmanager
+def _reading(path):
+    """What goes wrong in a decoder, as a ValueError that says the path and the reason."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file") from error
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{path}: it cannot be read ({error.strerror}); export or download it again") from error
+
+
+def _picture(path):
+    """The picture, upright, in RGB; what is transparent is black."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file") from error
+    except Exception as error:  # damaged pictures raise anything, SyntaxError among it
+        raise ValueError(f"{path}: it cannot be read ({error}); export or download it again") from error
+    if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off above 255
+        values = numpy.asarray(upright)
+        upright = Image.fromarray((values / (257 if values.max() > 255 else 1)).round().astype(numpy.uint8))
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _open(path):
+    container = av.open(str(path))
+    if not container.streams.video:
+        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        container.close()
+        raise ValueError(f"{path}: it has no pictures, only {found}")
+    container.streams.video[0].thread_type = "AUTO"
+    return container
+
+
+def _decoded(container: Any, path: Any) -> Iterator[Any]:
+    """The frames of a video as they are shown, one by one. ValueError where the file is cut short or damaged."""
+    stream, count = container.streams.video[0], 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt and stream.frames:  # broadcasts without a count of frames have gaps by nature
+            raise ValueError(
+                f"{path}: it breaks off after {count} of {stream.frames} frames; export or download it again"
+            )
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise ValueError(f"{path}: it is damaged after {count} frames; export or download it again")
+            count += 1
+            yield frame
+
+
+def _turn(frame):
+    """How a frame is to be shown: (sides swapped, mirrored top to bottom, mirrored left to right).
+
+    A display matrix maps (x, y) to (a x + c y, b x + d y); cameras write multiples of a right angle.
+    """
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return False, False, False
+    a, b, _, c, d = numpy.frombuffer(bytes(side), dtype=numpy.int32)[:5]
+    return (True, b < 0, c < 0) if abs(b) > abs(a) else (False, d < 0, a < 0)
+
+
+def _shown_size(frame):
+    return (frame.width, frame.height) if _turn(frame)[0] else (frame.height, frame.width)
+
+
+def _pixels(frame):
+    """A decoded frame as it is shown: uint8 [H, W, 3]; what is transparent is black."""
+    if any(component.is_alpha for component in frame.format.components):
+        rgba = frame.to_ndarray(format="rgba").astype(numpy.uint16)
+        pixels = ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(numpy.uint8)
+    else:
+        pixels = frame.to_ndarray(format="rgb24")
+    swapped, upside_down, mirrored = _turn(frame)
+    pixels = pixels.swapaxes(0, 1) if swapped else pixels
+    pixels = pixels[::-1] if upside_down else pixels
+    return numpy.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+
+
+def _rate(times, promised):
+    """Frames a second: the file's own word where its time stamps agree to 1 %, else what they say on average."""
+    if len(times) == 1:
+        return IMAGE_FPS
+    known = all(time is not None for time in times)
+    length = float(times[-1] - times[0]) if known else 0.0
+    measured = (len(times) - 1) / length if length > 0 else 0.0
+    if not 0 < measured < LARGEST_RATE:
+        return promised if 0 < promised < LARGEST_RATE else DEFAULT_FPS
+    return promised if abs(measured - promised) < 0.01 * measured else measured
