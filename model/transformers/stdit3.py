@@ -98,21 +98,32 @@ class STDiT3Block(nn.Module):
         t: Tensor,
         caption_mask: Tensor | None = None,
         temporal_rope: Tensor | None = None,
+        attend: Callable[..., Tensor] | None = None,
+        read: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C]; `temporal_rope` set means attention over time."""
+        """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C]; `temporal_rope` set means attention over time.
+
+        Where clips differ in shape (padded.py, packed.py), `attend(attn, x)` and `read(cross_attn, x, caption)` stand in for
+        attention among x and to the caption; both return [B, T, S, C].
+        """
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
         B, T = x.shape[:2]
 
         h = modulate(layer_norm(x), shift_attn, scale_attn)
-        if temporal_rope is None:
+        if attend is not None:
+            h = attend(self.attn, h)
+        elif temporal_rope is None:
             h = rearrange(self.attn(rearrange(h, "B T S C -> (B T) S C")), "(B T) S C -> B T S C", B=B)
         else:
             h = rearrange(self.attn(rearrange(h, "B T S C -> (B S) T C"), temporal_rope), "(B S) T C -> B T S C", B=B)
         x = x + gate_attn[:, :, None] * h
 
-        tokens = rearrange(x, "B T S C -> B (T S) C")
-        x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
+        if read is not None:
+            x = x + read(self.cross_attn, x, caption)
+        else:
+            tokens = rearrange(x, "B T S C -> B (T S) C")
+            x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
 
         h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
         return x + gate_mlp[:, :, None] * h

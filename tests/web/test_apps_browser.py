@@ -6,15 +6,18 @@ A front end that knows no apps shows no card of one, and no card without its pic
 import json
 
 import pytest
+from PIL import Image
 
 from runner.comfyui import PACK_NAME
-from runner.templates import WORKFLOWS, templates
+from runner.templates import OFFICIAL, WORKFLOWS, templates
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-CARD = "[data-testid^=template-workflow-]:has(img)"
-CARDS = """(cards) => cards.map((card) => [card.dataset.testid.slice('template-workflow-'.length),
-    [...card.querySelectorAll('img')].every((img) => img.complete && img.naturalWidth > 0)])"""
+CARD = "template-workflow-"
+DRAWN = """([card, ...size]) => {
+    const pictures = [...(document.querySelector(`[data-testid="${card}"]`)?.querySelectorAll('img') ?? [])];
+    return pictures.some(({ naturalWidth, naturalHeight }) => String([naturalWidth, naturalHeight]) === String(size));
+}"""
 SHOWN = """(items) => items.map((item) => item.dataset.widgetKey.split(':').slice(-2))
     .map(([node, widget]) => [Number(node), widget])"""
 APP = "1 Text to video.app"
@@ -34,10 +37,10 @@ def inputs_of(workflow):
     return [item[:2] for item in workflow["extra"]["linearData"]["inputs"]]
 
 
-def shown_inputs(page):
-    """Those that App mode shows, from top to bottom."""
+def shown_inputs(page, count):
+    """Those that App mode shows, from top to bottom, once there are `count`."""
     items = page.get_by_test_id("app-mode-widget-item")
-    items.first.wait_for()
+    items.nth(count - 1).wait_for()
     return items.evaluate_all(SHOWN)
 
 
@@ -47,33 +50,37 @@ def without_the_tour(page):
         page.evaluate("() => app.extensionManager.setting.set('Comfy.OnboardingCoachmarks.Seen', ['appMode'])")
 
 
-def cards_of_the_pack(page):
-    """Open the template browser at this pack; {name of a card: whether its picture is there}."""
+def open_the_cards(page, names):
+    """Open the template browser at this pack and scroll past the cards `names`; all names listed, in their order.
+
+    A card and its picture are made when they come into view: each is waited for, the page's list is read at the end.
+    For a picture that is missing the page shows one of its own, which has another size.
+    """
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_role("dialog").get_by_text(PACK_NAME).first.click()
-    page.wait_for_function(
-        """([selector, name]) => [...document.querySelectorAll(selector)]
-            .some((card) => card.dataset.testid.endsWith(name) && card.querySelector('img').naturalWidth)""",
-        arg=[CARD, templates()[-1].stem],
-    )
-    return dict(page.locator(CARD).evaluate_all(CARDS))
+    for name in names:
+        page.get_by_test_id(f"{CARD}{name}").scroll_into_view_if_needed()
+        page.get_by_test_id(f"{CARD}{name}").locator("img").first.wait_for()
+        page.wait_for_function(DRAWN, arg=[f"{CARD}{name}", *Image.open(WORKFLOWS / f"{name}.jpg").size])
+    listed = page.locator(f"[data-testid^={CARD}]").evaluate_all("(cards) => cards.map((card) => card.dataset.testid)")
+    return [name.removeprefix(CARD) for name in listed]
 
 
 def test_by_its_card_to_its_video(each_page, each_server):
     page = each_page.page
-    cards = cards_of_the_pack(page)
-    apps = [name for name in cards if name.endswith(".app")]
-    assert bool(apps) == knows_apps(page)
-    assert apps == [f"{path.stem}.app" for path in templates()[: len(apps)]]  # the rest comes where one scrolls down
-    assert all(cards[name] for name in (path.stem for path in templates()))
+    own = [path.stem for path in templates()]
+    apps = [f"{name}.app" for name in own] if knows_apps(page) else []
+    official = sorted(path.stem for path in WORKFLOWS.glob(f"*{OFFICIAL}.json"))
+    assert open_the_cards(page, own + apps + official) == own + apps + official
     name = APP if apps else APP.removesuffix(".app")
     without_the_tour(page)
-    page.get_by_test_id(f"template-workflow-{name}").click()
+    page.get_by_test_id(f"{CARD}{name}").click()
     page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'OpenSoraSampler')")
     page.get_by_role("dialog").filter(has_text=PACK_NAME).wait_for(state="detached")
     if not apps:
         return
-    assert shown_inputs(page) == inputs_of(content(APP))
+    named = inputs_of(content(APP))
+    assert shown_inputs(page, len(named)) == named
     prompt = page.get_by_test_id("linear-widgets").locator("textarea")
     prompt.fill("a red circle stays still on a white background")
     page.evaluate("""() => {
@@ -85,7 +92,7 @@ def test_by_its_card_to_its_video(each_page, each_server):
     page.wait_for_function("() => window.failed || document.querySelector('video')?.src", timeout=600_000)
     assert not page.evaluate("window.failed")
     shown = page.locator("video").first
-    assert shown.is_visible() and shown.get_attribute("src")
+    shown.wait_for()
     run = max(each_server.client.get("/history").values(), key=lambda run: run["prompt"][0])
     assert run["prompt"][2]["4"]["inputs"]["prompt"] == "a red circle stays still on a white background"
     (file,) = run["outputs"]["9"]["images"]
@@ -101,12 +108,14 @@ def test_the_timeline_of_an_app_is_drawn_and_dragged(each_page):
     without_the_tour(page)
     each_page.load(workflow, name)
     if name == STORYBOARD:
-        assert shown_inputs(page) == inputs_of(workflow)
+        named = inputs_of(workflow)
+        assert shown_inputs(page, len(named)) == named
         drawn = page.get_by_test_id("linear-widgets").locator(".opensora-timeline")
     else:
         drawn = page.locator(".dom-widget .opensora-timeline")
     drawn.wait_for()
     thumbs = drawn.locator(".os-thumb")
+    thumbs.nth(2).wait_for()
     thumbs.nth(1).scroll_into_view_if_needed()
     whole, track = drawn.bounding_box(), drawn.locator(".os-track").bounding_box()
     assert track["width"] > 240 and track["width"] > 0.8 * whole["width"] and whole["height"] > 300
