@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+StateDict = Mapping[str, Tensor]  # of a checkpoint
 DEFAULT_HEAD_DIM = 72  # every official transformer's; only asked where the weights do not show it
 
 

@@ -14,12 +14,12 @@ class MovingPicture:
     What it returns are latents again, so that those who read `latent_rgb_factors` alone get along without it.
     """
 
-    def __init__(self, latent_format):
+    def __init__(self, latent_format: comfy.latent_formats.LatentFormat) -> None:
         self.latent_format = latent_format
         self.network = copy.deepcopy(latent_format.latent_rgb_network)  # of one's own, as it goes to the run's device
         self.calls = 0
 
-    def __call__(self, x0):
+    def __call__(self, x0: torch.Tensor) -> torch.Tensor:
         """Latents [B, C, T, H, W] as one frame of them; frames [T, C, H, W] of one clip as so many frames."""
         if x0.ndim == 4:  # from previewers that play the clip themselves
             return self._colored(x0.movedim(0, 1)[None])[0].movedim(1, 0)
@@ -43,7 +43,7 @@ class MovingPicture:
 class NewForEachRun:
     """An attribute made anew whenever it is read, as ComfyUI does once a run: no run's state reaches another."""
 
-    def __init__(self, make):
+    def __init__(self, make: type) -> None:
         self.make = make
 
     def __get__(self, latent_format, owner=None):

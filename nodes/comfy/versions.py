@@ -5,16 +5,21 @@ The pack runs on ComfyUI 0.3.75 and later. Nothing outside this file asks what a
 
 import contextlib
 import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.model_management as management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyAPI, io
 
+from ...model.shapes_of import StateDict
 
-def known(function, keywords):
+
+def known(function: Callable, keywords: dict) -> dict:
     """`keywords` without those that `function` does not take: one unknown keyword in a schema drops the whole pack.
 
     For io.Schema: search_aliases, and from 0.19 on has_intermediate_output.
@@ -25,14 +30,14 @@ def known(function, keywords):
     return {name: value for name, value in keywords.items() if name in parameters}
 
 
-def running_server():
+def running_server() -> Any:
     """The server that runs this ComfyUI, or None: it is set as the server starts, and nodes run without one too."""
     from server import PromptServer  # not there where nodes run without a server
 
     return getattr(PromptServer, "instance", None)
 
 
-def node_replacement():
+def node_replacement() -> tuple[Callable, type] | None:
     """(register, NodeReplace) for nodes of packs that are not installed, from 0.14 on; None before."""
     register = getattr(getattr(ComfyAPI(), "node_replacement", None), "register", None)
     replacement = getattr(io, "NodeReplace", None)
@@ -42,50 +47,52 @@ def node_replacement():
 # --- loading
 
 
-def patcher_of(module, load_device, offload_device, disable_dynamic=False):
+def patcher_of(
+    module: torch.nn.Module, load_device: torch.device, offload_device: torch.device, disable_dynamic: bool = False
+) -> ModelPatcher:
     """A ModelPatcher around a module; from 0.12 on of the kind that ComfyUI chose as it started, unless forbidden."""
     plain = comfy.model_patcher.ModelPatcher
     kind = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     return kind(module, load_device=load_device, offload_device=offload_device)
 
 
-def is_dynamic(patcher):
+def is_dynamic(patcher: ModelPatcher) -> bool:
     """Whether weights keep the file's own tensors until they are used: from 0.12 on, where the device can do it."""
     return getattr(patcher, "is_dynamic", lambda: False)()
 
 
-def loaded_as_they_are(patcher, weights):
+def loaded_as_they_are(patcher: ModelPatcher, weights: StateDict) -> bool:
     """Whether loading is dynamic; then the model of `patcher` has been given the tensors of a file, uncast (0.12)."""
-    if getattr(patcher, "is_dynamic", lambda: False)():
+    if is_dynamic(patcher):
         patcher.model.load_model_weights(dict(weights), "", assign=True)
         return True
     return False
 
 
-def archive_dtypes(network):
+def archive_dtypes(network: torch.nn.Module) -> None:
     """Note the dtypes that a network is built with, for what casts its weights when they are used (0.12)."""
     getattr(management, "archive_model_dtypes", lambda network: None)(network)
 
 
-def casts_its_weights(part):
+def casts_its_weights(part: torch.nn.Module) -> bool:
     """Whether a module is one of ComfyUI's layers, which patch their weights themselves."""
     return hasattr(part, "comfy_cast_weights")
 
 
-def clip_with_weights(target, state_dict, tokenizer_data, parameters, model_options, disable_dynamic):
+def clip_with_weights(
+    target: object, state_dict: StateDict, tokenizer_data: dict, parameters: int, options: dict, disable_dynamic: bool
+) -> comfy.sd.CLIP:
     """A comfy.sd.CLIP. From 0.4 on it goes to its device while it is made, and takes its weights by then."""
     taken = inspect.signature(comfy.sd.CLIP.__init__).parameters
     newer = {"state_dict": [state_dict], "disable_dynamic": disable_dynamic}  # the latter came with dynamic loading
     newer = {name: value for name, value in newer.items() if name in taken}
-    clip = comfy.sd.CLIP(
-        target, tokenizer_data=tokenizer_data, parameters=parameters, model_options=model_options, **newer
-    )
+    clip = comfy.sd.CLIP(target, tokenizer_data=tokenizer_data, parameters=parameters, model_options=options, **newer)
     if "state_dict" not in newer:
         clip.load_sd(state_dict)
     return clip
 
 
-def quantised_text_encoder(state_dict, metadata):
+def quantised_text_encoder(state_dict: StateDict, metadata: dict) -> tuple[StateDict, dict]:
     """(state dict as this ComfyUI wants it, model options) for a file that may be quantised; 0.4 reads more kinds.
 
     Raises ValueError for a kind that it cannot read.
@@ -109,22 +116,22 @@ def quantised_text_encoder(state_dict, metadata):
 # --- running
 
 
-def free_memory(patcher, device):
+def free_memory(patcher: ModelPatcher, device: torch.device) -> int:
     """Bytes that a model of `patcher` may use on `device`; from 0.12 on with what it could still clear."""
     return getattr(patcher, "get_free_memory", management.get_free_memory)(device)
 
 
-def on_device(device):
+def on_device(device: torch.device) -> contextlib.AbstractContextManager:
     """A block in which `device` is the current one, where ComfyUI has several (0.23)."""
     return getattr(management, "cuda_device_context", lambda _: contextlib.nullcontext())(device)
 
 
-def vae_output_dtype(vae):
+def vae_output_dtype(vae: comfy.sd.VAE) -> torch.dtype:
     """The dtype of what a VAE hands on, a choice of the user's from 0.18 on."""
     return getattr(vae, "vae_output_dtype", lambda: torch.float32)()
 
 
-def with_less(work, less):
+def with_less(work: Callable[[], torch.Tensor], less: Callable[[], bool]) -> torch.Tensor:
     """work(); whenever memory runs out on it, once more after less(), unless that returns False."""
     while True:
         try:
@@ -142,12 +149,12 @@ def _is_out_of_memory(error):
     return known_kinds(error) if known_kinds is not None else isinstance(error, management.OOM_EXCEPTION)
 
 
-def has_anchor(window):
+def has_anchor(window: object) -> bool:
     """Whether a context window has a latent in front that only gives context, by causal_window_fix (0.21)."""
     anchor = getattr(window, "causal_anchor_index", None)
     return anchor is not None and anchor >= 0
 
 
-def retained(model_options):
+def retained(model_options: dict) -> Sequence[int]:
     """The positions that context windows keep for latents of the same index (latent_retain_index_list, 0.26)."""
     return getattr(model_options.get("context_handler"), "latent_retain_index_list", ())

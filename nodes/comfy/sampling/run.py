@@ -9,22 +9,23 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
+from comfy.model_patcher import ModelPatcher
 
-from ....model import flow, iddpm
-from ..latent import refuse_misfit, sizes_of
-from ..transformer.base_model import base_model_of
+from ....model import flow, flow_v1_3, iddpm
+from ..latent import Sizes, refuse_misfit, sizes_of
+from ..transformer.base_model import OpenSoraModel, base_model_of
 from ..transformer.guidance import OPTIONS
 from .samplers import sampler_for
 
 ORIGINAL = "original"
 
 
-def sampler_names():
+def sampler_names() -> list[str]:
     """Names for a combo: the original's own sampler, then ComfyUI's."""
     return [ORIGINAL, *comfy.samplers.KSampler.SAMPLERS]
 
 
-def with_options(model, options):
+def with_options(model: ModelPatcher, options: flow_v1_3.Options) -> ModelPatcher:
     """A clone of MODEL that samples with these `guidance.Options`. ValueError where it is not Open-Sora 1.3."""
     version = base_model_of(model).version
     if version != "1.3":
@@ -38,13 +39,15 @@ def with_options(model, options):
 class ClipSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
     """Rectified flow with one clip's shift; the largest sigma is exactly 1, whatever rounding the shift brings."""
 
-    def set_parameters(self, shift=1.0, timesteps=flow.NUM_TIMESTEPS, multiplier=flow.NUM_TIMESTEPS):
+    def set_parameters(
+        self, shift: float = 1.0, timesteps: int = flow.NUM_TIMESTEPS, multiplier: float = flow.NUM_TIMESTEPS
+    ) -> None:
         """`shift` is the ratio r of `model.flow.shift_ratio`."""
         super().set_parameters(shift=shift, timesteps=timesteps, multiplier=multiplier)
         self.sigmas[-1] = 1.0
 
 
-def for_clip(model, sizes, keep_patched=False):
+def for_clip(model: ModelPatcher, sizes: Sizes, keep_patched: bool = False) -> ModelPatcher:
     """A clone of MODEL that samples with the shift of a clip of `sizes`, and tells the network those sizes.
 
     Epsilon models (1.0, 1.1, PixArt) have one schedule for all sizes. With `keep_patched` a shift that the artist set
@@ -70,12 +73,12 @@ def _is_flow(base):
     return base.diffusion_model.prediction == "flow"
 
 
-def sizes_for(model, latent):
+def sizes_for(model: ModelPatcher, latent: dict) -> Sizes:
     """`latent.Sizes` of a LATENT, counted as the VAE of this MODEL's generation counts."""
     return sizes_of(latent, counting=base_model_of(model).version)
 
 
-def shift_of(base, sizes):
+def shift_of(base: OpenSoraModel, sizes: Sizes) -> float:
     """The shift r of a clip under this checkpoint's own base size. ValueError for clips too short to have one."""
     ratio = float(flow.shift_ratio(sizes.height, sizes.width, sizes.frames, **base.flow))
     if ratio <= 0:
@@ -85,12 +88,12 @@ def shift_of(base, sizes):
     return ratio
 
 
-def total_steps(steps, denoise):
+def total_steps(steps: int, denoise: float) -> int:
     """The steps of the whole schedule of which a run of `steps` is the end, as ComfyUI's KSampler counts them."""
     return steps if denoise > 0.9999 else int(steps / denoise)
 
 
-def sigmas_for(model, sizes, steps, denoise=1.0):
+def sigmas_for(model: ModelPatcher, sizes: Sizes, steps: int, denoise: float = 1.0) -> torch.Tensor:
     """The sigmas of a run, falling to 0: fp32 [steps + 1]. Flow begins at 1, epsilon at the noisiest timestep's.
 
     The shift is that of a clip of `sizes`, or the artist's own, from a node such as ModelSamplingSD3.
@@ -121,7 +124,10 @@ def sigmas_for(model, sizes, steps, denoise=1.0):
     return torch.cat([sigmas, torch.zeros(1)])[-(steps + 1) :]
 
 
-def sample(model, positive, negative, latent, seed, steps, cfg, sampler_name=ORIGINAL, denoise=1.0, progress=None):
+def sample(
+    model: ModelPatcher, positive: list, negative: list, latent: dict, seed: int, steps: int, cfg: float,
+    sampler_name: str = ORIGINAL, denoise: float = 1.0, progress: tuple[int, int] | None = None,
+) -> tuple[torch.Tensor, Sizes]:  # fmt: skip
     """Denoise a LATENT: samples [B, C, T, h, w], the same a stock graph of OpenSoraModelSampling,
     OpenSoraScheduler, CFGGuider and SamplerCustomAdvanced gives; and its `latent.Sizes`.
 

@@ -1,18 +1,24 @@
 """The samplers Open-Sora was published with, where none of ComfyUI's is the same, as ComfyUI samplers."""
 
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.patcher_extension
 import comfy.samplers
 import torch
+from torch import Tensor
 from tqdm.auto import trange
 
 from ....model import iddpm
+from ..transformer.base_model import OpenSoraModel
 from ..transformer.guidance import UNPINNED, options_of
 from ..transformer.network import VARIANCE, Variance
 
+Draws = Callable[[int, Sequence[int]], Tensor]  # (number, shape) -> noise
 
-def sampler_for(base, total_steps):
+
+def sampler_for(base: OpenSoraModel, total_steps: int) -> comfy.samplers.KSAMPLER:
     """The original's sampler for an OpenSoraModel and a schedule of `total_steps`, of which a run may be the end."""
     if base.diffusion_model.prediction == "epsilon":
         return comfy.samplers.KSAMPLER(ancestral, {"total_steps": total_steps})
@@ -21,8 +27,8 @@ def sampler_for(base, total_steps):
     return comfy.samplers.sampler_object("euler")
 
 
-def draws(seed, x):
-    """(number, shape) -> standard normal tensor like x, the same on every device; not the run's initial noise."""
+def draws(seed: int | None, x: Tensor) -> Draws:
+    """Standard normal tensors like x, the same on every device; not the run's initial noise."""
     generator = torch.Generator().manual_seed(((seed or 0) + 1) % 2**64)
     return lambda number, shape: torch.randn(shape, generator=generator).to(x)
 
@@ -35,7 +41,10 @@ def _with_transformer_options(extra_args, **options):
 
 
 @torch.no_grad()
-def ancestral(model, x, sigmas, extra_args=None, callback=None, disable=None, *, total_steps, noise=None):
+def ancestral(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
+    callback: Callable | None = None, disable: bool | None = None, *, total_steps: int, noise: Draws | None = None,
+) -> Tensor:  # fmt: skip
     """The ancestral sampler of 1.0 and 1.1 with learned variance (`model.iddpm`), in ComfyUI's loop.
 
     Args:
@@ -74,7 +83,10 @@ def ancestral(model, x, sigmas, extra_args=None, callback=None, disable=None, *,
 
 
 @torch.no_grad()
-def conditioned_euler(model, x, sigmas, extra_args=None, callback=None, disable=None, *, noise=None):
+def conditioned_euler(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
+    callback: Callable | None = None, disable: bool | None = None, *, noise: Draws | None = None,
+) -> Tensor:  # fmt: skip
     """Open-Sora 1.3's loop: Euler; frames of mask value 0 are a condition, and in x they are generated like the rest.
 
     With SDEdit they are noised anew from the kept latents before each step. `keep_frames` puts these back at the end.

@@ -1,10 +1,12 @@
 """The T5 text encoder inside ComfyUI's CLIP: captions cleaned and padded as Open-Sora reads them."""
 
 import logging
+from typing import Any
 
 import comfy.model_management as management
 import comfy.text_encoders.sd3_clip
 import comfy.text_encoders.t5
+import torch
 from comfy import sd1_clip
 
 from ....model.files import metadata_tensor
@@ -13,12 +15,15 @@ from .prompt import split_weights
 
 METADATA = "opensora_metadata"  # of the file, among what ComfyUI hands a tokenizer
 SPECIAL_TOKENS = {"end": 1, "pad": 0}
+Device = torch.device | str
 
 
 class OpenSoraT5(sd1_clip.SDClipModel):
     """ComfyUI's T5 of any size, with its attention mask used and handed on."""
 
-    def __init__(self, config, device="cpu", dtype=None, model_options={}):  # noqa: B006 — as ComfyUI declares it
+    def __init__(
+        self, config: dict, device: Device = "cpu", dtype: torch.dtype | None = None, model_options: dict | None = None
+    ) -> None:
         super().__init__(
             device=device,
             dtype=dtype,
@@ -27,7 +32,7 @@ class OpenSoraT5(sd1_clip.SDClipModel):
             model_class=comfy.text_encoders.t5.T5,
             enable_attention_masks=True,
             return_attention_masks=True,
-            model_options=model_options,
+            model_options=model_options or {},
         )
         self.channels = config["d_model"]
 
@@ -35,10 +40,18 @@ class OpenSoraT5(sd1_clip.SDClipModel):
 class OpenSoraTextModel(sd1_clip.SD1ClipModel):
     """What comfy.sd.CLIP calls. The name t5xxl is where LoRA loaders look for T5 weights."""
 
-    def __init__(self, config, file_dtype, device="cpu", dtype=None, model_options={}):  # noqa: B006
+    def __init__(
+        self, config: dict, file_dtype: torch.dtype, device: Device = "cpu", dtype: torch.dtype | None = None,
+        model_options: dict | None = None,
+    ) -> None:  # fmt: skip
         dtype = management.pick_weight_dtype(file_dtype, dtype, device)
         super().__init__(
-            device=device, dtype=dtype, name="t5xxl", clip_model=OpenSoraT5, model_options=model_options, config=config
+            device=device,
+            dtype=dtype,
+            name="t5xxl",
+            clip_model=OpenSoraT5,
+            model_options=model_options or {},
+            config=config,
         )
 
 
@@ -46,8 +59,9 @@ class OpenSoraPieceTokenizer(comfy.text_encoders.sd3_clip.T5XXLTokenizer):
     """ComfyUI's T5 tokenizer after Open-Sora's caption cleaning, always padded to one length."""
 
     def tokenize_with_weights(
-        self, text, return_word_ids=False, tokenizer_options=None, clean=True, max_length=None, **kwargs
-    ):
+        self, text: str, return_word_ids: bool = False, tokenizer_options: dict | None = None, clean: bool = True,
+        max_length: int | None = None, **kwargs: Any,
+    ) -> list[list[tuple]]:  # fmt: skip
         """One row of (token, weight[, word id]), `max_length` long: the prompt, the end token, padding.
 
         Weights are split off before cleaning, which would take their parentheses away. A prompt that is too long
@@ -75,18 +89,17 @@ class OpenSoraPieceTokenizer(comfy.text_encoders.sd3_clip.T5XXLTokenizer):
 class OpenSoraTokenizer(sd1_clip.SD1Tokenizer):
     """What comfy.sd.CLIP calls to tokenise; stock CLIP Text Encode gets cleaned captions through it."""
 
-    def __init__(self, embedding_directory=None, tokenizer_data={}):  # noqa: B006
+    def __init__(self, embedding_directory: str | None = None, tokenizer_data: dict | None = None) -> None:
         super().__init__(
             embedding_directory=embedding_directory,
-            tokenizer_data=tokenizer_data,
+            tokenizer_data=tokenizer_data or {},
             clip_name="t5xxl",
             name="t5xxl",
             tokenizer=OpenSoraPieceTokenizer,
         )
-        self.metadata = tokenizer_data.get(METADATA) or {}
+        self.metadata = (tokenizer_data or {}).get(METADATA) or {}
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """What ComfyUI's Save nodes write beside the weights: the file's metadata."""
-        return (
-            {f"t5xxl.{key}": tensor for key, tensor in metadata_tensor(self.metadata).items()} if self.metadata else {}
-        )
+        own = metadata_tensor(self.metadata) if self.metadata else {}
+        return {f"t5xxl.{key}": tensor for key, tensor in own.items()}

@@ -6,7 +6,7 @@ _SCAN = re.compile(r"\\[()]|[()]|[^()\\]+|\\")
 _NUMBER = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
 
 
-def split_weights(text):
+def split_weights(text: str) -> list[tuple[str, float]]:
     r"""Pieces of a prompt and their weights: [(text, weight), ...], neighbours of one weight joined.
 
     Only a group that ends in a number has a weight: `a (red:1.3) cat` is `a `, `red` at 1.3 and ` cat`. Parentheses

@@ -1,6 +1,11 @@
 """How much memory a transformer needs beside its weights, as measured by counting the tensors that are alive."""
 
 import math
+from collections.abc import Sequence
+
+import torch
+
+from ....model.transformers.skeleton import VideoTransformer
 
 # Values alive at once for each token and channel of the hidden size, by family, in 16-bit. The blocks decide: q, k and
 # v with their norms and rotations, or the MLP.
@@ -10,13 +15,14 @@ LATENT_BYTES = 40  # what a sampler holds of a latent value: noise, latents, mas
 MARGIN = 1.1  # workspaces and what the allocator rounds up, which a count of tensors does not see
 
 
-def transformer_bytes(network, shape, caption_length, dtype):
-    """Bytes for one call of `network` (a VideoTransformer).
+def transformer_bytes(
+    network: VideoTransformer, shape: Sequence[int], caption_length: int, dtype: torch.dtype
+) -> float:
+    """Bytes for one call of `network`.
 
     Args:
         shape: of the noisy latents, [B, C, T, H, W].
         caption_length: tokens of the captions that it reads.
-        dtype: that it computes in.
     """
     config, B = network.config, shape[0]
     tokens = B * math.prod(-(-length // patch) for length, patch in zip(shape[2:], config.patch_size))

@@ -2,12 +2,13 @@
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
 
 
 class Call:
     """The transformer options of the call that is running, which all attentions of a network look up."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.options = {}
 
 
@@ -17,10 +18,10 @@ class HostAttention:
     `name` is ComfyUI's: attn1 for self-attention, attn2 for cross-attention.
     """
 
-    def __init__(self, name, call):
+    def __init__(self, name: str, call: Call) -> None:
         self.name, self.call = name, call
 
-    def __call__(self, q, k, v, mask=None):
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """q, k, v [B, heads, N, head_dim]; mask bool, broadcasts to [B, heads, N, M], True where a query may attend."""
         heads, options = q.shape[1], self.call.options
         patches = options.get("patches") or {}

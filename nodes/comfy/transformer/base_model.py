@@ -1,13 +1,18 @@
 """Open-Sora transformers as ComfyUI BaseModels: conditioning, kept frames, memory estimate."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import comfy.conds
 import comfy.model_base
 import comfy.model_sampling
 import comfy.supported_models_base
 import torch
+from torch import Tensor
 
 from ....model.files import metadata_tensor
 from ....model.flow import NUM_TIMESTEPS
+from ....model.transformers.skeleton import VideoTransformer
 from ..latent import fit, refuse_misfit
 from ..latent_formats import CausalLatents, FrameLatents, VideoLatents
 from . import windows
@@ -24,7 +29,7 @@ SAMPLING = {
 FLOW_KEYS = ("base_resolution", "base_num_frames", "scale")
 
 
-def flow_settings(metadata, version="1.2"):
+def flow_settings(metadata: dict, version: str = "1.2") -> dict[str, Any]:
     """Keyword arguments of `model.flow.shift_ratio` and `timesteps` from a file's metadata; newer files say more."""
     flow = metadata.get("flow") or {}
     found = {key: flow[key] for key in FLOW_KEYS if key in flow}
@@ -41,7 +46,7 @@ class OpenSoraConfig(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     file_metadata = None  # of the file that the model was loaded from
 
-    def process_unet_state_dict_for_saving(self, state_dict):
+    def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """ComfyUI's keys for its Save nodes, which write no metadata of ours: that goes along as a tensor."""
         if self.file_metadata is not None:
             state_dict = {**state_dict, **metadata_tensor(self.file_metadata)}
@@ -71,24 +76,30 @@ class OpenSoraModel(comfy.model_base.BaseModel):
     regions = None  # kept_frames.Regions of the run that is going on
     retained = ()  # positions that its context windows keep for latents of the same index
 
-    def __init__(self, model_config, family, metadata=None, device=None):
+    def __init__(
+        self,
+        config: OpenSoraConfig,
+        family: type[VideoTransformer],
+        metadata: dict | None = None,
+        device: object = None,
+    ) -> None:
         comfy.model_base.BaseModel.__init__(
-            self, model_config, self.model_type_of_family, device=device, unet_model=hosted(family)
+            self, config, self.model_type_of_family, device=device, unet_model=hosted(family)
         )
         self.metadata = self.model_config.file_metadata = metadata or {}
         self.unread = Unread()
 
     @property
-    def version(self):
+    def version(self) -> str:
         """The generation: "1.0", "1.1", "1.2", "1.3" or "pixart"."""
         return self.diffusion_model.version
 
     @property
-    def flow(self):
+    def flow(self) -> dict[str, Any]:
         """Keyword arguments of `model.flow.timesteps` that belong to this checkpoint."""
         return flow_settings(self.metadata, self.version)
 
-    def extra_conds(self, **kwargs):
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         """Everything the network is told beside the noisy latents and the caption; numbers stay fp32."""
         out = super().extra_conds(**kwargs)
         self.refuse_misfits(**kwargs)
@@ -106,11 +117,11 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         out["num_frames"] = comfy.conds.CONDConstant(float(sizes.frames))
         return out
 
-    def frame_conds(self, mask, latent_image):
+    def frame_conds(self, mask: Tensor | None, latent_image: Tensor | None) -> dict[str, comfy.conds.CONDRegular]:
         """The conds that tell the network of kept frames, from a noise mask [B, 1 or C, T, h, w] or None."""
         return {} if mask is None else {"denoise_mask": comfy.conds.CONDRegular(mask[:, :1])}
 
-    def memory_required(self, input_shape, cond_shapes={}):  # noqa: B006 — as ComfyUI declares it
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: dict[str, list] = {}) -> float:  # noqa: B006 — as ComfyUI declares it
         """Bytes for one call with latents of `input_shape` [B, C, T, H, W], beside the weights.
 
         ComfyUI asks before it loads the model, with what `extra_conds_shapes` says of each prompt, and before each
@@ -121,11 +132,14 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         length = max(shape[1] for shape in captions) if captions else network.max_caption_length
         return transformer_bytes(network, input_shape, length, compute_dtype(self))
 
-    def extra_conds_shapes(self, cross_attn=None, **kwargs):
+    def extra_conds_shapes(self, cross_attn: Tensor | None = None, **kwargs: object) -> dict[str, list[int]]:
         """The shape of a prompt's caption, for `memory_required`."""
         return {} if cross_attn is None else {"c_crossattn": list(cross_attn.shape)}
 
-    def refuse_misfits(self, noise, cross_attn=None, attention_mask=None, prompt_type="positive", **kwargs):
+    def refuse_misfits(
+        self, noise: Tensor, cross_attn: Tensor | None = None, attention_mask: Tensor | None = None,
+        prompt_type: str = "positive", **kwargs: object,
+    ) -> None:  # fmt: skip
         """ValueError for latents or captions that belong to another model."""
         own, node = SAMPLING[self.diffusion_model.prediction]
         if not isinstance(self.model_sampling, own):
@@ -150,8 +164,9 @@ class OpenSoraModel(comfy.model_base.BaseModel):
             )
 
     def apply_model(
-        self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, denoise_mask=None, **kwargs  # noqa: B006 — as ComfyUI declares it
-    ):  # fmt: skip
+        self, x: Tensor, t: Tensor, c_concat: Tensor | None = None, c_crossattn: Tensor | None = None,
+        control: object = None, transformer_options: dict = {}, denoise_mask: Tensor | None = None, **kwargs: Any  # noqa: B006 — as ComfyUI declares it
+    ) -> Tensor:  # fmt: skip
         """As ComfyUI's; the noise mask becomes the frame mask here, before it would be rounded to the model's dtype."""
         if denoise_mask is not None:
             sigmas = transformer_options.get("sample_sigmas")
@@ -162,18 +177,21 @@ class OpenSoraModel(comfy.model_base.BaseModel):
             kwargs = windows.in_window(shown, self.version, kwargs)
         return super().apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
-    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: object, x_in: Tensor, device: object,
+        retain_index_list: Sequence[int] = (),
+    ) -> Any:  # fmt: skip
         """Every cond as it is: `apply_model` cuts ours, and ComfyUI might take a caption's channels for frames."""
         return cond_value
 
-    def process_timestep(self, timestep, **kwargs):
+    def process_timestep(self, timestep: Tensor, **kwargs: object) -> Tensor:
         """The timestep as the network counts, to 1000, whatever a patch of the sampling (Flux, AuraFlow) counts to."""
         if self.diffusion_model.prediction != "flow":
             return timestep
         most = self.model_sampling.timestep(torch.ones_like(timestep))
         return timestep * (NUM_TIMESTEPS / most)
 
-    def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: object) -> Tensor:
         """What takes the place of all that is kept, on its way into the network.
 
         Kept frames enter clean, not noised: that is what the frame mask was trained on. But around a region that is
@@ -185,7 +203,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         noised = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
         return torch.where(self.regions.awake(sigma).to(clean.device), noised, clean)
 
-    def clean_input(self, sigma, latents):
+    def clean_input(self, sigma: Tensor, latents: Tensor) -> Tensor:
         """Clean latents [B, C, T, h, w] in the scale of ComfyUI's samplers at `sigma` [B]."""
         return latents
 
@@ -197,7 +215,7 @@ class EpsilonModel(OpenSoraModel):
     model_type_of_family = comfy.model_base.ModelType.EPS
     kept_frames = StepFrames()
 
-    def clean_input(self, sigma, latents):
+    def clean_input(self, sigma: Tensor, latents: Tensor) -> Tensor:
         """The network's input is divided by what they are multiplied with here."""
         return latents * (sigma**2 + 1).sqrt().view(-1, *[1] * (latents.ndim - 1))
 
@@ -205,12 +223,12 @@ class EpsilonModel(OpenSoraModel):
 class ImageModel(EpsilonModel, comfy.model_base.PixArt):
     """PixArt: an image is a video of one frame. LoRA loaders know diffusers' names for what is ComfyUI's PixArt too."""
 
-    def __init__(self, model_config, family, metadata=None, device=None):
-        super().__init__(model_config, family, metadata, device)
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         config = self.diffusion_model.config
         self.model_config.unet_config.update(depth=config.depth, hidden_size=config.hidden_size)
 
-    def refuse_misfits(self, noise, **kwargs):
+    def refuse_misfits(self, noise: Tensor, **kwargs: Any) -> None:
         super().refuse_misfits(noise, **kwargs)
         if noise.shape[2] != 1:
             raise ValueError(
@@ -224,7 +242,7 @@ class CausalModel(OpenSoraModel):
     config_class = CausalConfig
     kept_frames = ConditionFrames()
 
-    def frame_conds(self, mask, latent_image):
+    def frame_conds(self, mask: Tensor | None, latent_image: Tensor | None) -> dict[str, comfy.conds.CONDRegular]:
         """`condition`, `condition_mask` [B, C, T, h, w] and `condition_frames` for the frames of mask value 0.
 
         Frames with a value between 0 and 1 follow the rule of 1.2.
@@ -251,12 +269,12 @@ MODELS = {
 }
 
 
-def compute_dtype(model):
+def compute_dtype(model: comfy.model_base.BaseModel) -> torch.dtype:
     """The dtype that `model` (a BaseModel) computes in."""
     return model.manual_cast_dtype or model.get_dtype()
 
 
-def base_model_of(model):
+def base_model_of(model: object) -> OpenSoraModel:
     """The OpenSoraModel inside a MODEL. ValueError where it is none of this pack's."""
     base = getattr(model, "model", None)
     if not isinstance(base, OpenSoraModel):

@@ -5,7 +5,9 @@ import uuid
 import comfy.conds
 import comfy.samplers
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
 
 from ....model.flow_v1_3 import Options, fix_flaw
 from ....model.iddpm import GUIDANCE_CHANNELS
@@ -14,12 +16,12 @@ OPTIONS = "opensora_v1_3"  # transformer option: the flow_v1_3.Options of a run
 UNPINNED = "opensora_unpinned"  # transformer option: leave the kept frames of 1.3 to the network, as the original does
 
 
-def options_of(model_options):
+def options_of(model_options: dict) -> Options:
     """The Options that OpenSoraV13Options left in a MODEL's `model_options`, or the defaults."""
     return model_options.get("transformer_options", {}).get(OPTIONS) or Options()
 
 
-def install(patcher):
+def install(patcher: ModelPatcher) -> None:
     """Give a MODEL its generation's guidance, so that every sampler has it."""
     version = patcher.model.version
     if version in ("1.0", "1.1"):
@@ -30,7 +32,7 @@ def install(patcher):
         patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "opensora_pin", hold_kept_frames)
 
 
-def three_channels(args):
+def three_channels(args: dict) -> list[Tensor]:
     """ComfyUI's pre-cfg function: guidance on the first three of four channels, as the released configurations have it.
 
     On the fourth both halves are made equal, so that no formula of guidance, RescaleCFG's neither, finds a difference.
@@ -40,7 +42,7 @@ def three_channels(args):
     return [cond, *(torch.cat([other[:, :GUIDANCE_CHANNELS], rest], dim=1) for other in others)]
 
 
-def text_and_image(args):
+def text_and_image(args: dict) -> list[Tensor]:
     """ComfyUI's function for the predictions of a step: [conditional, unconditional], with image guidance in both.
 
     `flow_v1_3.combine` is ComfyUI's own guidance between v_text and v_image, plus (image_guidance - 1) · (v_image -
@@ -67,7 +69,7 @@ def text_and_image(args):
     return [text + pull, (text if rests else image) + pull]
 
 
-def flaw_fix(args):
+def flaw_fix(args: dict) -> Tensor:
     """ComfyUI's post-cfg function: `flow_v1_3.fix_flaw` where the options ask for it and no frame is kept."""
     denoised, x = args["denoised"], args["input"]
     if not options_of(args["model_options"]).flaw_fix or condition_of(args["cond"]) is not None:
@@ -76,7 +78,9 @@ def flaw_fix(args):
     return x - fix_flaw(x - denoised, x - args["cond_denoised"])
 
 
-def hold_kept_frames(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 — as ComfyUI declares it
+def hold_kept_frames(
+    executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None  # noqa: B006 — as ComfyUI declares it
+) -> Tensor:  # fmt: skip
     """Predict-noise wrapper: kept frames head for the latents they came with, whatever network and patches say."""
     denoised = executor(x, timestep, model_options, seed)
     found = condition_of(executor.class_obj.conds.get("positive"))
@@ -86,7 +90,7 @@ def hold_kept_frames(executor, x, timestep, model_options={}, seed=None):  # noq
     return torch.where(mask > 0, condition, denoised)
 
 
-def condition_of(conds):
+def condition_of(conds: list[dict] | None) -> tuple[comfy.conds.CONDRegular, comfy.conds.CONDRegular] | None:
     """(condition, condition_mask) in the conds of a prompt, or None."""
     for cond in conds or ():
         own = cond.get("model_conds", {})
@@ -95,7 +99,7 @@ def condition_of(conds):
     return None
 
 
-def without_condition(conds):
+def without_condition(conds: list[dict]) -> list[dict]:
     """The same prompt with zeros for the condition; its mask stays."""
     zeroed = []
     for cond in conds:
@@ -106,7 +110,7 @@ def without_condition(conds):
     return zeroed
 
 
-def step_of(sigma, model_options):
+def step_of(sigma: Tensor, model_options: dict) -> tuple[int, int]:
     """(index of the step at `sigma`, number of steps) in the run that `model_options` belong to."""
     sigmas = model_options.get("transformer_options", {}).get("sample_sigmas")
     if sigmas is None or len(sigmas) < 2:

@@ -1,6 +1,13 @@
 """What a LATENT's noise mask keeps: when each frame wakes, what surrounds a region, how both leave a run untouched."""
 
+from collections.abc import Callable
+
 import torch
+from comfy.model_base import BaseModel
+from comfy.model_sampling import ModelSamplingDiscreteFlow as Sampling
+from comfy.patcher_extension import WrapperExecutor
+from comfy.samplers import CFGGuider
+from torch import Tensor
 
 from ....model.flow import NUM_TIMESTEPS
 from ..versions import retained
@@ -9,15 +16,15 @@ from ..versions import retained
 class FlowFrames:
     """Open-Sora 1.2: a frame of mask value m stays clean, and is told timestep 0, until m · 1000 ≥ t."""
 
-    def awake(self, mask, sigma, sigmas, sampling):
+    def awake(self, mask: Tensor, sigma: Tensor, sigmas: Tensor | None, sampling: Sampling) -> Tensor:
         """True where `mask`, [B, …] in 0…1, is denoised at `sigma` [B] of a run over `sigmas`."""
         return mask * NUM_TIMESTEPS >= _beside(sigma * NUM_TIMESTEPS, mask)  # patches may count timesteps otherwise
 
-    def told(self, mask, sigma, sigmas, sampling):
+    def told(self, mask: Tensor, sigma: Tensor, sigmas: Tensor | None, sampling: Sampling) -> Tensor:
         """True where a frame is told the timestep, False where it is told 0; arguments as `awake`."""
         return self.awake(mask, sigma, sigmas, sampling)
 
-    def asleep_throughout(self, mask, sigmas, sampling):
+    def asleep_throughout(self, mask: Tensor, sigmas: Tensor, sampling: Sampling) -> Tensor:
         """True where `mask` never woke in a run over `sigmas`."""
         return ~self.awake(mask, sigmas[-2:-1], sigmas, sampling)
 
@@ -29,12 +36,12 @@ class StepFrames(FlowFrames):
     wake at step 0 never does. The same rule as `model.iddpm.frame_states`, for any of ComfyUI's schedules.
     """
 
-    def awake(self, mask, sigma, sigmas, sampling):
+    def awake(self, mask: Tensor, sigma: Tensor, sigmas: Tensor | None, sampling: Sampling) -> Tensor:
         steps, index = _position(sigma, sigmas, sampling)
         wakes_at = (mask * steps).int()
         return (wakes_at > 0) & (wakes_at >= _beside(index, mask))
 
-    def told(self, mask, sigma, sigmas, sampling):
+    def told(self, mask: Tensor, sigma: Tensor, sigmas: Tensor | None, sampling: Sampling) -> Tensor:
         steps, index = _position(sigma, sigmas, sampling)
         return (mask * steps).int() > _beside(index, mask)
 
@@ -42,14 +49,14 @@ class StepFrames(FlowFrames):
 class ConditionFrames(FlowFrames):
     """Open-Sora 1.3: a frame of mask value 0 is a condition of its own and noised like the rest; others as in 1.2."""
 
-    def awake(self, mask, sigma, sigmas, sampling):
+    def awake(self, mask: Tensor, sigma: Tensor, sigmas: Tensor | None, sampling: Sampling) -> Tensor:
         return (strongest(mask) == 0) | super().awake(mask, sigma, sigmas, sampling)
 
-    def asleep_throughout(self, mask, sigmas, sampling):
+    def asleep_throughout(self, mask: Tensor, sigmas: Tensor, sampling: Sampling) -> Tensor:
         return (mask == 0) | super().asleep_throughout(mask, sigmas, sampling)
 
 
-def strongest(mask):
+def strongest(mask: Tensor) -> Tensor:
     """The largest value of every frame: [B, 1, T, 1, 1] of a mask [B, C, T, h, w]."""
     return mask.amax(dim=(1, 3, 4), keepdim=True)
 
@@ -57,13 +64,13 @@ def strongest(mask):
 class Regions:
     """The frames of a run of which the mask generates a part and keeps a part."""
 
-    def __init__(self, base, mask, sigmas):
+    def __init__(self, base: BaseModel, mask: Tensor, sigmas: Tensor) -> None:
         """`base`: the model; `mask` [B, C, T, h, w] in 0…1; `sigmas` of the run."""
         self.base, self.sigmas = base, sigmas
         self.strongest = strongest(mask)
         self.partly = self.strongest > mask.amin(dim=(1, 3, 4), keepdim=True)
 
-    def awake(self, sigma):
+    def awake(self, sigma: Tensor) -> Tensor:
         """True, [B, 1, T, 1, 1], for those of them that are being generated at `sigma` [B]."""
         base = self.base
         return self.partly & base.kept_frames.awake(self.strongest, sigma, self.sigmas, base.model_sampling)
@@ -89,7 +96,7 @@ def _position(sigma, sigmas, sampling):
     return steps, (t * (steps - 1) / (NUM_TIMESTEPS - 1)).round()
 
 
-def wake_frames(sigma, denoise_mask, extra_options):
+def wake_frames(sigma: Tensor, denoise_mask: Tensor, extra_options: dict) -> Tensor:
     """ComfyUI's denoise-mask function: 1 where a frame is awake at `sigma`, else 0, by the rule of the model.
 
     Without it a partial value would blend clean and noisy on every step.
@@ -100,8 +107,9 @@ def wake_frames(sigma, denoise_mask, extra_options):
 
 
 def keep_frames(
-    executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask=None, disable_pbar=False
-):
+    executor: WrapperExecutor, guider: CFGGuider, sigmas: Tensor, extra_args: dict, callback: Callable | None,
+    noise: Tensor, latent_image: Tensor, denoise_mask: Tensor | None = None, disable_pbar: bool = False,
+) -> Tensor:  # fmt: skip
     """Sampler wrapper: tells the model what it must know of the run; what never woke leaves it as it entered.
 
     Samplers carry it along on its own line from noise to data, which ends a rounding error away.

@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import logging
+from collections.abc import Iterator
 
 import torch
 
 from ....model.transformers.layers import CrossAttention, Mlp, SelfAttention
+from ....model.transformers.skeleton import VideoTransformer
 from ....model.transformers.stdit3_v1_3 import HEIGHT, TIME, WindowAttention
 from ..versions import with_less
 
@@ -16,10 +18,10 @@ MORE, MOST = 4, 64  # by how much the number of pieces grows each time, and to h
 class Pieces:
     """Runs a network, in pieces from the first time on that memory did not suffice for latents of that size."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.size, self.count = float("inf"), 1
 
-    def run(self, network, x, *arguments, **named):
+    def run(self, network: VideoTransformer, x: torch.Tensor, *arguments: object, **named: object) -> torch.Tensor:
         """network.run(x, …), x [B, C, T, H, W]; the result is that of the whole but for rounding."""
         if torch.compiler.is_compiling():
             return network.run(x, *arguments, **named)
@@ -44,7 +46,7 @@ class Pieces:
 
 
 @contextlib.contextmanager
-def in_pieces(network, count):
+def in_pieces(network: torch.nn.Module, count: int) -> Iterator[None]:
     """Let the attentions and MLPs of `network` take their input in `count` pieces inside the block."""
     changed = []
     try:

@@ -1,12 +1,14 @@
 """The transformer as ComfyUI calls it: its arguments, its wrappers, its blocks, its direction of the prediction."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor
 
 from ....model.transformers.layers import CrossAttention
-from ....model.transformers.skeleton import ClipSizes
+from ....model.transformers.skeleton import ClipSizes, VideoTransformer
 from ..versions import has_anchor
 from .attention import Call, HostAttention
 from .low_memory import Pieces
@@ -23,7 +25,9 @@ class Hosted:
     modules keep their names, so a LoRA's keys are those of the checkpoint.
     """
 
-    def __init__(self, config, dtype=None, device=None, operations=None):
+    def __init__(
+        self, config: object, dtype: torch.dtype | None = None, device: object = None, operations: type | None = None
+    ) -> None:
         call = Call()
         with torch.device("meta"):
             super().__init__(config, operations=operations, attention=HostAttention("attn1", call), dtype=dtype)
@@ -35,22 +39,12 @@ class Hosted:
         self.dtype = dtype
 
     def forward(
-        self,
-        x,
-        timestep,
-        context,
-        attention_mask=None,
-        frame_mask=None,
-        fps=None,
-        height=None,
-        width=None,
-        num_frames=None,
-        transformer_options=None,
-        condition=None,
-        condition_mask=None,
-        condition_frames=None,
-        **kwargs,
-    ):
+        self, x: Tensor, timestep: Tensor, context: Tensor, attention_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None, fps: float | None = None, height: float | None = None,
+        width: float | None = None, num_frames: float | None = None, transformer_options: dict | None = None,
+        condition: Tensor | None = None, condition_mask: Tensor | None = None,
+        condition_frames: Sequence[int] | None = None, **kwargs: object,
+    ) -> Tensor:  # fmt: skip
         """What ComfyUI's sampling expects of x, [B, C, T, H, W]: noise minus data for flow, the noise for epsilon.
 
         x [B, C, T, H, W]; timestep [B]; context [B, L, caption_channels]; attention_mask [B, L]; frame_mask [B, T],
@@ -92,7 +86,7 @@ class Hosted:
         out = out[:, :C].float()
         return -out if self.prediction == "flow" else out
 
-    def run_block(self, index, block, x, caption, t):
+    def run_block(self, index: int, block: Callable, x: Tensor, caption: Tensor | list[Tensor], t: Tensor) -> Tensor:
         """The block, or what users' patches put in its place: those of "double_block" `index` for DiTs.
 
         They see tokens [B, N, C] as `img`, the projected caption as `txt` (in 1.3 a list, by groups of frames) and the
@@ -122,16 +116,16 @@ class Variance:
     The conditional half's counts, as in the original. What a skipped call (EasyCache) leaves out stays as it was.
     """
 
-    def __init__(self, shape, device):
+    def __init__(self, shape: torch.Size, device: torch.device) -> None:
         self.value = torch.full(shape, -1.0, device=device)  # the smallest variance, should none ever come
         self.started = False
 
-    def start(self):
+    def start(self) -> None:
         """Before each step: several conditional calls of one step (prompts side by side, windows) are averaged."""
         self.started = False
 
     @torch.compiler.disable  # a compiled call would take what the first one is told for constant
-    def take(self, variance, transformer_options):
+    def take(self, variance: Tensor, transformer_options: dict) -> None:
         """variance [n · B, C, T, h, w] of a call; its n parts belong to the prompts `cond_or_uncond` (0: positive)."""
         window = transformer_options.get("context_window")
         frames = slice(None) if window is None or window.dim != TIME else list(window.index_list)
@@ -149,6 +143,6 @@ class Variance:
 
 
 @functools.cache
-def hosted(network):
+def hosted(network: type[VideoTransformer]) -> type[Hosted]:
     """A class of model/'s transformers as a ComfyUI diffusion model."""
     return type(f"Hosted{network.__name__}", (Hosted, network), {"__doc__": f"{network.__name__} inside ComfyUI."})

@@ -1,9 +1,12 @@
 """LoRAs and merges on the weights that ComfyUI's own loading passes over."""
 
+import torch
+from comfy.model_patcher import ModelPatcher
+
 from ..versions import casts_its_weights, is_dynamic
 
 
-def patch_the_rest(patcher, device, *_):
+def patch_the_rest(patcher: ModelPatcher, device: torch.device | None, *_: object) -> None:
     """Called when ComfyUI has loaded a model: lets LoRAs and merges reach what its loading passes over.
 
     That is, parameters of modules that hold others (the modulation tables of all blocks), and where weights are only

@@ -3,6 +3,8 @@
 import logging
 import weakref
 
+import torch
+
 # Keys of conditioning that carry a picture or a clip, and the stock nodes that write them.
 PICTURES = {
     "concat_latent_image": "WanImageToVideo, WanFirstLastFrameToVideo, InpaintModelConditioning or one of their kind",
@@ -26,10 +28,10 @@ PICTURES = {
 class Unread:
     """Warns once a run and key. Runs are told apart by their noise, which ComfyUI hands over with every prompt."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.run, self.said = lambda: None, set()
 
-    def warn(self, conditioning, noise):
+    def warn(self, conditioning: dict, noise: torch.Tensor) -> None:
         """Log each key of a prompt's `conditioning` that carries a picture which no Open-Sora model reads."""
         if self.run() is not noise:
             self.run, self.said = weakref.ref(noise), set()

@@ -1,5 +1,7 @@
 """Context windows: which latents of the clip a call of the network shows, and what it is told of them."""
 
+from collections.abc import Sequence
+
 from ....model.frames import IMAGE_FPS
 from ..latent import COUNTING
 from ..versions import has_anchor
@@ -7,7 +9,7 @@ from ..versions import has_anchor
 TIME = 2  # the dimension of latents [B, C, T, h, w] that windows over time slide along
 
 
-def indices(transformer_options, retained=()):
+def indices(transformer_options: dict, retained: Sequence[int] = ()) -> list[int] | None:
     """The clip's latent indices that the running call shows, in order; None where it shows the whole clip.
 
     Newer versions of ComfyUI put the latent before the window in front of it (causal_window_fix), and let the artist
@@ -24,7 +26,7 @@ def indices(transformer_options, retained=()):
     return shown
 
 
-def in_window(shown, version, told):
+def in_window(shown: list[int], version: str, told: dict) -> dict:
     """The network's keyword arguments `told` for the clip's latents `shown`: masks and conditions cut to them.
 
     A window is a clip of its own to the network, which has only ever been told the length of what it saw; the frame

@@ -1,14 +1,17 @@
 """The VAEs of model/ as ComfyUI runs them: chunk by chunk, with progress and interrupt, within the memory there is."""
 
 import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.model_management as management
 import comfy.ops
 import comfy.utils
 import torch
+from torch import Tensor
 
-from ....model.frames import EACH_FRAME
+from ....model.frames import EACH_FRAME, Counting
 from ....model.vaes.image import ImageVAE
 from ....model.vaes.slicing import Slices, in_slices
 from ....model.vaes.spatial import IMAGES_AT_ONCE
@@ -47,30 +50,30 @@ class HostedVAE:
     plans = (Plan(), Plan(1), Plan(1, "memory"))
     valid_counts = ""  # in words, for messages
 
-    def __init__(self, config, dtype=None):
+    def __init__(self, config: Any, dtype: torch.dtype | None = None) -> None:
         with torch.device("meta"):
             super().__init__(config, operations=comfy.ops.disable_weight_init, dtype=dtype)
         self.opensora = {}
         self.plan, self.slice_values, self.home, self.free = self.plans[0], None, {}, None
 
     @property
-    def at_once(self):
+    def at_once(self) -> Counting:
         """The Counting whose chunks go through together."""
         return self.counting
 
-    def frames_of(self, num_latents, asked=None):
+    def frames_of(self, num_latents: int, asked: int | None = None) -> int:
         """Frames to decode so many latents to: those asked for, else the valid count."""
         return self.counting.video_frames(num_latents) if asked is None else asked
 
     # --- what it costs
 
-    def encode_values(self, frames, plan):
+    def encode_values(self, frames: int, plan: Plan) -> float:
         """Values that are alive at once, for each pixel of a frame, while a chunk of `frames` is encoded by `plan`."""
         first = self.config.spatial.block_out_channels[0]
         images = min(plan.images, frames)
         return (4 if plan.maps is None else 3) * first * images + 3 * min(frames, self.at_once.chunk_frames)
 
-    def decode_values(self, latents, plan):
+    def decode_values(self, latents: int, plan: Plan) -> float:
         """Values that are alive at once, for each pixel of a frame, while a chunk of `latents` is decoded by `plan`."""
         first, second = self.config.spatial.block_out_channels[:2]
         frames = self.counting.video_frames(min(latents, self.at_once.chunk_latents))
@@ -82,11 +85,14 @@ class HostedVAE:
 
     # --- running within what there is
 
-    def start(self, plan, device, dtype, values=None, free=None):
+    def start(
+        self, plan: Plan, device: torch.device, dtype: torch.dtype, values: int | None = None,
+        free: Callable[[], int] | None = None,
+    ) -> None:  # fmt: skip
         """Set out by `plan`, on `device` and in `dtype`, in slices of so many values (None: as free() bytes allow)."""
         self.plan, self.slice_values, self.home, self.free = plan, values, dict(device=device, dtype=dtype), free
 
-    def bring(self, x):
+    def bring(self, x: Tensor) -> Tensor:
         """x where and as it is worked on."""
         return x.to(**self.home) if self.home else x
 
@@ -94,7 +100,7 @@ class HostedVAE:
         """As the network's. Weights may keep the file's dtype until they are used: the one to work in counts."""
         return x.to(self.home["dtype"]) if self.home else super()._in_own_dtype(x)
 
-    def attempt(self, work, *arguments):
+    def attempt(self, work: Callable[..., Tensor], *arguments: object) -> Tensor:
         """work(*arguments) by the plan; out of memory, again by the next."""
 
         def by_plan():
@@ -132,25 +138,25 @@ class HostedVAE:
 
     # --- chunk by chunk
 
-    def encode(self, video, noise=None):
+    def encode(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents [B, C, T', h, w] of a video [B, 3, T, H, W] in -1…1."""
         if noise is not None:
             return super().encode(video, noise)
         return torch.cat(list(self.encode_chunks(lambda frames: video[:, :, frames], video.shape[2])), 2)
 
-    def encode_chunks(self, frames_of, num_frames):
+    def encode_chunks(self, frames_of: Callable[[slice], Tensor], num_frames: int) -> Iterator[Tensor]:
         """`encode` piece by piece; frames_of(slice) gives frames of the video, [B, 3, t, H, W]."""
         for chunk in walk(self.at_once.chunks(num_frames)):
             frames = self.bring(frames_of(slice(chunk.start, chunk.stop)))
             yield self.attempt(super().encode, frames)
 
-    def decode(self, latents, num_frames=None):
+    def decode(self, latents: Tensor, num_frames: int | None = None) -> Tensor:
         """Video [B, 3, T, H, W]; `num_frames` left out: the valid count for these latents."""
         if latents.ndim == 4:  # an image latent without a time axis
             latents = latents[:, :, None]
         return torch.cat(list(self.decode_chunks(latents, self.frames_of(latents.shape[2], num_frames))), 2)
 
-    def decode_chunks(self, latents, num_frames):
+    def decode_chunks(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
         """`decode` of latents [B, C, T', h, w] piece by piece. ValueError for channels or counts that do not fit."""
         self.refuse_misfits(latents)
         if self.latent_frames(num_frames) != latents.shape[2]:
@@ -159,7 +165,7 @@ class HostedVAE:
         for piece, frames in walk(list(zip(pieces, self.at_once.chunks(num_frames)))):
             yield self.attempt(super().decode, self.bring(piece), len(frames))
 
-    def refuse_misfits(self, latents):
+    def refuse_misfits(self, latents: Tensor) -> None:
         """ValueError for another VAE's latents."""
         if latents.shape[1] != self.latent_channels:
             raise ValueError(
@@ -167,7 +173,7 @@ class HostedVAE:
             )
 
 
-def walk(pieces):
+def walk(pieces: Sequence) -> Iterator:
     """The pieces one by one, with ComfyUI's progress bar where there are several; stops on interrupt."""
     progress = comfy.utils.ProgressBar(len(pieces)) if len(pieces) > 1 else None
     for piece in pieces:
@@ -196,16 +202,16 @@ class HostedCausalVAE(HostedVAE, CausalVAE):
     plans = (Plan(1), Plan(1, "device"), Plan(1, "memory"))
     valid_counts = "1 and 16 k + 1: 17, 33, 49, 65, 81, 97, 113, …"
 
-    def frames_of(self, num_latents, asked=None):
+    def frames_of(self, num_latents: int, asked: int | None = None) -> int:
         """What the chunks decode to, whatever was asked for: frames behind the last group are in no latent."""
         return self.counting.video_frames(num_latents)
 
-    def encode_values(self, frames, plan):
+    def encode_values(self, frames: int, plan: Plan) -> float:
         """As HostedVAE's: a chunk goes through as one, and its convolutions see two frames in front."""
         frames = min(frames, self.counting.chunk_frames)
         return (5 * frames + 2 if plan.maps is None else 3 * frames) * max(self.config.stem, self.config.widths[0])
 
-    def decode_values(self, latents, plan):
+    def decode_values(self, latents: int, plan: Plan) -> float:
         """As HostedVAE's: a latent is four frames until the last layer."""
         first, second = self.config.widths[:2]
         frames = self.counting.factor * min(latents, self.counting.chunk_latents)
@@ -213,16 +219,16 @@ class HostedCausalVAE(HostedVAE, CausalVAE):
             return max(second + 2 * first, 1.25 * second) * frames
         return max(3 * second + first, second + 4 * first) * frames + 2 * second
 
-    def decode_chunks(self, latents, num_frames):
+    def decode_chunks(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
         """As HostedVAE's, for what `frames_of` says."""
         self.refuse_misfits(latents)
         yield from CausalVAE.decode_chunks(self, latents)
 
-    def decode_chunk(self, latents):
+    def decode_chunk(self, latents: Tensor) -> Tensor:
         """As the network's."""
         return self.attempt(super().decode_chunk, self.bring(latents))
 
-    def each_chunk(self, pieces):
+    def each_chunk(self, pieces: Sequence) -> Iterator:
         """`walk`."""
         return walk(pieces)
 

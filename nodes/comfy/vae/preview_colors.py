@@ -4,6 +4,7 @@ import logging
 import math
 
 import comfy.model_management as management
+import comfy.sd
 import torch
 
 from ....model.colors import ColorNetwork, fit_colors
@@ -15,8 +16,8 @@ CARD_SIDE = 96
 _learned = set()
 
 
-def network_of(metadata, channels):
-    """The ColorNetwork for latents of so many channels in a file's metadata, or None."""
+def network_of(metadata: dict, channels: int) -> ColorNetwork | None:
+    """That for latents of so many channels in a file's metadata, or None."""
     text = metadata.get("latent_rgb_network")
     if text is None:
         return None
@@ -27,7 +28,7 @@ def network_of(metadata, channels):
         return None
 
 
-def learn(vae):
+def learn(vae: comfy.sd.VAE) -> None:
     """Teach the latent format of this VAE's generation its colours, once, and only where its file says none.
 
     ComfyUI loads MODEL and VAE apart, so the format's class carries what the VAE knows; files with colours of their own
@@ -55,7 +56,7 @@ def learn(vae):
     latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = factors, bias
 
 
-def test_card(frames, side):
+def test_card(frames: int, side: int) -> torch.Tensor:
     """A video [1, 3, frames, side, side] in -1…1 of soft waves in all colours that drift slowly."""
     t = torch.linspace(0, 1, frames).view(-1, 1, 1)
     y, x = (torch.linspace(0, 1, side).view(shape) for shape in ((1, -1, 1), (1, 1, -1)))
