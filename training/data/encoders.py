@@ -141,7 +141,8 @@ def digest(state_dict: Mapping[str, Tensor], *settings: object) -> str:
     for key in sorted(state_dict):
         tensor = state_dict[key].detach().cpu().contiguous()
         found.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        values: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        found.update(values)
     return found.hexdigest()
 
 
