@@ -138,7 +138,6 @@ def _picture(path):
     """The picture, upright, in RGB; what is transparent is black."""
     try:
         with Image.open(path) as picture:
-            picture.load()
             upright = ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such file") from error
