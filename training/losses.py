@@ -40,10 +40,33 @@ def rectified_flow(
 
     Raises ValueError where every frame is a condition and none is left to learn.
     """
+    velocity = predict(noised(x0, t, noise, frame_mask), t)
+    return velocity_error(
+        velocity, x0, t, noise, frame_mask=frame_mask, weights=weights, target=target,
+        condition_frames=condition_frames, condition_weight=condition_weight,
+    )  # fmt: skip
+
+
+def noised(x0: Tensor, t: Tensor, noise: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+    """What the network is handed at t: x0 [B, C, T, H, W] on its way to noise, kept frames (False) as they are."""
     x_t = flow.add_noise(x0, noise, t)
-    if frame_mask is not None:
-        x_t = torch.where(frame_mask[:, None, :, None, None], x_t, x0)
-    velocity = predict(x_t, t)[:, : x0.shape[1]]
+    return x_t if frame_mask is None else torch.where(frame_mask[:, None, :, None, None], x_t, x0)
+
+
+def velocity_error(
+    prediction: Tensor,
+    x0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    *,
+    frame_mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    target: Tensor | None = None,
+    condition_frames: Sequence[int] = (),
+    condition_weight: float = 1,
+) -> Tensor:
+    """The loss [B] of a prediction whose first C channels are the velocity; arguments as `rectified_flow`."""
+    velocity = prediction[:, : x0.shape[1]]
     error = (velocity - ((x0 if target is None else target) - noise)).square()
     if weights is not None:
         error = error * weights.to(t.device)[t.long()].view(-1, 1, 1, 1, 1)

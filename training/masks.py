@@ -144,12 +144,19 @@ def _refuse_unknown(name, version):
         )
 
 
-def condition_frames(kind: str, frames: int, rng: random.Random) -> list[int]:
-    """The latent frames that a batch of Open-Sora 1.3 is conditioned on, a list of indices, for one kind of condition.
+def check_conditions(ratios: Mapping[str, float]) -> None:
+    """As `check_ratios`, for the kinds of condition that Open-Sora 1.3 is trained with."""
+    for kind, ratio in ratios.items():
+        _refuse_unknown_condition(kind)
+        if not 0 <= ratio <= 1:
+            raise ValueError(
+                f"the ratio of {kind} is {ratio:g}; it must be within 0 … 1, the nearest is {int(ratio > 1)}"
+            )
+    if sum(ratios.values()) > 1 + 1e-6:
+        raise ValueError(f"the ratios add up to {sum(ratios.values()):.3f}; they must add up to 1 at most")
 
-    The first, the last or both (`i2v_*`), the first half or the rest (`v2v_*`), a run of any length at the head or up
-    to the tail ("other"), none. "_noisy" behind the name says that noise is mixed into them, not which they are.
-    """
+
+def _refuse_unknown_condition(kind):
     plain = kind.removesuffix("_noisy")
     if plain not in CONDITIONS:
         near = difflib.get_close_matches(plain, CONDITIONS, 1, 0)[0]
@@ -157,6 +164,16 @@ def condition_frames(kind: str, frames: int, rng: random.Random) -> list[int]:
             f"the kind of condition is {kind!r}; it must be one of {', '.join(CONDITIONS)}, with _noisy behind it or "
             f"not; the nearest is {near}"
         )
+
+
+def condition_frames(kind: str, frames: int, rng: random.Random) -> list[int]:
+    """The latent frames that a batch of Open-Sora 1.3 is conditioned on, a list of indices, for one kind of condition.
+
+    The first, the last or both (`i2v_*`), the first half or the rest (`v2v_*`), a run of any length at the head or up
+    to the tail ("other"), none. "_noisy" behind the name says that noise is mixed into them, not which they are.
+    """
+    _refuse_unknown_condition(kind)
+    plain = kind.removesuffix("_noisy")
     least = {"other": 3, "none": 1}.get(plain, 2)
     if frames < least:
         raise ValueError(f"{kind} keeps some of {frames} latent frames and leaves some; it needs {least} at least")

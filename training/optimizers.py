@@ -5,6 +5,8 @@ the steps AdamW needs. torch.optim.Muon takes nothing but two-dimensional weight
 it: here convolutions count as matrices of their output channels.
 """
 
+import importlib
+import math
 from collections.abc import Iterable
 
 import torch
@@ -13,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 WARM_UP = 100  # steps
 LEAST_RATE = 0.02  # of the learning rate, at the end
 LEAST_SIDE = 16  # of a matrix for Muon
+PACKAGES = {"adamw8bit": ("bitsandbytes.optim", "AdamW8bit"), "prodigy": ("prodigyopt", "Prodigy")}
 
 
 def optimizers_for(
@@ -27,6 +30,36 @@ def optimizers_for(
             (inner if matrix else rest).append(parameter)
     adam = torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
     return [adam, *([Muon(inner, lr=matrix_rate)] if inner else [])]
+
+
+def optimizer_of(
+    kind: str, parameters: Iterable[torch.nn.Parameter], lr: float, *, weight_decay: float = 0.0, eps: float = 1e-8
+) -> torch.optim.Optimizer:
+    """"adamw", or one of a package of its own: "adamw8bit" (bitsandbytes), "prodigy" (prodigyopt, with lr around 1).
+
+    Raises ValueError for another name, and where the package is not installed.
+    """
+    if kind == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
+    if kind not in PACKAGES:
+        raise ValueError(f"optimizer is {kind!r}; it must be one of adamw, {', '.join(PACKAGES)}; the usual one is adamw")
+    module, name = PACKAGES[kind]
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ValueError(
+            f"optimizer is {kind!r}, which needs the package {package}: pip install {package}; adamw needs none"
+        ) from error
+    return found(parameters, lr=lr, weight_decay=weight_decay)
+
+
+def rate_at(step: int, lr: float, *, warmup: int, steps: int, schedule: str = "constant") -> float:
+    """The learning rate of `step` (from 0 on): rising over `warmup` steps, then `schedule`, constant or cosine to 0."""
+    if step < warmup or schedule == "constant":
+        return lr if step >= warmup else lr * (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - warmup)
+    return lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def rise_and_fall(optimizer: torch.optim.Optimizer, steps: int) -> SequentialLR:

@@ -21,6 +21,7 @@ def sample(
     scale_temporal: bool = True,
     uniform_over_threshold: float | None = None,
     generator: torch.Generator | None = None,
+    **base: float,
 ) -> torch.Tensor:
     """Float [batch] in 0…1000, as Open-Sora's rectified flow draws them (Esser et al. 2024 for both methods).
 
@@ -31,6 +32,7 @@ def sample(
         transform: move them towards noise for larger and longer clips (`flow.shift_ratio`), by `transform_scale` more.
             Open-Sora 1.3 trains with 1, whatever this says, and without `scale_temporal` shifts as for an image.
         uniform_over_threshold: videos of 1.3, in 0…1: what is shifted above it is drawn again, uniformly above it.
+        base: base_resolution and base_num_frames, where a model was made for others than the official ones.
 
     Raises ValueError for another method or version, and for a length that has no shift.
     """
@@ -58,6 +60,7 @@ def sample(
         1 if image else num_frames,
         scale=1.0 if version == "1.3" else transform_scale,
         version=version,
+        **base,
     )
     if ratio <= 0:
         fewest = flow.LENGTHS[version][1]

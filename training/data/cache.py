@@ -74,14 +74,14 @@ class Cache:
 
     def latents(self, clip: Clip, cut: Cut, encoder: EncodesVideo) -> Path:
         """The file of a clip's latents, encoded now where it is not there. Errors as `Clip.read` and `clips.fit`."""
-        path, about = self._latents_file(clip, cut, encoder)
+        path, about = self._latents_file(clip, cut, encoder.key)
         if not _is_whole(path, LATENTS):
             self._write(path, encode_clip(clip, cut, encoder), about)
         return path
 
     def text(self, caption: str, encoder: EncodesText) -> Path:
         """The file of a caption's features, encoded now where it is not there."""
-        path, about = self._text_file(caption, encoder)
+        path, about = self._text_file(caption, encoder.key)
         if not _is_whole(path, TEXT):
             features, mask = encoder(caption)
             # Padding means nothing and would be most of the file.
@@ -90,18 +90,26 @@ class Cache:
 
     def has_latents(self, clip: Clip, cut: Cut, encoder: EncodesVideo) -> bool:
         """Whether these latents are there and can be read."""
-        return _is_whole(self._latents_file(clip, cut, encoder)[0], LATENTS)
+        return _is_whole(self._latents_file(clip, cut, encoder.key)[0], LATENTS)
 
     def has_text(self, caption: str, encoder: EncodesText) -> bool:
         """Whether these features are there and can be read."""
-        return _is_whole(self._text_file(caption, encoder)[0], TEXT)
+        return _is_whole(self._text_file(caption, encoder.key)[0], TEXT)
 
-    def _latents_file(self, clip, cut, encoder):
-        made_of = {"clip": clip.key, "start": clip.start, "cut": asdict(cut), "encoder": encoder.key}
+    def read_latents(self, clip: Clip, cut: Cut, key: str) -> dict[str, Tensor]:
+        """As `read_latents`, of a clip that the encoder of this `key` has encoded."""
+        return read_latents(self._latents_file(clip, cut, key)[0])
+
+    def read_text(self, caption: str, key: str) -> dict[str, Tensor]:
+        """As `read_text`, of a caption that the encoder of this `key` has encoded."""
+        return read_text(self._text_file(caption, key)[0])
+
+    def _latents_file(self, clip, cut, key):
+        made_of = {"clip": clip.key, "start": clip.start, "cut": asdict(cut), "encoder": key}
         return self._file("latents", made_of, {"source": clip.source})
 
-    def _text_file(self, caption, encoder):
-        return self._file("text", {"caption": caption, "encoder": encoder.key}, {})
+    def _text_file(self, caption, key):
+        return self._file("text", {"caption": caption, "encoder": key}, {})
 
     def _file(self, kind, made_of, about):
         """(path, what the file says of itself)."""

@@ -67,6 +67,11 @@ class VideoEncoder:
         """Latents [1, C, T', h, w] on the CPU, fp32, of a video [1, 3, T, H, W] in -1…1: the posterior's mode."""
         return self.module.encode(video.to(self.device)).float().cpu()
 
+    @torch.no_grad()
+    def decode(self, latents: Tensor, num_frames: int) -> Tensor:
+        """Video [1, 3, T, H, W] in -1…1, on the CPU, of latents [1, C, T', h, w]."""
+        return self.module.decode(latents.to(self.device, self.dtype), num_frames).float().cpu()
+
 
 class TextEncoder:
     """A T5 for `Cache.text`; its weights are read when the first caption is encoded.

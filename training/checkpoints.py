@@ -1,0 +1,100 @@
+"""What a run keeps on disk: checkpoints that are whole or not there, and a log without a line twice."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PATTERN = "step-*.pt"
+
+
+def write(path: Path, save: Any) -> None:
+    """Let `save(temporary)` write a file, see it on the disk, then rename it to `path`: whole, or not there at all.
+
+    Raises ValueError for a folder that cannot be written and for a full disk.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer says a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise ValueError(
+            f"save.folder: {path} cannot be written ({error}); free space there, or choose a folder that can be written; "
+            f"what was saved before is whole"
+        ) from error
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
+    """Write the checkpoint of a step; of the others the newest `keep` - 1 stay."""
+    path = folder / f"step-{step:08d}.pt"
+    write(path, lambda temporary: torch.save(state, temporary))
+    for old in sorted(folder.glob(PATTERN))[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def newest(folder: Path, say: Any = print) -> dict[str, Any] | None:
+    """The state of the newest checkpoint that is whole; damaged ones are said and passed over. None: there is none."""
+    for left in folder.glob(f"{PATTERN}.*.tmp"):
+        left.unlink(missing_ok=True)
+    for path in sorted(folder.glob(PATTERN), reverse=True):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes of itself
+            say(f"{path.name} is damaged ({type(error).__name__}); going on from the one before it")
+    return None
+
+
+class Log:
+    """JSON lines about a run, each with its step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "log.jsonl"
+
+    def rewind(self, step: int) -> None:
+        """Forget what was said of steps behind `step`, and half a line: the run goes on from there."""
+        kept = [json.dumps(entry) + "\n" for entry in self.entries() if entry["step"] <= step]
+        if self.path.exists():
+            write(self.path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+
+    def add(self, **entry: object) -> dict[str, object]:
+        """Append one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        return entry
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All lines that are whole."""
+        return entries(self.path)
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; none where there is no file."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+class Minutes:
+    """Whether it is time again: every `minutes`, counted from when it was last."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds, self.last = 60 * minutes, time.monotonic()
+
+    def due(self) -> bool:
+        """True where the time is over; counting begins again then."""
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True

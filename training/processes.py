@@ -1,0 +1,58 @@
+"""One process, or several that train together: started by `accelerate launch` or torchrun, joined by Accelerate."""
+
+import contextlib
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Processes:
+    """The processes of a run: this one's `rank` of `count`, its device, and what they do together."""
+
+    def __init__(self, device: torch.device | str | None = None) -> None:
+        self.accelerator = _accelerator(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+        if self.accelerator is None:
+            self.rank, self.count = 0, 1
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        else:
+            self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
+            self.device = self.accelerator.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def share(self, module: nn.Module) -> nn.Module:
+        """The module as it is called for training: all processes' gradients are averaged behind its backward pass."""
+        return module if self.accelerator is None else self.accelerator.prepare(module)
+
+    def backward(self, module: nn.Module, loss: Any, *, last: bool) -> Tensor:
+        """Call `loss()` and go back through it; gradients are exchanged with the `last` call of a step alone."""
+        alone = self.accelerator is None or last
+        with contextlib.nullcontext() if alone else self.accelerator.no_sync(module):
+            value = loss()
+            value.backward()
+        return value.detach()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return value if self.accelerator is None else self.accelerator.reduce(value, "sum")
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+
+
+def _accelerator(device):
+    try:
+        import accelerate
+    except ImportError as error:
+        raise ValueError("several processes need the package accelerate: pip install accelerate") from error
+    # Images pass no frame's neighbour, and LoRAs of one branch leave the rest: not every parameter is in every batch.
+    unused = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
+    on_cpu = not torch.cuda.is_available() or str(device) == "cpu"
+    return accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[unused])

@@ -1,0 +1,151 @@
+"""From a configuration to what a run is made of: the network, the data, the objective, and the file it ends in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from ..model import load_transformer
+from ..model.files import read_model
+from ..model.frames import Counting
+from . import checkpoints, lora
+from .config import Config, TrainConfig, to_mapping
+from .data.batches import Shapes
+from .data.cache import Cache
+from .data.dataset import Clip
+from .data.examples import Examples, split_by_source
+from .masks import check_conditions, check_ratios
+from .objective import Objective
+from .start import FAMILIES, from_image_model
+
+BUNDLED = Path(__file__).parents[1] / "model" / "bundled" / "transformer.safetensors"
+# What a model keeps of keyframes while it learns something else: most examples generate everything.
+MASKS = {"image_head": 0.1, "image_tail": 0.03, "image_head_tail": 0.1, "quarter_head": 0.02, "random": 0.02}
+CONDITIONS = {"i2v_head": 0.1, "i2v_loop": 0.05, "v2v_head": 0.05}  # the same for 1.3
+OFFICIAL = {"height": 240, "width": 426, "num_frames": 51}  # what files are made for that do not say so
+LATENTS = 8 * 5 * 8 * 8  # of a batch by default: eight clips of the bundled model's size
+
+
+def open_network(config: Config) -> tuple[nn.Module, dict[str, Any]]:
+    """The transformer to train, fp32 on the CPU, and what its file says of itself.
+
+    Raises ValueError for a file that is none, and for an image model that does not fit the version.
+    """
+    if config.model.start_from:
+        state_dict, _, _ = read_model(config.model.start_from)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            return load_transformer(from_image_model(state_dict, config.model.version)), {}
+    path = BUNDLED if config.model.transformer == "bundled" else Path(config.model.transformer)
+    state_dict, metadata, settings = read_model(path)
+    about = metadata.get("opensora") or {}
+    weights = {key: value.float() if value.is_floating_point() else value for key, value in state_dict.items()}
+    return load_transformer(weights, about.get("config") or settings), about
+
+
+def make_trainable(network: nn.Module, train: TrainConfig) -> nn.Module:
+    """The network with what learns: LoRA layers (on weights in bf16, where asked for), or all of it."""
+    if train.kind == "full":
+        return network.requires_grad_(True)
+    if train.precision == "bf16":
+        network.to(torch.bfloat16)
+    lora.inject(network, train.rank, train.alpha, train.branches, train.seed)
+    return network
+
+
+def objective_of(config: Config, network: Any, about: Mapping[str, Any]) -> Objective:
+    """What is drawn for this network; `about`: what its file says, of which the flow settings count.
+
+    Raises ValueError for masks that its generation does not know, and for a way that its family cannot be trained in.
+    """
+    given, version = config.objective, network.version if network.version in FAMILIES else "1.1"
+    ratios = given.masks or (CONDITIONS if version == "1.3" else MASKS)
+    try:
+        (check_conditions if version == "1.3" else check_ratios)(ratios)
+    except ValueError as error:
+        raise ValueError(f"objective.masks: {error}") from error
+    if config.shape.way != "buckets" and network.family != "stdit3":
+        raise ValueError(
+            f"shape.way is {config.shape.way!r}; {network.family} can only be trained in buckets: Open-Sora 1.2 "
+            "(stdit3) can be padded and packed"
+        )
+    return Objective(
+        version=version, ratios=ratios, caption_dropout=given.caption_dropout, stills=given.stills,
+        method=given.timesteps, transform=given.shift, flow=dict(about.get("flow") or {}), way=config.shape.way,
+    )  # fmt: skip
+
+
+def default_buckets(about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting) -> dict[str, dict[int, int]]:
+    """Buckets for clips and a model whose file says what it was `made_for`: its size, its length, and images."""
+    made_for = about.get("made_for") or OFFICIAL
+    height, width = made_for["height"], made_for["width"]
+    longest = max((clip.frames for clip in clips), default=1)
+    video = counting.nearest(min(longest, made_for["num_frames"]))[0]
+    lengths = {video, *([1] if any(clip.frames == 1 for clip in clips) else [])}
+    side = counting.latent_side(height) * counting.latent_side(width)
+    batch = {length: max(1, LATENTS // (counting.latent_frames(length) * side)) for length in sorted(lengths)}
+    return {f"{height}x{width}": batch}
+
+
+def shapes_of(config: Config, about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting, version: str) -> Shapes:
+    """The shapes that the configuration asks for, or those that suit model and clips."""
+    buckets = config.shape.buckets or default_buckets(about, clips, counting)
+    return Shapes(buckets, counting, config.shape.way, version, config.data.frame_interval)
+
+
+def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[Examples, Examples]:
+    """(what is trained on, what is held back to judge by); the cache is yet to be filled."""
+    folder = Path(config.data.cache or Path(config.save.folder) / "cache")
+    trigger = config.data.trigger.strip()
+    if trigger:
+        clips = [dataclasses.replace(clip, caption=f"{trigger} {clip.caption}") for clip in clips]
+    training, held_back = split_by_source(clips, config.data.validation, config.train.seed)
+    made = [
+        Examples(part, shapes, Cache(folder), windows=config.data.windows, seed=config.train.seed)
+        for part in (training, held_back)
+    ]
+    return made[0], made[1]
+
+
+def belongs_to(config: Config, examples: Examples, network: nn.Module) -> dict[str, Any]:
+    """What a checkpoint must agree with for a run to go on from it: name → value."""
+    names = ("kind", "rank", "alpha", "branches", "optimizer", "seed")
+    chosen = {f"train.{name}": getattr(config.train, name) for name in names}
+    size = sum(value.numel() for value in network.parameters())
+    return {**chosen, "data set": examples.fingerprint, "model": f"{getattr(network, 'family', '')} of {size} weights"}
+
+
+def write_result(network: Any, config: Config, about: Mapping[str, Any], path: Path, **more: str) -> Path:
+    """Write what was trained: a LoRA that ComfyUI's loaders take, or the whole transformer.
+
+    `more`: metadata of the file, such as the workflow that made it. A LoRA's own entry, `opensora_lora`, has the
+    settings, the data set's fingerprint, and the trigger words.
+    """
+    if config.train.kind == "lora":
+        tensors = {key: value.cpu().contiguous() for key, value in lora.state_dict(network).items()}
+        metadata = {"format": "pt", **more}
+    else:
+        tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        metadata = {"format": "pt", "opensora": json.dumps(dict(about)), **more}
+    checkpoints.write(path, lambda file: safetensors.torch.save_file(tensors, file, metadata=metadata))
+    return path
+
+
+def settings_in_file(config: Config, examples: Examples, result: Mapping[str, float]) -> dict[str, str]:
+    """The metadata that a result carries of how it was made."""
+    told = {
+        "settings": to_mapping(config),
+        "trigger": config.data.trigger,
+        "data_fingerprint": examples.fingerprint,
+        "clips": len(examples),
+        "step": result.get("step"),
+        "validation": result.get("loss"),
+    }
+    return {"opensora_lora" if config.train.kind == "lora" else "opensora_training": json.dumps(told)}

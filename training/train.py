@@ -1,0 +1,452 @@
+"""The trainer: steps over a data set, validation by noise band, checkpoints that resume, samples while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset
+
+from . import checkpoints
+from .config import SaveConfig, TrainConfig
+from .data.batches import Shape
+from .data.examples import Examples
+from .objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, draw, fixed, loss
+from .optimizers import optimizer_of, rate_at
+from .processes import Processes
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
+
+
+class Learner(nn.Module):
+    """The network with its loss: one call a batch, which is what several processes exchange gradients around."""
+
+    def __init__(self, network: nn.Module, objective: Objective, autocast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.network, self.objective, self.autocast = network, objective, autocast
+
+    def forward(self, batch: Sequence[Drawn]) -> Tensor:
+        device = next(self.network.parameters()).device.type
+        with torch.autocast(device, self.autocast) if self.autocast else contextlib.nullcontext():
+            return loss(self.network, batch, self.objective).float()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is: the epoch, and how many of its examples are done."""
+
+    epoch: int = 0
+    seen: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step of this process: its batches of examples, how many the whole step has, and what comes next."""
+
+    epoch: int
+    batches: list[list[int]]
+    count: int
+    then: Place
+
+
+class Draws(Dataset):
+    """Steps to their examples as they are drawn: read by this process, or by workers of its own."""
+
+    def __init__(self, examples: Examples, objective: Objective, null_caption: Tensor, seed: int) -> None:
+        self.examples, self.objective, self.null_caption, self.seed = examples, objective, null_caption, seed
+
+    def __getitem__(self, step: Step) -> tuple[Step, list[list[Drawn]]]:
+        return step, self.of(step)
+
+    def of(self, step: Step) -> list[list[Drawn]]:
+        """The batches of a step."""
+        return [[self._one(index, step.epoch) for index in batch] for batch in step.batches]
+
+    def _one(self, index, epoch):
+        example = self.examples.read(index, epoch)
+        return draw(example, self.objective, self.null_caption, seed=self.seed, epoch=epoch)
+
+
+def _as_it_is(value):
+    return value
+
+
+class Trainer:
+    """Trains the parameters of a network that require gradients, on examples whose encodings are cached.
+
+    Args:
+        network: a transformer of model/, perhaps with LoRA layers; its parameters that learn are fp32.
+        examples: what it learns; `validation`: what it is judged by, of other files, perhaps empty.
+        objective: what is drawn and which loss.
+        settings, saving: how weights move, and what is kept where.
+        about: what the checkpoint must agree with when it is resumed: name → value, for the message.
+        budget: tokens of a batch for each process, of padding and packing; 0: those of the largest bucket.
+        sample: called with (network, step) where a sample is due, with the averaged weights in place.
+        on_step: called with each log line; returns True to stop, which saves first.
+        say: where messages go.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        examples: Examples,
+        objective: Objective,
+        settings: TrainConfig,
+        saving: SaveConfig,
+        *,
+        validation: Examples | None = None,
+        about: dict[str, Any] | None = None,
+        budget: int = 0,
+        processes: Processes | None = None,
+        sample: Callable[[nn.Module, int], None] | None = None,
+        on_step: Callable[[dict[str, Any]], bool | None] = lambda entry: None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.network, self.examples, self.validation, self.objective = network, examples, validation, objective
+        self.settings, self.saving, self.about, self.budget = settings, saving, about or {}, budget
+        self.processes = processes or Processes("cpu")
+        self.sample, self.on_step, self.say = sample, on_step, say
+        self.folder = Path(saving.folder)
+        if not len(examples):
+            raise ValueError("the data set has no clip that can be used; see the list of what is left out and why")
+        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        if settings.gradient_checkpointing:
+            recompute_blocks(network)
+        autocast = torch.bfloat16 if settings.precision == "bf16" and settings.kind == "full" else None
+        self.learner = Learner(network.to(self.processes.device), objective, autocast)
+        self.shared = self.processes.share(self.learner)
+        self.optimizer = optimizer_of(
+            settings.optimizer,
+            list(self.parameters.values()),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            eps=settings.eps,
+        )
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if settings.ema else {}
+        self.step, self.place, self.seconds = 0, Place(), 0.0
+        self.best: dict[str, float] = {}
+        self.log = checkpoints.Log(self.folder)
+        self.stopping = False
+        null_caption: Tensor = network.null_caption.detach().float().cpu()  # type: ignore[union-attr,operator]
+        self.draws = Draws(examples, objective, null_caption, settings.seed)
+
+    # A run, from beginning to end
+
+    def run(self) -> dict[str, float]:
+        """Train to the last step, or until someone stops it; returns {"step", "loss"} of the best weights.
+
+        Goes on from the newest whole checkpoint in the folder. Raises ValueError where the loss is no number, where
+        memory does not suffice, and where the checkpoint belongs to another model or data set.
+        """
+        checkpoints.write(self.folder / "about.json", lambda path: path.write_text(json.dumps(self.about, indent=1)))
+        self.resume()
+        if self.step == 0:
+            self.try_largest()
+            self.judge()
+        started, minutes = time.monotonic() - self.seconds, checkpoints.Minutes(self.saving.every_minutes)
+        with self._signals():
+            for step, batches in self._loaded():
+                entry = self.update(step, batches)
+                self.seconds = time.monotonic() - started
+                if self.processes.first:
+                    entry = self.log.add(**entry, seconds=round(self.seconds, 2))
+                self.stopping |= bool(self.on_step(entry))
+                last = self.step >= self.settings.steps or self._all_stop()
+                if last or self.step % self.saving.validate_every == 0:
+                    self.judge()
+                if self._sample_due(last):
+                    self._show()
+                if last or self.step % self.saving.every_steps == 0 or minutes.due():
+                    self.save()
+                if last:
+                    break
+        return self.best or {"step": self.step, "loss": math.nan}
+
+    def _all_stop(self):
+        """Whether any process was asked to stop: all stop behind the same step."""
+        return bool(self.processes.total(torch.tensor(float(self.stopping), device=self.processes.device)) > 0)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and a cluster's request to end stop the run behind the step that is going on."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            self.stopping = True
+            self.say("stopping behind this step; what is learned is saved")
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # Steps
+
+    def _steps(self) -> Iterator[Step]:
+        """The steps of this process from where the run is."""
+        place, rank, count = self.place, self.processes.rank, self.processes.count
+        for _ in range(self.step, self.settings.steps):
+            steps = self._remaining(place)
+            if not steps:
+                place = Place(place.epoch + 1)
+                steps = self._remaining(place)
+            batches = steps[0]
+            total = sum(map(len, batches))
+            left = len(steps) > 1
+            then = Place(place.epoch, place.seen + total) if left else Place(place.epoch + 1)
+            mine = [batch[rank::count] for batch in batches]
+            yield Step(place.epoch, [batch for batch in mine if batch], total, then)
+            place = then
+
+    def _remaining(self, place):
+        """The steps of an epoch that are not done; what was done in other batches is passed over by its count."""
+        if getattr(self, "_planned", (None,))[0] != place.epoch:
+            options = {"accumulate": self.settings.accumulate, "budget": self.budget}
+            plan = self.examples.steps(place.epoch, ranks=self.processes.count, **options)
+            self._planned = (place.epoch, plan)
+        done, steps = 0, self._planned[1]
+        for index, batches in enumerate(steps):
+            if done >= place.seen:
+                return steps[index:]
+            done += sum(map(len, batches))
+        return []
+
+    def _loaded(self) -> Iterator[tuple[Step, list[list[Drawn]]]]:
+        """Steps with their examples drawn, by as many workers as are asked for."""
+        steps = self._steps()
+        if not self.settings.workers:
+            yield from (self.draws[step] for step in steps)
+            return
+        yield from DataLoader(
+            self.draws, sampler=steps, batch_size=None, num_workers=self.settings.workers, collate_fn=_as_it_is
+        )  # type: ignore[arg-type]
+
+    def update(self, step: Step, batches: list[list[Drawn]]) -> dict[str, Any]:
+        """One optimiser step on the mean loss of all its examples; returns the line of the log."""
+        rate = rate_at(
+            self.step, self.settings.learning_rate, warmup=self.settings.warmup, steps=self.settings.steps,
+            schedule=self.settings.schedule,
+        )  # fmt: skip
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = self._backward(step, batches)
+        value = float(self.processes.total(losses) / step.count)
+        norm = float(nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip or math.inf))
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            self._refuse_nan(step, value)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, mean in self.average.items():
+            mean.mul_(self.settings.ema).add_(self.parameters[name].detach(), alpha=1 - self.settings.ema)
+        self.step, self.place = self.step + 1, step.then
+        return {"step": self.step, "epoch": step.epoch, "loss": value, "norm": norm, "rate": rate, "count": step.count}
+
+    def _backward(self, step, batches):
+        """The sum of this process's losses; gradients are those of the mean over the whole step."""
+        total = torch.zeros((), device=self.processes.device)
+        idle = not batches  # a process without an example goes the same way with one that counts nothing
+        for index, batch in enumerate(batches or [self.draws.of(Step(step.epoch, [[0]], 1, step.then))[0]]):
+            weight = 0.0 if idle else self.processes.count / step.count
+
+            def mean(batch: list[Drawn] = batch, weight: float = weight) -> Tensor:
+                return self.shared(batch).sum() * weight
+
+            with self._memory(batch):
+                value = self.processes.backward(self.shared, mean, last=index + 1 >= len(batches))
+            total += value * (step.count / self.processes.count)
+        return total
+
+    def _refuse_nan(self, step, value):
+        clips = ", ".join(self.examples.clips[index].path for batch in step.batches for index in batch)
+        raise ValueError(
+            f"step {self.step + 1}: the loss is {value}, not a number; the clips were {clips}. Nothing of this step is "
+            f"kept. learning_rate is {self.settings.learning_rate:g}; a tenth of it, or precision fp32, usually helps"
+        )
+
+    # Memory
+
+    def try_largest(self) -> float:
+        """One step on the batch with the most tokens, before the first, of which nothing is kept; returns seconds.
+
+        So what does not fit is known at once, and not at step 900.
+        """
+        plan = self.examples.steps(0, budget=self.budget)
+        batch = max((batches[0] for batches in plan), key=lambda batch: sum(self.tokens(index) for index in batch))
+        drawn = self.draws.of(Step(0, [batch], len(batch), Place()))[0]
+        started = time.monotonic()
+        with self._memory(drawn):
+            self.learner(drawn).sum().backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.processes.wait()
+        return time.monotonic() - started
+
+    def tokens(self, index: int) -> int:
+        """Latents of an example in its largest shape: what cost goes by."""
+        shape = self.examples.shape(index, 0)
+        return self.examples.shapes.counting.latent_frames(shape.frames) * shape.height * shape.width
+
+    @contextlib.contextmanager
+    def _memory(self, batch: Sequence[Drawn]) -> Iterator[None]:
+        """Says which bucket does not fit, and what helps."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)):
+                raise
+            sizes = batch[0].sizes
+            helps = [f"a batch size below {len(batch)}"] if len(batch) > 1 else []
+            helps += [] if self.settings.gradient_checkpointing else ["gradient_checkpointing"]
+            helps += [] if self.settings.precision == "bf16" else ["precision bf16"]
+            raise ValueError(
+                f"out of memory at {len(batch)} clips of {sizes['num_frames']:g} frames, {sizes['width']:g}x"
+                f"{sizes['height']:g}: {' or '.join(helps + ['a smaller bucket'])} helps ({str(error).splitlines()[0]})"
+            ) from error
+
+    # Judging
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place of those that learn."""
+        kept = {name: self.parameters[name].detach().clone() for name in self.average}
+        with torch.no_grad():
+            for name, mean in self.average.items():
+                self.parameters[name].copy_(mean)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in kept.items():
+                    self.parameters[name].copy_(value)
+
+    @torch.no_grad()
+    def judge(self) -> None:
+        """Validation: the loss of files that are not trained on, by noise band; the best weights so far are kept."""
+        if not self.validation or not len(self.validation) or not self.processes.first:
+            return
+        with self.averaged():
+            by_time = [self._loss_at(float(t)) for t in VALIDATION_TIMESTEPS]
+        bands = {
+            name: _mean([value for t, value in zip(VALIDATION_TIMESTEPS, by_time) if low <= t < high])
+            for name, (low, high) in BANDS.items()
+        }
+        value = _mean(by_time)
+        self.log.add(step=self.step, validation=value, **bands)
+        self.on_step({"step": self.step, "validation": value, **bands})
+        if value < self.best.get("loss", math.inf):
+            self.best = {"step": self.step, "loss": value}
+            self._keep_best()
+
+    def _loss_at(self, t):
+        assert self.validation is not None
+        t = t if self.objective.is_flow else float(round(t))
+        values = []
+        for index in range(len(self.validation)):
+            values.append(self.learner([fixed(self.validation.middle(index), t)]).item())
+        return _mean(values)
+
+    def _keep_best(self):
+        weights = {name: value.cpu().contiguous() for name, value in (self.average or self.parameters).items()}
+        weights = {name: value.detach() for name, value in weights.items()}
+        about = {"step": str(self.best["step"]), "loss": str(self.best["loss"])}
+        checkpoints.write(
+            self.folder / "best.safetensors", lambda path: safetensors.torch.save_file(weights, path, metadata=about)
+        )
+
+    def _sample_due(self, last):
+        every = self.saving.sample_every
+        return self.sample is not None and bool(every) and self.processes.first and (last or self.step % every == 0)
+
+    @torch.no_grad()
+    def _show(self):
+        with self.averaged():
+            self.sample(self.network, self.step)
+
+    # Checkpoints
+
+    def save(self) -> None:
+        """Write where the run is; the first process does it, all wait."""
+        if self.processes.first:
+            state = {
+                "parameters": {name: value.detach() for name, value in self.parameters.items()},
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "epoch": self.place.epoch,
+                "seen": self.place.seen,
+                "seconds": self.seconds,
+                "best": self.best,
+                "about": json.dumps(self.about, sort_keys=True),
+            }
+            checkpoints.save(self.folder, self.step, state, self.saving.keep)
+        self.processes.wait()
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, where there is one; the log forgets what came behind it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = checkpoints.newest(self.folder, self.say)
+        if state is None:
+            self.log.rewind(-1)
+            return
+        self._refuse_other_run(json.loads(state["about"]))
+        with torch.no_grad():
+            for name, value in state["parameters"].items():
+                self.parameters[name].copy_(value)
+            for name, value in state["average"].items():
+                self.average[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.place = state["step"], Place(state["epoch"], state["seen"])
+        self.seconds, self.best = state["seconds"], state["best"]
+        if self.processes.first:
+            self.log.rewind(self.step)
+        self.processes.wait()
+        self.say(f"going on from step {self.step}")
+
+    def _refuse_other_run(self, before):
+        for name, value in self.about.items():
+            if name in before and before[name] != value:
+                raise ValueError(
+                    f"save.folder: the run in {self.folder} has {name} {before[name]}, this one {value}; choose another "
+                    f"folder, or the same {name}"
+                )
+
+    def result(self) -> None:
+        """Put the best weights that validation found into the network; without validation the averaged ones."""
+        path = self.folder / "best.safetensors"
+        weights = safetensors.torch.load_file(path) if self.best and path.exists() else self.average
+        with torch.no_grad():
+            for name, value in weights.items():
+                self.parameters[name].copy_(value)
+
+
+def recompute_blocks(network: Any) -> None:
+    """Gradient checkpointing: each block's activations are computed again on the way back (Chen et al. 2016)."""
+
+    def run_block(index: int, block: Callable[..., Tensor], x: Tensor, caption: Any, t: Tensor) -> Tensor:
+        return checkpoint(block, x, caption, t, use_reentrant=False)
+
+    network.run_block = run_block
+
+
+def longest(shapes: Sequence[Shape]) -> Shape:
+    """The shape that costs most."""
+    return max(shapes, key=lambda shape: shape.frames * shape.height * shape.width)
+
+
+def _mean(values):
+    return sum(values) / len(values) if values else math.nan
