@@ -112,7 +112,7 @@ class OpenSoraLoadVAE(io.ComfyNode):
                     "with: the bundled VAE for the bundled model, OpenSora-VAE-v1.2 for 1.2, OpenSora-VAE-v1.3 for "
                     "1.3, sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1; with another one colours and shapes come "
                     "out wrong. They go into models/vae.",
-                ),
+                )
             ],
             outputs=[
                 io.Vae.Output(

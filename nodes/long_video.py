@@ -8,7 +8,7 @@ from ..model.segments import backward, forward
 from . import widgets
 from .choices import check_least
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.sampling.long_run import Run, fill, last_touch, times_cut_short
+from .comfy.sampling.long_run import SamplerInputs, fill, last_touch, times_cut_short
 from .comfy.schema import advanced, io, schema
 from .joining import begun_by, clip_of, ended_by, followed_by, refuse_unlike
 from .lengths import check_backward, check_bridge, check_forward, check_loop, check_target, chunks_of
@@ -169,7 +169,7 @@ class OpenSoraExtend(_LongVideo):
             check_forward(frames, own, clip.network)
             draft = begun_by(clip, own + frames)
             new = forward(draft.known, len(draft.mask), counting, size, seen)
-        return io.NodeOutput(fill(Run(model, positive, negative, seed, steps, cfg, sampler_name), draft, new))
+        return io.NodeOutput(fill(SamplerInputs(model, positive, negative, seed, steps, cfg, sampler_name), draft, new))
 
 
 class OpenSoraConnect(_LongVideo):
@@ -231,7 +231,7 @@ class OpenSoraConnect(_LongVideo):
         draft = followed_by(bridge, target)
         after = range(gap_ends, min(gap_ends + seen * counting.chunk_latents, len(draft.mask)))
         new = forward(draft.known, gap_ends, counting, size, seen, after)
-        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        run = SamplerInputs(model, positive, negative, seed, steps, cfg, sampler_name)
         made = fill(run, draft, new, "; the second clip is left out")
         with last_touch():
             made = meet(made, bridge, target)
@@ -286,7 +286,7 @@ class OpenSoraLoop(_LongVideo):
         whole = bridge.known // counting.chunk_latents * counting.chunk_latents
         after = range(min(seen * counting.chunk_latents, whole))
         new = forward(bridge.known, len(bridge.mask), counting, size, seen, after)
-        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        run = SamplerInputs(model, positive, negative, seed, steps, cfg, sampler_name)
         made = fill(run, bridge, new, "; it does not close yet")
         with last_touch():
             made = meet(made, bridge, clip)

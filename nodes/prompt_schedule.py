@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..model.text import schedule as prompts_of
+from ..model.text import prompt_schedule as prompts_of
 from .comfy.foresight import told
 from .comfy.sampling.conditioning import encode_prompt, from_segment
 from .comfy.schema import io, schema

@@ -13,7 +13,7 @@ import pytest
 from conftest import COMFYUI
 from small import pack
 
-from runner.touched import MODULES as COMFYUI_MODULES
+from runner.symbols.touched import MODULES as COMFYUI_MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("model", "nodes", "training", "runner", "tests")

@@ -53,11 +53,7 @@ def sample(
         return t
     image = num_frames == 1 or (version == "1.3" and not scale_temporal)
     ratio = flow.shift_ratio(
-        height,
-        width,
-        1 if image else num_frames,
-        scale=1.0 if version == "1.3" else transform_scale,
-        version=version,
+        height, width, 1 if image else num_frames, scale=1.0 if version == "1.3" else transform_scale, version=version
     )
     if ratio <= 0:
         fewest = flow.LENGTHS[version][1]

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from runner.comfyui import PACK_NAME
+from runner.server.comfyui import PACK_NAME
 from runner.templates import WORKFLOWS, templates
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]

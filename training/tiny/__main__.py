@@ -20,6 +20,7 @@ from ...model.files import read_file
 from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
+from ..contact_sheet import contact_sheet, pictures, save_small
 from ..export import export, tell_more
 from ..trainer import rank
 from . import latents as latents_module
@@ -27,7 +28,6 @@ from . import recipe, t5
 from . import text_encoder as text
 from .calibrate import calibrate
 from .evaluate import evaluate, evaluate_in_betweens
-from .judge import contact_sheet
 from .pipeline import Pipeline
 from .polish import polish
 from .previews import KEYS, fit_network, preview_colors
@@ -154,7 +154,8 @@ def report(folder: Path, tokenizer: str, count: int) -> None:
         "vae_psnr_34_frames": held_out_psnr(pipeline.vae, num_frames=34),
     }
     (folder / "scores.json").write_text(json.dumps(scores, indent=1))
-    contact_sheet(videos[:24], [trial.text for trial in trials[:24]], folder / "contact_sheet.png")
+    sheet = contact_sheet([pictures(video) for video in videos[:24]], [trial.text for trial in trials[:24]])
+    save_small(sheet, folder / "contact_sheet.png")
     print(json.dumps(scores, indent=1))
 
 

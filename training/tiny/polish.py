@@ -23,7 +23,7 @@ from .batches import BatchSampler, draw_mask, with_stills
 from .captions import caption
 from .hardest import Hardest
 from .latents import Bucket
-from .painting import NOISE, paint, painting_loss
+from .painting import NOISE, decibels, paint, painting_loss
 from .recipe import FLOW, TEACHER_GUIDANCE
 from .shapes import render_all
 
@@ -153,5 +153,5 @@ def polish(
         again = torch.from_numpy(rng.random(batch) < SAMPLED).view(-1, 1, 1, 1, 1)
         loss, errors = painting_loss(vae, torch.where(again, sampled[chosen], encoded), render_all(scenes))
         hardest.saw(scenes, errors)
-        run.update(loss, psnr=(10 * torch.log10(4 / errors)).mean())
+        run.update(loss, psnr=decibels(errors).mean())
     return run.settle().eval().requires_grad_(False)
