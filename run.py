@@ -1,5 +1,7 @@
 """Everything with one command: python run.py demo | test | ui | train | bench | symbols. Needs Python 3.10 to 3.13."""
 
+# The standard library alone, here and in runner/server/ and runner/symbols/: it runs before anything is installed.
+
 from __future__ import annotations
 
 import argparse

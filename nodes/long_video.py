@@ -114,16 +114,8 @@ class OpenSoraExtend(_LongVideo):
             display_name="Open-Sora Extend",
             description="Makes a clip longer, at its end or its beginning, segment by segment: each continues what is "
             "there, so any length fits into the same memory.",
-            search_aliases=[
-                "long video",
-                "continue video",
-                "extend video",
-                "video extend",
-                "outpaint",
-                "longer",
-                "duration",
-                "autoregressive",
-            ],
+            search_aliases="long video, continue video, extend video, video extend, outpaint, longer, duration, "
+            "autoregressive",
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
@@ -181,19 +173,8 @@ class OpenSoraConnect(_LongVideo):
             display_name="Open-Sora Connect",
             description="Makes the bridge from the end of one clip to the beginning of another, and gives all three as "
             "one clip.",
-            search_aliases=[
-                "long video",
-                "transition",
-                "bridge",
-                "morph",
-                "interpolate",
-                "interpolation",
-                "in-between",
-                "inbetween",
-                "tween",
-                "first frame",
-                "last frame",
-            ],
+            search_aliases="long video, transition, bridge, morph, interpolate, interpolation, in-between, inbetween, "
+            "tween, first frame, last frame",
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
@@ -247,7 +228,7 @@ class OpenSoraLoop(_LongVideo):
             display_name="Open-Sora Loop",
             description="Makes the bridge from the end of a clip back to its beginning, so that it plays round and "
             "round without a seam.",
-            search_aliases=["seamless loop", "endless", "cinemagraph", "gif", "long video"],
+            search_aliases="seamless loop, endless, cinemagraph, gif, long video",
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
@@ -264,20 +245,9 @@ class OpenSoraLoop(_LongVideo):
 
     @classmethod
     def execute(
-        cls,
-        model: io.Model.Type,
-        positive: list,
-        vae: io.Vae.Type,
-        latent: dict,
-        frames: int,
-        context: int,
-        segment: int,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        negative: list | None = None,
-    ) -> io.NodeOutput:
+        cls, model: io.Model.Type, positive: list, vae: io.Vae.Type, latent: dict, frames: int, context: int,
+        segment: int, seed: int, steps: int, cfg: float, sampler_name: str, negative: list | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         clip = clip_of(latent, vae, model)
         own, counting = clip.sizes.frames, clip.counting
         size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)

@@ -1,4 +1,8 @@
-"""Looks names up in a folder of Python sources unimported: what they are and which arguments they take."""
+"""Looks names up in a folder of Python sources unimported: what they are and which arguments they take.
+
+Ours, as run.py judges a ComfyUI with the standard library alone: griffe reads signatures and inheritance too, but would
+have to be installed first, and what reads the pack itself (touched.py) would stay as it is.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import torch
 import transformers
+from torch import Tensor
 
 from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
@@ -33,16 +34,11 @@ def begin(transformer: STDiT3) -> STDiT3:
 
 
 def loss_of(
-    transformer: STDiT3,
-    clean: torch.Tensor,
-    noise: torch.Tensor,
-    t: torch.Tensor,
-    frame_mask: torch.Tensor,
-    **conditions: torch.Tensor,
-) -> torch.Tensor:
+    transformer: STDiT3, clean: Tensor, noise: Tensor, t: Tensor, frame_mask: Tensor, **conditions: Tensor
+) -> Tensor:
     """The loss [B] of these latents, whose kept frames the network is told of."""
 
-    def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
         return transformer(noisy, t, frame_mask=frame_mask, **conditions)
 
     return rectified_flow(predict, clean, t, noise, frame_mask=frame_mask)
@@ -108,7 +104,7 @@ def train_transformer(
     steps: int = 6000,
     batch: int = 24,
     seed: int = 0,
-    start: dict[str, torch.Tensor] | None = None,
+    start: dict[str, Tensor] | None = None,
 ) -> STDiT3:
     """Train (or go on training) and return the module with its averaged weights; `start`: weights to begin with."""
     torch.manual_seed(seed)  # the same weights in every process
