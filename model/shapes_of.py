@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,24 @@ def count_blocks(state_dict: Iterable[str], pattern: str) -> int:
     """How many different first groups of the regular expression `pattern` the keys show."""
     matches = (re.match(pattern, key) for key in state_dict)
     return len({match.group(1) for match in matches if match})
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def refuse_misfits(own: Shapes, found: Shapes, what: str, optional: Collection[str] = ()) -> None:
+    """ValueError, beginning with `what` and listing them, for keys that are missing or unexpected and other shapes."""
+    shared = sorted(own.keys() & found.keys())
+    problems = {
+        "missing keys": sorted(own.keys() - found.keys() - set(optional)),
+        "unexpected keys": sorted(found.keys() - own.keys()),
+        "wrong shapes": [f"{key} {found[key]} instead of {own[key]}" for key in shared if found[key] != own[key]],
+    }
+    listed = [
+        f"{len(keys)} {kind}: {', '.join(keys[:8])}{', …' * (len(keys) > 8)}" for kind, keys in problems.items() if keys
+    ]
+    if listed:
+        raise ValueError(f"{what}. {'; '.join(listed)}")
 
 
 def shape_of(state_dict: StateDict, key: str, rank: int, otherwise: tuple[int, ...]) -> tuple[int, ...]:

@@ -84,9 +84,9 @@ def sincos_table(positions: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
-def rope_frequencies(dim: int, theta: float = 10000.0, device: torch.device | str | None = None) -> Tensor:
+def rope_frequencies(dim: int, device: torch.device | str | None = None) -> Tensor:
     """The dim // 2 rotary frequencies of Su et al. 2021, fp32."""
-    return 1.0 / (theta ** (torch.arange(0, dim, 2, device=device).float() / dim))
+    return 1.0 / (10000.0 ** (torch.arange(0, dim, 2, device=device).float() / dim))
 
 
 def apply_rope(x: Tensor, frequencies: Tensor) -> Tensor:

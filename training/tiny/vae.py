@@ -173,19 +173,13 @@ def train_vae(
 
 
 @torch.no_grad()
-def held_out_psnr(
-    vae: VideoVAE, weights: dict[str, Tensor] | None = None, count: int = 24, num_frames: int = 17
-) -> float:
+def held_out_psnr(vae: VideoVAE, count: int = 24, num_frames: int = 17) -> float:
     """PSNR of whole held-out clips through encode (mode) and decode."""
-    current = {key: value.clone() for key, value in vae.state_dict().items()}
-    if weights is not None:
-        vae.load_state_dict(weights)
     rng = numpy.random.default_rng(123)
     scores = []
     for resolution in RESOLUTIONS:
         video = clips(rng, max(1, count // 3), num_frames, "held_out", resolution)
         scores.append(psnr(vae.decode(vae.encode(video), num_frames), video))
-    vae.load_state_dict(current)
     return sum(scores) / len(scores)
 
 
