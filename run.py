@@ -1,5 +1,7 @@
 """Everything with one command: python run.py demo | test | ui | train | bench | symbols. Needs Python 3.10 to 3.13."""
 
+# The standard library alone, here and in runner/server/ and runner/symbols/: it runs before anything is installed.
+
 from __future__ import annotations
 
 import argparse
@@ -16,9 +18,10 @@ from pathlib import Path
 if __name__ == "__main__":  # ComfyUI's portable Python does not make a script's folder importable
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from runner import browser, comfyui, environment, process, symbols, workflow
-from runner.client import Client, Refused, Result, Unreachable
-from runner.source_tree import SourceTree
+from runner import symbols
+from runner.server import browser, comfyui, environment, process, workflow
+from runner.server.client import Client, Refused, Result, Unreachable
+from runner.symbols.source_tree import SourceTree
 
 ROOT = Path(__file__).resolve().parent
 WORKFLOW = ROOT / "workflows" / "1 Text to video.json"
@@ -180,7 +183,7 @@ def save(env, client: Client, result: Result) -> list[Path]:
         saved.append(path)
         if path.suffix in (".mp4", ".webm", ".mkv", ".mov"):
             sheet = path.with_suffix(".png")
-            command = [env.python, ROOT / "runner" / "contact_sheet.py", path, sheet]
+            command = [env.python, ROOT / "training" / "contact_sheet.py", path, sheet]
             made = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
             if made.returncode:
                 why = (made.stderr.strip().splitlines() or [f"exit status {made.returncode}"])[-1]
@@ -232,7 +235,7 @@ def train(options, rest) -> int:
     """Run the trainer in the environment with the pack importable; ComfyUI is needed for its tokenizer only."""
     env = environment.prepare(options.comfyui)
     tokenizer = env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
-    return run_module(env, "training", "--tokenizer", tokenizer, *rest)
+    return run_module(env, "training.tiny", "--tokenizer", tokenizer, *rest)
 
 
 def run_module(env, module, *arguments) -> int:

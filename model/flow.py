@@ -14,6 +14,7 @@ from .frames import CHUNKS, OVERLAPPING
 OFFICIAL_BASE_RESOLUTION = 512 * 512
 OFFICIAL_BASE_NUM_FRAMES = 1
 NUM_TIMESTEPS = 1000
+Size = float | Tensor  # a number, or a batch of one number
 # How long a video of so many frames is to the shift, and the fewest frames that are any length at all.
 LENGTHS = {
     "1.2": (lambda num_frames: num_frames // CHUNKS.chunk_frames * CHUNKS.chunk_latents, CHUNKS.chunk_frames),
@@ -22,9 +23,9 @@ LENGTHS = {
 
 
 def shift_ratio(
-    height: float | Tensor,
-    width: float | Tensor,
-    num_frames: float | Tensor,
+    height: Size,
+    width: Size,
+    num_frames: Size,
     *,
     scale: float = 1.0,
     base_resolution: float = OFFICIAL_BASE_RESOLUTION,
@@ -63,18 +64,11 @@ def shift_timesteps(t: Tensor, ratio: float | Tensor) -> Tensor:
 
 
 def timesteps(
-    steps: int,
-    height: float | Tensor,
-    width: float | Tensor,
-    num_frames: float | Tensor,
-    shift: bool = True,
-    *,
-    version: str = "1.2",
-    scale: float = 1.0,
-    base_resolution: float = OFFICIAL_BASE_RESOLUTION,
-    base_num_frames: float = OFFICIAL_BASE_NUM_FRAMES,
+    steps: int, height: Size, width: Size, num_frames: Size, shift: bool = True, *, version: str = "1.2", **base: float
 ) -> Tensor:
-    """The `steps` timesteps of a run, 1000 downward, without the final 0: fp32 [steps]. Arguments as `shift_ratio`.
+    """The `steps` timesteps of a run, 1000 downward, without the final 0: fp32 [steps].
+
+    Arguments as `shift_ratio`; `base`: scale, base_resolution, base_num_frames.
 
     Raises ValueError for another `version` of Open-Sora than 1.2 and 1.3, when steps is below 1, or when a video is so
     short that its shift would be 0 (below 17 frames, in 1.3 below 5).
@@ -86,15 +80,7 @@ def timesteps(
     t = torch.tensor([(1.0 - i / steps) * NUM_TIMESTEPS for i in range(steps)])
     if not shift:
         return t
-    ratio = shift_ratio(
-        height,
-        width,
-        num_frames,
-        scale=scale,
-        base_resolution=base_resolution,
-        base_num_frames=base_num_frames,
-        version=version,
-    )
+    ratio = shift_ratio(height, width, num_frames, version=version, **base)
     if ratio <= 0:
         fewest = LENGTHS[version][1]
         raise ValueError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from .flow import NUM_TIMESTEPS, add_noise
 
@@ -42,7 +43,7 @@ class Options:
         rests = self.oscillation if self.oscillation_for_text is None else self.oscillation_for_text
         return oscillate(guidance, step, self.force_num) if rests else guidance
 
-    def image_guidance(self, step: int, steps: int, num_latents: int) -> torch.Tensor:
+    def image_guidance(self, step: int, steps: int, num_latents: int) -> Tensor:
         """The kept frames' guidance at this step, fp32 [num_latents]."""
         rests = self.oscillation if self.oscillation_for_image is None else self.oscillation_for_image
         value = oscillate(self.image_cfg, step, self.force_num) if rests else self.image_cfg
@@ -59,7 +60,7 @@ def oscillate(guidance: float, step: int, force_num: int = 10) -> float:
     return guidance if step < force_num or step % 2 == 0 else 1.0
 
 
-def image_weights(guidance: float, step: int, steps: int, num_latents: int, floor: float = 1.0) -> torch.Tensor:
+def image_weights(guidance: float, step: int, steps: int, num_latents: int, floor: float = 1.0) -> Tensor:
     """The guidance by kept frames, one for each latent frame, fp32 [num_latents].
 
     It rises from `floor` at the first frame to its peak at the last; the peak falls from `guidance` at the first step
@@ -70,12 +71,8 @@ def image_weights(guidance: float, step: int, steps: int, num_latents: int, floo
 
 
 def combine(
-    none: torch.Tensor,
-    text: torch.Tensor,
-    guidance: float,
-    image: torch.Tensor | None = None,
-    image_guidance: float | torch.Tensor = 1.0,
-) -> torch.Tensor:
+    none: Tensor, text: Tensor, guidance: float, image: Tensor | None = None, image_guidance: float | Tensor = 1.0
+) -> Tensor:
     """The guided velocity: v_none + image_guidance · (v_image - v_none) + guidance · (v_text - v_image).
 
     Args:
@@ -86,12 +83,12 @@ def combine(
     """
     if image is None:
         return none + guidance * (text - none)
-    if isinstance(image_guidance, torch.Tensor):
+    if isinstance(image_guidance, Tensor):
         image_guidance = image_guidance.to(none).view(1, 1, -1, 1, 1)
     return none + image_guidance * (image - none) + guidance * (text - image)
 
 
-def fix_flaw(velocity: torch.Tensor, conditional: torch.Tensor) -> torch.Tensor:
+def fix_flaw(velocity: Tensor, conditional: Tensor) -> Tensor:
     """Bring the spread of a guided velocity [B, …] back toward that of the conditional one, sample by sample."""
     dims = tuple(range(1, velocity.ndim))
     ratio = conditional.std(dim=dims, keepdim=True) / velocity.std(dim=dims, keepdim=True)
@@ -99,14 +96,14 @@ def fix_flaw(velocity: torch.Tensor, conditional: torch.Tensor) -> torch.Tensor:
 
 
 def guided(
-    none: torch.Tensor,
-    text: torch.Tensor,
+    none: Tensor,
+    text: Tensor,
     guidance: float,
     step: int,
     steps: int,
-    image: torch.Tensor | None = None,
+    image: Tensor | None = None,
     options: Options = Options(),
-) -> torch.Tensor:
+) -> Tensor:
     """`combine` with the guidance that `options` give this step of `steps`, and the flaw fix where they ask for it."""
     guidance = options.text_guidance(guidance, step)
     if image is not None:
@@ -115,33 +112,31 @@ def guided(
     return fix_flaw(velocity, text) if options.flaw_fix else velocity
 
 
-def lay_in(
-    z: torch.Tensor, condition: torch.Tensor, condition_mask: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
-) -> torch.Tensor:
+def lay_in(z: Tensor, condition: Tensor, condition_mask: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """SDEdit: kept frames noised to t [B] and put into z; condition, its mask and noise are shaped as z."""
     return torch.where(condition_mask == 1, add_noise(condition, noise, t), z)
 
 
 @torch.no_grad()
 def sample(
-    transformer: Callable[..., torch.Tensor],
-    z: torch.Tensor,
-    caption: torch.Tensor,
-    null_caption: torch.Tensor,
+    transformer: Callable[..., Tensor],
+    z: Tensor,
+    caption: Tensor,
+    null_caption: Tensor,
     *,
-    caption_mask: torch.Tensor | None = None,
-    timesteps: torch.Tensor | Sequence[float],
+    caption_mask: Tensor | None = None,
+    timesteps: Tensor | Sequence[float],
     guidance: float,
-    frame_mask: torch.Tensor | None = None,
-    noise: Callable[..., torch.Tensor] | None = None,
-    condition: torch.Tensor | None = None,
-    condition_mask: torch.Tensor | None = None,
+    frame_mask: Tensor | None = None,
+    noise: Callable[..., Tensor] | None = None,
+    condition: Tensor | None = None,
+    condition_mask: Tensor | None = None,
     condition_frames: Sequence[int] | None = None,
-    negative_caption: torch.Tensor | None = None,
-    negative_mask: torch.Tensor | None = None,
+    negative_caption: Tensor | None = None,
+    negative_mask: Tensor | None = None,
     options: Options = Options(),
-    **sizes: float | torch.Tensor | None,
-) -> torch.Tensor:
+    **sizes: float | Tensor | None,
+) -> Tensor:
     """Open-Sora 1.3's guided Euler loop; arguments and result as `flow.sample`, and
 
     Args:
@@ -168,9 +163,9 @@ def sample(
     arguments["caption_mask"] = _masks(caption, caption_mask, negative_caption, negative_mask, parts)
     captions = torch.cat([caption, *[unconditional] * (parts - 1)])
     if condition_frames:
-        condition = (cast(torch.Tensor, condition) * cast(torch.Tensor, condition_mask)).to(z)
+        condition = (cast(Tensor, condition) * cast(Tensor, condition_mask)).to(z)
         arguments["condition"] = torch.cat([condition, condition, torch.zeros_like(condition)])
-        arguments["condition_mask"] = cast(torch.Tensor, condition_mask).to(z).repeat(parts, 1, 1, 1, 1)
+        arguments["condition_mask"] = cast(Tensor, condition_mask).to(z).repeat(parts, 1, 1, 1, 1)
         arguments["condition_frames"] = condition_frames
         arguments["null_caption"] = null_caption.repeat(parts, 1, 1)
 
@@ -184,12 +179,12 @@ def sample(
         active = None
         if frame_mask is not None:
             active = frame_mask * NUM_TIMESTEPS >= rows[:, None]
-            waking = (active & ~cast(torch.Tensor, awake))[:, None, :, None, None]
+            waking = (active & ~cast(Tensor, awake))[:, None, :, None, None]
             z = torch.where(waking, add_noise(z, draw(step), rows), z)
             awake = active
             arguments["frame_mask"] = active.repeat(parts, 1)
         if condition_frames and options.sdedit:
-            z = lay_in(z, cast(torch.Tensor, condition), cast(torch.Tensor, condition_mask).to(z), rows, draw(step))
+            z = lay_in(z, cast(Tensor, condition), cast(Tensor, condition_mask).to(z), rows, draw(step))
 
         inputs = z.repeat(parts, 1, 1, 1, 1)
         velocities = transformer(inputs, rows.repeat(parts), captions, **arguments)[:, : z.shape[1]].chunk(parts)

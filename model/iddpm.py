@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 NUM_TIMESTEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
@@ -24,31 +25,29 @@ class Schedule:
     Tables are [steps], fp32 like the original's sampler's; use `schedule` to get one.
     """
 
-    timesteps: torch.Tensor  # int64: what the network is told at each index, 0 … 999
-    betas: torch.Tensor
-    alphas_cumprod: torch.Tensor
-    posterior_log_variance: torch.Tensor  # of q(z_{i-1} | z_i, clean); index 0, whose variance is 0, holds index 1's
-    posterior_clean: torch.Tensor  # the posterior mean is posterior_clean · clean + posterior_noisy · z
-    posterior_noisy: torch.Tensor
+    timesteps: Tensor  # int64: what the network is told at each index, 0 … 999
+    betas: Tensor
+    alphas_cumprod: Tensor
+    posterior_log_variance: Tensor  # of q(z_{i-1} | z_i, clean); index 0, whose variance is 0, holds index 1's
+    posterior_clean: Tensor  # the posterior mean is posterior_clean · clean + posterior_noisy · z
+    posterior_noisy: Tensor
 
     @property
     def steps(self) -> int:
         """How many steps."""
         return len(self.timesteps)
 
-    def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
+    def add_noise(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
         """Clean latents as they are at `index`: √ᾱ · clean + √(1 - ᾱ) · noise. All of one shape."""
         kept = self.alphas_cumprod[index]
         return float(kept.sqrt()) * clean + float((1 - kept).sqrt()) * noise
 
-    def clean(self, z: torch.Tensor, eps: torch.Tensor, index: int) -> torch.Tensor:
+    def clean(self, z: Tensor, eps: Tensor, index: int) -> Tensor:
         """The clean latents that z at `index` and its noise `eps` add up to, unclipped."""
         kept = self.alphas_cumprod[index]
         return float((1 / kept).sqrt()) * z - float((1 / kept - 1).sqrt()) * eps
 
-    def step(
-        self, z: torch.Tensor, eps: torch.Tensor, variance: torch.Tensor, index: int, noise: torch.Tensor
-    ) -> torch.Tensor:
+    def step(self, z: Tensor, eps: Tensor, variance: Tensor, index: int, noise: Tensor) -> Tensor:
         """One ancestral step, from `index` to index - 1; index 0 ends at the clean latents.
 
         Args:
@@ -65,7 +64,7 @@ class Schedule:
         return mean + torch.exp(0.5 * log_variance) * noise
 
 
-def respaced_timesteps(steps: int) -> torch.Tensor:
+def respaced_timesteps(steps: int) -> Tensor:
     """The timesteps of a run, 999 downward to 0: int64 [steps], spread evenly over the 1000 of the training.
 
     Raises ValueError when steps is not within 2 … 1000.
@@ -107,12 +106,12 @@ def schedule(steps: int, dtype: torch.dtype = torch.float32) -> Schedule:
 class FrameStates:
     """What the frames of a clip do at one index, each bool [B, T]."""
 
-    waking: torch.Tensor  # gets noise of this index before the network sees it
-    active: torch.Tensor  # the network is told the timestep; for other frames timestep 0
-    moving: torch.Tensor  # takes the step; other frames stay as they are
+    waking: Tensor  # gets noise of this index before the network sees it
+    active: Tensor  # the network is told the timestep; for other frames timestep 0
+    moving: Tensor  # takes the step; other frames stay as they are
 
 
-def frame_states(frame_mask: torch.Tensor, steps: int, index: int, original_masks: bool = False) -> FrameStates:
+def frame_states(frame_mask: Tensor, steps: int, index: int, original_masks: bool = False) -> FrameStates:
     """The `FrameStates` at `index` of a run of `steps` steps.
 
     A frame of mask value m sleeps, clean, while index > int(m · steps); then it gets its noise and is denoised with the
@@ -127,8 +126,8 @@ def frame_states(frame_mask: torch.Tensor, steps: int, index: int, original_mask
 
 
 def guide(
-    prediction: torch.Tensor, channels: int, guidance: float, guidance_channels: int | None = GUIDANCE_CHANNELS
-) -> tuple[torch.Tensor, torch.Tensor]:
+    prediction: Tensor, channels: int, guidance: float, guidance_channels: int | None = GUIDANCE_CHANNELS
+) -> tuple[Tensor, Tensor]:
     """The guided noise and the variance half, each [B, C, T, H, W], of a prediction [2B, 2C, T, H, W].
 
     The first half of the batch is the caption's, the second the null caption's. Channels from `guidance_channels` on,
@@ -142,20 +141,20 @@ def guide(
 
 @torch.no_grad()
 def sample(
-    transformer: Callable[..., torch.Tensor],
-    z: torch.Tensor,
-    caption: torch.Tensor,
-    null_caption: torch.Tensor,
+    transformer: Callable[..., Tensor],
+    z: Tensor,
+    caption: Tensor,
+    null_caption: Tensor,
     *,
-    caption_mask: torch.Tensor | None = None,
+    caption_mask: Tensor | None = None,
     steps: int = 100,
     guidance: float,
     guidance_channels: int | None = GUIDANCE_CHANNELS,
-    frame_mask: torch.Tensor | None = None,
-    noise: Callable[..., torch.Tensor] | None = None,
+    frame_mask: Tensor | None = None,
+    noise: Callable[..., Tensor] | None = None,
     original_masks: bool = False,
-    **sizes: float | torch.Tensor | None,
-) -> torch.Tensor:
+    **sizes: float | Tensor | None,
+) -> Tensor:
     """Denoise z with classifier-free guidance, as the original's ancestral loop does.
 
     Args:

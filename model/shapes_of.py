@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,13 +11,35 @@ StateDict = Mapping[str, Tensor]  # of a checkpoint
 DEFAULT_HEAD_DIM = 72  # every official transformer's; only asked where the weights do not show it
 
 
+# What the weights of every family of transformers tell.
+COMMON = "depth hidden_size caption_channels model_max_length in_channels patch_size pred_sigma".split()
+
+
 def count_blocks(state_dict: Iterable[str], pattern: str) -> int:
     """How many different first groups of the regular expression `pattern` the keys show."""
     matches = (re.match(pattern, key) for key in state_dict)
     return len({match.group(1) for match in matches if match})
 
 
-def shape_of(state_dict: Mapping[str, Tensor], key: str, rank: int, otherwise: tuple[int, ...]) -> tuple[int, ...]:
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def refuse_misfits(own: Shapes, found: Shapes, what: str, optional: Collection[str] = ()) -> None:
+    """ValueError, beginning with `what` and listing them, for keys that are missing or unexpected and other shapes."""
+    shared = sorted(own.keys() & found.keys())
+    problems = {
+        "missing keys": sorted(own.keys() - found.keys() - set(optional)),
+        "unexpected keys": sorted(found.keys() - own.keys()),
+        "wrong shapes": [f"{key} {found[key]} instead of {own[key]}" for key in shared if found[key] != own[key]],
+    }
+    listed = [
+        f"{len(keys)} {kind}: {', '.join(keys[:8])}{', …' * (len(keys) > 8)}" for kind, keys in problems.items() if keys
+    ]
+    if listed:
+        raise ValueError(f"{what}. {'; '.join(listed)}")
+
+
+def shape_of(state_dict: StateDict, key: str, rank: int, otherwise: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a weight that tells sizes; `otherwise` where it is missing or odd, which `check_keys` then lists."""
     tensor = state_dict.get(key)
     return tuple(tensor.shape) if tensor is not None and tensor.ndim == rank else otherwise
@@ -25,7 +47,7 @@ def shape_of(state_dict: Mapping[str, Tensor], key: str, rank: int, otherwise: t
 
 def shared_config(
     cls: Any,
-    state_dict: Mapping[str, Tensor],
+    state_dict: StateDict,
     config: Mapping[str, Any],
     blocks: str = "blocks",
     patch_size: tuple[int, ...] = (1, 2, 2),
@@ -57,16 +79,16 @@ def shared_config(
     }
 
 
-def normed_heads(state_dict: Mapping[str, Tensor], hidden_size: int, config: Mapping[str, Any]) -> tuple[bool, int]:
+def normed_heads(state_dict: StateDict, hidden_size: int, config: Mapping[str, Any]) -> tuple[bool, int]:
     """(whether queries and keys are normalised, number of heads) where those norms or rope.freqs show a head's size."""
     norms = [tensor for key, tensor in state_dict.items() if key.endswith(".q_norm.weight")]
     head_dim = norms[0].numel() if norms else 2 * shape_of(state_dict, "rope.freqs", 1, (0,))[0]
     return bool(norms), heads_of(hidden_size, config, head_dim)
 
 
-def agree(found: object, config: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raise ValueError where `config` contradicts what the weights say: the attributes `names` of `found`."""
-    for name in names:
+def agree(found: object, config: Mapping[str, Any], *names: str) -> None:
+    """ValueError where `config` contradicts what the weights say: COMMON and the attributes `names` of `found`."""
+    for name in (*COMMON, *names):
         if name in config and config[name] is not None:
             given = tuple(config[name]) if isinstance(config[name], (list, tuple)) else config[name]
             if given != getattr(found, name):

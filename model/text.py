@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote_plus
 
 from .text_repair import repair_unicode, strip_markup
@@ -112,6 +113,25 @@ def _word(score, words, above):
     return next((word for bound, word in words if score < bound), above)
 
 
+# Of a generation, for the aesthetic score, the motion and the camera: the key words of a suffix, and how it is written.
+_CAMERA: tuple[str, Callable[[Any], str]] = ("camera motion:", lambda camera: f"camera motion: {camera}.")
+SUFFIXES = {
+    "1.2": (
+        ("aesthetic score:", lambda score: f"aesthetic score: {score:.1f}."),
+        ("motion score:", lambda score: f"motion score: {score:.1f}."),
+        _CAMERA,
+    ),
+    "1.3": (
+        ("aesthetic score is", lambda score: f"The aesthetic score is {_word(score, _AESTHETIC_WORDS, 'excellent')}."),
+        (
+            "motion strength is",
+            lambda score: f"The motion strength is {_word(score, _MOTION_WORDS, 'extremely high')}.",
+        ),
+        _CAMERA,
+    ),
+}
+
+
 def add_scores(
     text: str,
     aesthetic: float | None = None,
@@ -131,32 +151,16 @@ def add_scores(
     Raises:
         ValueError: another version, or an unknown camera motion.
     """
-    if version not in ("1.2", "1.3"):
+    if version not in SUFFIXES:
         raise ValueError(f'version is "{version}"; score suffixes exist for "1.2" and "1.3"')
     if camera is not None and camera not in CAMERA_MOTIONS:
         raise ValueError(f'camera is "{camera}"; allowed are {", ".join(CAMERA_MOTIONS)}')
-    if version == "1.2":
-        aesthetic_key, motion_key = "aesthetic score:", "motion score:"
-        suffixes: tuple[tuple[object, str, Callable[[], str]], ...] = (
-            (aesthetic, aesthetic_key, lambda: f"{aesthetic_key} {aesthetic:.1f}."),
-            (motion, motion_key, lambda: f"{motion_key} {motion:.1f}."),
-        )
-    else:
-        aesthetic_key, motion_key = "aesthetic score is", "motion strength is"
-        suffixes = (
-            (
-                aesthetic,
-                aesthetic_key,
-                lambda: f"The {aesthetic_key} {_word(aesthetic, _AESTHETIC_WORDS, 'excellent')}.",
-            ),
-            (motion, motion_key, lambda: f"The {motion_key} {_word(motion, _MOTION_WORDS, 'extremely high')}."),
-        )
-    suffixes += ((camera, "camera motion:", lambda: f"camera motion: {camera}."),)
-    added = [suffix() for value, key, suffix in suffixes if value is not None and key not in text]
+    suffixes = zip((aesthetic, motion, camera), SUFFIXES[version])
+    added = [write(value) for value, (key, write) in suffixes if value is not None and key not in text]
     return " ".join((text, *added))
 
 
-def schedule(text: str) -> list[tuple[int, str]]:
+def prompt_schedule(text: str) -> list[tuple[int, str]]:
     """The prompts of a schedule and the run from which each holds: [(0, prompt), (run, prompt), …].
 
     "|0| sunrise |2| noon" means sunrise for runs 0 and 1, noon from run 2 on; a text without |0| in front is one
@@ -184,9 +188,9 @@ def schedule(text: str) -> list[tuple[int, str]]:
 
 
 def prompt_for_loop(text: str, loop: int) -> str:
-    """The part of a prompt schedule that run `loop` of a long video uses; text and errors as `schedule`."""
-    prompts = schedule(text)
+    """The part of a prompt schedule that run `loop` of a long video uses; text and errors as `prompt_schedule`."""
+    prompts = prompt_schedule(text)
     return prompts[sum(start <= loop for start, _ in prompts) - 1][1]
 
 
-__all__ = ["CAMERA_MOTIONS", "add_scores", "clean_caption", "prompt_for_loop", "schedule"]
+__all__ = ["CAMERA_MOTIONS", "add_scores", "clean_caption", "prompt_for_loop", "prompt_schedule"]

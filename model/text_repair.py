@@ -1,6 +1,6 @@
 """Text repair with the standard library: markup out, broken Unicode mended, as caption cleaning needs it.
 
-The original has Beautiful Soup and ftfy for that. ComfyUI brings neither, and the pack installs nothing else.
+Ours, as the original's Beautiful Soup and ftfy are not among what ComfyUI brings, and the pack installs nothing else.
 """
 
 import html

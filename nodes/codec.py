@@ -6,6 +6,7 @@ import logging
 
 from torch import Tensor
 
+from . import widgets
 from .colors import colors_of
 from .comfy.latent import refuse_misfit, sizes_of
 from .comfy.schema import io, schema
@@ -21,7 +22,7 @@ class OpenSoraVAEEncode(io.ComfyNode):
             display_name="Open-Sora VAE Encode",
             description="Encodes a clip (or one image) to video latents, and keeps its frame rate, frame count and "
             "size with them.",
-            search_aliases=["video to latent", "vae encode", "video to video", "vid2vid", "v2v"],
+            search_aliases="video to latent, vae encode, video to video, vid2vid, v2v",
             inputs=[
                 io.Vae.Input("vae", tooltip="An Open-Sora video VAE."),
                 io.Image.Input(
@@ -31,14 +32,9 @@ class OpenSoraVAEEncode(io.ComfyNode):
                     "over of 8 pixels, right and bottom, is dropped; 1.3 fills it up instead where it is 2 or more. "
                     "Transparent parts become black.",
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=24.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.01,
-                    tooltip="Frames per second of the clip. It changes no pixel: the model is told, and a higher rate "
-                    "makes it expect less movement from frame to frame.",
+                widgets.fps(
+                    "Frames per second of the clip. It changes no pixel: the model is told, and a higher rate "
+                    "makes it expect less movement from frame to frame."
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The clip as latents, with its fps, frames, width and height.")],
@@ -71,7 +67,7 @@ class OpenSoraVAEDecode(io.ComfyNode):
             display_name="Open-Sora VAE Decode",
             description="Decodes video latents to images, exactly as many as the latent was made for. (The stock VAE "
             "Decode rounds up to the count that fills the last latent.)",
-            search_aliases=["latent to video", "vae decode"],
+            search_aliases="latent to video, vae decode",
             inputs=[
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE that belongs to the model."),
                 io.Latent.Input("samples", tooltip="Video latents; several clips come out one after the other."),

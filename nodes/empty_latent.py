@@ -22,19 +22,8 @@ class OpenSoraEmptyLatent(io.ComfyNode):
             display_name="Empty Open-Sora Latent",
             description="An empty clip of the size, length and frame rate you choose, ready for keyframes and "
             "sampling.",
-            search_aliases=[
-                "empty latent video",
-                "resolution",
-                "aspect ratio",
-                "duration",
-                "length",
-                "seconds",
-                "frames",
-                "fps",
-                "frame rate",
-                "text to video",
-                "t2v",
-            ],
+            search_aliases="empty latent video, resolution, aspect ratio, duration, length, seconds, frames, fps, "
+            "frame rate, text to video, t2v",
             hidden=KNOWS_ITSELF,
             inputs=[
                 io.Vae.Input("vae", tooltip="The Open-Sora video VAE: it decides which frame counts are possible."),
@@ -57,14 +46,9 @@ class OpenSoraEmptyLatent(io.ComfyNode):
                     "model best; with 1.3 17, 33, 49, … (it was trained up to 113); with 1.0 and 1.1 any number, they "
                     "were trained on 16. More frames give a longer video and take more time and memory.",
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=24.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.01,
-                    tooltip="Frames per second the model is asked for. Higher makes neighbouring frames more alike, so "
-                    "motion gets smoother and slower. Give Create Video the same value (the fps output).",
+                widgets.fps(
+                    "Frames per second the model is asked for. Higher makes neighbouring frames more alike, so "
+                    "motion gets smoother and slower. Give Create Video the same value (the fps output)."
                 ),
                 widgets.width(
                     "Width in pixels, used only when resolution is custom. Larger takes more time and memory; "
@@ -111,17 +95,9 @@ class OpenSoraEmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        vae: io.Vae.Type,
-        resolution: str,
-        aspect_ratio: str,
-        frames: int,
-        fps: float,
-        width: int,
-        height: int,
-        batch_size: int,
-        duration: str = BY_FRAMES,
-    ) -> io.NodeOutput:
+        cls, vae: io.Vae.Type, resolution: str, aspect_ratio: str, frames: int, fps: float, width: int, height: int,
+        batch_size: int, duration: str = BY_FRAMES,
+    ) -> io.NodeOutput:  # fmt: skip
         network = video_vae.network_of(vae)
         check_least("fps", fps, MIN_FPS)
         check_least("batch_size", batch_size, 1)

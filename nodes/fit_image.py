@@ -53,7 +53,7 @@ class OpenSoraFitImage(io.ComfyNode):
             display_name="Open-Sora Fit Image",
             description="Brings an image or a clip to a size the model knows, as Open-Sora does: scaled until it "
             "covers the frame, its middle kept.",
-            search_aliases=["resize", "crop", "scale image", "resolution", "video to video", "vid2vid"],
+            search_aliases="resize, crop, scale image, resolution, video to video, vid2vid",
             hidden=KNOWS_ITSELF,
             inputs=[
                 io.Image.Input(
@@ -108,15 +108,9 @@ class OpenSoraFitImage(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        image: Tensor,
-        resolution: str,
-        aspect_ratio: str,
-        width: int,
-        height: int,
-        vae: io.Vae.Type | None = None,
+        cls, image: Tensor, resolution: str, aspect_ratio: str, width: int, height: int, vae: io.Vae.Type | None = None,
         latent: dict | None = None,
-    ) -> io.NodeOutput:
+    ) -> io.NodeOutput:  # fmt: skip
         image = colors_of(image, "image")
         network = None if vae is None else video_vae.network_of(vae)
         height, width = size_for(image, resolution, aspect_ratio, width, height, network, latent)

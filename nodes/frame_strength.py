@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import widgets
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import clip_sizes, latent_mask, with_sizes
 from .comfy.schema import io, schema
@@ -53,7 +54,7 @@ class OpenSoraFrameStrength(io.ComfyNode):
             display_name="Open-Sora Frame Strength",
             description="Says how firmly what is in the clip is held over a range of frames. Chain several for ranges "
             "of their own; the later one wins.",
-            search_aliases=["video to video", "vid2vid", "v2v", "denoise per frame", "noise mask"],
+            search_aliases="video to video, vid2vid, v2v, denoise per frame, noise mask",
             hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input("latent", tooltip="The clip, from Open-Sora VAE Encode or another node of this kind."),
@@ -71,13 +72,9 @@ class OpenSoraFrameStrength(io.ComfyNode):
                     "The last frame of the range, which belongs to it: -1 is the last of the video; higher makes the "
                     "range longer.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How firmly these frames are held. 1 keeps them exactly; higher keeps more, because the "
+                widgets.strength(
+                    0.5,
+                    "How firmly these frames are held. 1 keeps them exactly; higher keeps more, because the "
                     "model starts to change them only when so little noise is left; 0 leaves them to the model.",
                 ),
             ],

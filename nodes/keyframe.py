@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from . import widgets
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import clip_sizes
@@ -24,25 +25,9 @@ class OpenSoraKeyframe(io.ComfyNode):
             display_name="Open-Sora Keyframe",
             description="Pins an image or a clip to the timeline; the sampler fills in the rest. Chain several for "
             "first and last frame, or for a storyboard.",
-            search_aliases=[
-                "image to video",
-                "i2v",
-                "img2vid",
-                "first frame",
-                "last frame",
-                "start frame",
-                "end frame",
-                "flf2v",
-                "interpolate",
-                "interpolation",
-                "in-between",
-                "inbetween",
-                "tween",
-                "reference image",
-                "animate image",
-                "inpaint",
-                "extend",
-            ],
+            search_aliases="image to video, i2v, img2vid, first frame, last frame, start frame, end frame, flf2v, "
+            "interpolate, interpolation, in-between, inbetween, tween, reference image, animate image, inpaint, "
+            "extend",
             hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(
@@ -64,13 +49,9 @@ class OpenSoraKeyframe(io.ComfyNode):
                     tooltip="Where the image, or the clip's first frame, goes: 0 is the first frame of the video, "
                     "higher is later, and negative counts from the end (-1 is the last).",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How firmly the frame is held. 1 keeps it exactly; lower lets the model start changing it "
+                widgets.strength(
+                    1.0,
+                    "How firmly the frame is held. 1 keeps it exactly; lower lets the model start changing it "
                     "earlier in the run; 0 leaves it to the model altogether.",
                 ),
             ],

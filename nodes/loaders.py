@@ -16,15 +16,7 @@ class OpenSoraLoadModel(io.ComfyNode):
             display_name="Load Open-Sora Model",
             description="Loads an Open-Sora transformer (1.0, 1.1, 1.2 or 1.3) or a PixArt one, the part that turns "
             "noise into video latents. Works with stock samplers, LoRA loaders and model patches too.",
-            search_aliases=[
-                "stdit",
-                "open sora",
-                "text to video",
-                "diffusion model",
-                "pixart",
-                "checkpoint loader",
-                "unet loader",
-            ],
+            search_aliases="stdit, open sora, text to video, diffusion model, pixart, checkpoint loader, unet loader",
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -64,7 +56,7 @@ class OpenSoraLoadTextEncoder(io.ComfyNode):
             display_name="Load Open-Sora Text Encoder",
             description="Loads the T5 text encoder that reads prompts for Open-Sora. "
             "Stock CLIP Text Encode and LoRA loaders work with it too.",
-            search_aliases=["open sora", "t5", "t5xxl", "clip loader", "load clip"],
+            search_aliases="open sora, t5, t5xxl, clip loader, load clip",
             inputs=[
                 io.Combo.Input(
                     "text_encoder_name",
@@ -102,7 +94,7 @@ class OpenSoraLoadVAE(io.ComfyNode):
             display_name="Load Open-Sora VAE",
             description="Loads the VAE of any Open-Sora (1.0 to 1.3), which turns video into latents and back. "
             "Stock VAE Encode, VAE Decode and VAE Decode (Tiled) work with it too.",
-            search_aliases=["open sora", "video vae", "vae loader"],
+            search_aliases="open sora, video vae, vae loader",
             inputs=[
                 io.Combo.Input(
                     "vae_name",
@@ -112,7 +104,7 @@ class OpenSoraLoadVAE(io.ComfyNode):
                     "with: the bundled VAE for the bundled model, OpenSora-VAE-v1.2 for 1.2, OpenSora-VAE-v1.3 for "
                     "1.3, sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1; with another one colours and shapes come "
                     "out wrong. They go into models/vae.",
-                ),
+                )
             ],
             outputs=[
                 io.Vae.Output(

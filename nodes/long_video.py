@@ -8,7 +8,7 @@ from ..model.segments import backward, forward
 from . import widgets
 from .choices import check_least
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.sampling.long_run import Run, fill, last_touch, times_cut_short
+from .comfy.sampling.long_run import SamplerInputs, fill, last_touch, times_cut_short
 from .comfy.schema import advanced, io, schema
 from .joining import begun_by, clip_of, ended_by, followed_by, refuse_unlike
 from .lengths import check_backward, check_bridge, check_forward, check_loop, check_target, chunks_of
@@ -114,16 +114,8 @@ class OpenSoraExtend(_LongVideo):
             display_name="Open-Sora Extend",
             description="Makes a clip longer, at its end or its beginning, segment by segment: each continues what is "
             "there, so any length fits into the same memory.",
-            search_aliases=[
-                "long video",
-                "continue video",
-                "extend video",
-                "video extend",
-                "outpaint",
-                "longer",
-                "duration",
-                "autoregressive",
-            ],
+            search_aliases="long video, continue video, extend video, video extend, outpaint, longer, duration, "
+            "autoregressive",
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
@@ -169,7 +161,7 @@ class OpenSoraExtend(_LongVideo):
             check_forward(frames, own, clip.network)
             draft = begun_by(clip, own + frames)
             new = forward(draft.known, len(draft.mask), counting, size, seen)
-        return io.NodeOutput(fill(Run(model, positive, negative, seed, steps, cfg, sampler_name), draft, new))
+        return io.NodeOutput(fill(SamplerInputs(model, positive, negative, seed, steps, cfg, sampler_name), draft, new))
 
 
 class OpenSoraConnect(_LongVideo):
@@ -181,19 +173,8 @@ class OpenSoraConnect(_LongVideo):
             display_name="Open-Sora Connect",
             description="Makes the bridge from the end of one clip to the beginning of another, and gives all three as "
             "one clip.",
-            search_aliases=[
-                "long video",
-                "transition",
-                "bridge",
-                "morph",
-                "interpolate",
-                "interpolation",
-                "in-between",
-                "inbetween",
-                "tween",
-                "first frame",
-                "last frame",
-            ],
+            search_aliases="long video, transition, bridge, morph, interpolate, interpolation, in-between, inbetween, "
+            "tween, first frame, last frame",
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [
@@ -231,7 +212,7 @@ class OpenSoraConnect(_LongVideo):
         draft = followed_by(bridge, target)
         after = range(gap_ends, min(gap_ends + seen * counting.chunk_latents, len(draft.mask)))
         new = forward(draft.known, gap_ends, counting, size, seen, after)
-        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        run = SamplerInputs(model, positive, negative, seed, steps, cfg, sampler_name)
         made = fill(run, draft, new, "; the second clip is left out")
         with last_touch():
             made = meet(made, bridge, target)
@@ -247,7 +228,7 @@ class OpenSoraLoop(_LongVideo):
             display_name="Open-Sora Loop",
             description="Makes the bridge from the end of a clip back to its beginning, so that it plays round and "
             "round without a seam.",
-            search_aliases=["seamless loop", "endless", "cinemagraph", "gif", "long video"],
+            search_aliases="seamless loop, endless, cinemagraph, gif, long video",
             hidden=KNOWS_ITSELF,
             inputs=_inputs(
                 [io.Latent.Input("latent", tooltip="The clip to close; it plays first, then the bridge.")],
@@ -264,20 +245,9 @@ class OpenSoraLoop(_LongVideo):
 
     @classmethod
     def execute(
-        cls,
-        model: io.Model.Type,
-        positive: list,
-        vae: io.Vae.Type,
-        latent: dict,
-        frames: int,
-        context: int,
-        segment: int,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        negative: list | None = None,
-    ) -> io.NodeOutput:
+        cls, model: io.Model.Type, positive: list, vae: io.Vae.Type, latent: dict, frames: int, context: int,
+        segment: int, seed: int, steps: int, cfg: float, sampler_name: str, negative: list | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         clip = clip_of(latent, vae, model)
         own, counting = clip.sizes.frames, clip.counting
         size, seen = chunks_of("segment", segment, counting), chunks_of("context", context, counting)
@@ -286,7 +256,7 @@ class OpenSoraLoop(_LongVideo):
         whole = bridge.known // counting.chunk_latents * counting.chunk_latents
         after = range(min(seen * counting.chunk_latents, whole))
         new = forward(bridge.known, len(bridge.mask), counting, size, seen, after)
-        run = Run(model, positive, negative, seed, steps, cfg, sampler_name)
+        run = SamplerInputs(model, positive, negative, seed, steps, cfg, sampler_name)
         made = fill(run, bridge, new, "; it does not close yet")
         with last_touch():
             made = meet(made, bridge, clip)

@@ -148,16 +148,8 @@ class OpenSoraMaskStrategy(io.ComfyNode):
             display_name="Open-Sora Mask Strategy",
             description="Pins references to the timeline by the original's text: which latent frames of which "
             "reference go where, and how firmly. Open-Sora Keyframe and Open-Sora Timeline do it by video frames.",
-            search_aliases=[
-                "mask strategy",
-                "reference image",
-                "image to video",
-                "i2v",
-                "keyframes",
-                "edit ratio",
-                "interpolate",
-                "extend",
-            ],
+            search_aliases="mask strategy, reference image, image to video, i2v, keyframes, edit ratio, interpolate, "
+            "extend",
             hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..model.text import schedule as prompts_of
+from ..model.text import prompt_schedule as prompts_of
 from .comfy.foresight import told
 from .comfy.sampling.conditioning import encode_prompt, from_segment
 from .comfy.schema import io, schema
@@ -55,17 +55,8 @@ class OpenSoraPromptSchedule(io.ComfyNode):
             display_name="Open-Sora Prompt Schedule",
             description="A prompt that changes from segment to segment, for Open-Sora Extend, Connect and Loop. Scores "
             "and camera are written behind each of its prompts.",
-            search_aliases=[
-                "prompt travel",
-                "prompt schedule",
-                "long video",
-                "story",
-                "camera motion",
-                "camera movement",
-                "pan",
-                "tilt",
-                "zoom",
-            ],
+            search_aliases="prompt travel, prompt schedule, long video, story, camera motion, camera movement, pan, "
+            "tilt, zoom",
             inputs=inputs,
             outputs=[
                 io.Conditioning.Output(
@@ -81,15 +72,9 @@ class OpenSoraPromptSchedule(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        clip: io.Clip.Type,
-        prompt: str,
-        aesthetic_score: float,
-        motion_score: float,
-        camera_motion: str,
-        clean_caption: bool,
-        model: io.Model.Type | None = None,
-    ) -> io.NodeOutput:
+        cls, clip: io.Clip.Type, prompt: str, aesthetic_score: float, motion_score: float, camera_motion: str,
+        clean_caption: bool, model: io.Model.Type | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         camera = None if camera_motion == NO_CAMERA else camera_motion
         conditioning = []
         for start, text in read_schedule(prompt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .comfy.latent import PIXELS, clip_sizes, latent_mask, with_sizes
 from .comfy.schema import io, schema
@@ -10,7 +11,7 @@ from .comfy.vae import video_vae
 from .report import report
 
 
-def check_mask(mask: torch.Tensor, frames: int) -> torch.Tensor:
+def check_mask(mask: Tensor, frames: int) -> Tensor:
     """A MASK as [1, H, W] or [frames, H, W]. ValueError, naming it, for other shapes, counts and values."""
     if mask.ndim == 2:
         mask = mask[None]
@@ -29,7 +30,7 @@ def check_mask(mask: torch.Tensor, frames: int) -> torch.Tensor:
     return mask
 
 
-def cover(mask: torch.Tensor, dim: int, latents: int, pixels: int) -> torch.Tensor:
+def cover(mask: Tensor, dim: int, latents: int, pixels: int) -> Tensor:
     """The maximum of `mask` over the part of `dim` that lies behind each of `latents` latents, which takes its place.
 
     `dim` of the mask, whatever its length, stands for a side of `pixels` pixels, 8 of them a latent. An element that
@@ -44,9 +45,7 @@ def cover(mask: torch.Tensor, dim: int, latents: int, pixels: int) -> torch.Tens
     return torch.stack(found, dim)
 
 
-def to_latents(
-    mask: torch.Tensor, groups: list[range], size: tuple[int, int], latent_size: tuple[int, int]
-) -> torch.Tensor:
+def to_latents(mask: Tensor, groups: list[range], size: tuple[int, int], latent_size: tuple[int, int]) -> Tensor:
     """The noise mask [1, 1, T', h, w] of a MASK [1 or T, H, W]: every latent has the maximum of what lies behind it.
 
     Args:
@@ -73,15 +72,7 @@ class OpenSoraMaskRegion(io.ComfyNode):
             display_name="Open-Sora Mask Region",
             description="Inpainting over time: the sampler changes what the mask shows white, and leaves the rest of "
             "the clip as it is.",
-            search_aliases=[
-                "inpaint",
-                "outpaint",
-                "noise mask",
-                "set latent noise mask",
-                "video edit",
-                "video to video",
-                "vid2vid",
-            ],
+            search_aliases="inpaint, outpaint, noise mask, set latent noise mask, video edit, video to video, vid2vid",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The clip to edit, from Open-Sora VAE Encode, with keyframes if you like."
@@ -98,7 +89,7 @@ class OpenSoraMaskRegion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict, vae: io.Vae.Type, mask: torch.Tensor) -> io.NodeOutput:
+    def execute(cls, latent: dict, vae: io.Vae.Type, mask: Tensor) -> io.NodeOutput:
         network = video_vae.network_of(vae)
         sizes = clip_sizes(latent, network)
         mask = check_mask(mask, sizes.frames)

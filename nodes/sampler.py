@@ -30,18 +30,8 @@ class OpenSoraSampler(io.ComfyNode):
             display_name="Open-Sora Sampler",
             description="Generates the video: turns noise into latents that follow the prompt, the clip's size and "
             "frame rate, and the frames that are pinned.",
-            search_aliases=[
-                "ksampler",
-                "generate video",
-                "text to video",
-                "t2v",
-                "image to video",
-                "i2v",
-                "video to video",
-                "vid2vid",
-                "v2v",
-                "animate",
-            ],
+            search_aliases="ksampler, generate video, text to video, t2v, image to video, i2v, video to video, "
+            "vid2vid, v2v, animate",
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer."),
                 io.Conditioning.Input("positive", tooltip="What the video should show, from Open-Sora Text Encode."),
@@ -80,17 +70,9 @@ class OpenSoraSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: io.Model.Type,
-        positive: list,
-        latent: dict,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        denoise: float,
-        negative: list | None = None,
-    ) -> io.NodeOutput:
+        cls, model: io.Model.Type, positive: list, latent: dict, seed: int, steps: int, cfg: float, sampler_name: str,
+        denoise: float, negative: list | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         positive = for_segment(positive, 0)  # of a schedule the first prompt; all of them would be mixed
         negative = null_conditioning(model, positive) if negative is None else for_segment(negative, 0)
         samples, sizes = sample(model, positive, negative, latent, seed, steps, cfg, sampler_name, denoise)
@@ -109,7 +91,7 @@ class OpenSoraScheduler(io.ComfyNode):
             description="The noise levels Open-Sora visits for a clip of this size and length, for "
             "SamplerCustomAdvanced. It follows the model: 1.2 and 1.3 shift them with the size, 1.0 and 1.1 have one "
             "schedule for all. Use it with a model from Open-Sora Model Sampling.",
-            search_aliases=["sigmas", "scheduler"],
+            search_aliases="sigmas, scheduler",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="An Open-Sora transformer; each generation has noise levels of its own."
@@ -145,7 +127,7 @@ class OpenSoraModelSampling(io.ComfyNode):
             description="Prepares a model for stock samplers (KSampler, SamplerCustomAdvanced): it then knows this "
             "clip's frame rate and size, and 1.2 and 1.3 choose their noise levels for them. Open-Sora Sampler does "
             "this by itself.",
-            search_aliases=["model sampling", "shift"],
+            search_aliases="model sampling, shift",
             inputs=[
                 io.Model.Input("model", tooltip="An Open-Sora transformer."),
                 io.Latent.Input(

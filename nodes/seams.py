@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..model.pins import pieces
 from .comfy.vae import video_vae
@@ -63,9 +64,7 @@ def meet(latent: dict, bridge: Draft, target: Clip) -> dict:
     return {**latent, "samples": samples}
 
 
-def led_to(
-    goal: torch.Tensor, vae: video_vae.OpenSoraVAE, latents: torch.Tensor, frames: int, last: int
-) -> torch.Tensor:
+def led_to(goal: Tensor, vae: video_vae.OpenSoraVAE, latents: Tensor, frames: int, last: int) -> Tensor:
     """The last latent [C, h, w] of a chunk [1, C, T', h, w], for which its last of `frames` frames comes out as `goal`.
 
     `goal`: [H, W, 3]; `last`: how many frames the last latent holds. A VAE loses a little each time: what an attempt
@@ -87,14 +86,14 @@ def led_to(
     return closest
 
 
-def first_frame(clip: Clip) -> torch.Tensor:
+def first_frame(clip: Clip) -> Tensor:
     """IMAGE [B, H, W, 3]: the first frame of a Clip, decoded with the rest of its chunk."""
     latents = clip.samples[:, :, : clip.counting.chunk_latents]
     frames = clip.counting.groups(clip.sizes.frames)[latents.shape[2] - 1].stop
     return video_vae.decode(clip.vae, latents, frames).unflatten(0, (-1, frames))[:, 0]
 
 
-def last_frame(draft: Draft, stop: int, vae: video_vae.OpenSoraVAE) -> torch.Tensor:
+def last_frame(draft: Draft, stop: int, vae: video_vae.OpenSoraVAE) -> Tensor:
     """IMAGE [B, H, W, 3]: the last frame before latent `stop` of a Draft, decoded with its chunk."""
     start = stop - draft.counting.chunk_latents
     frames = draft.groups[stop - 1].stop - draft.groups[start].start

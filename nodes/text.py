@@ -18,18 +18,8 @@ class OpenSoraTextEncode(io.ComfyNode):
             display_name="Open-Sora Text Encode",
             description="Turns a prompt into conditioning, worded as in Open-Sora's training: quality, motion and "
             "camera are sentences at the end of the prompt.",
-            search_aliases=[
-                "open sora",
-                "prompt",
-                "clip text encode",
-                "camera motion",
-                "camera movement",
-                "pan",
-                "tilt",
-                "zoom",
-                "motion score",
-                "aesthetic score",
-            ],
+            search_aliases="open sora, prompt, clip text encode, camera motion, camera movement, pan, tilt, zoom, "
+            "motion score, aesthetic score",
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder, from Load Open-Sora Text Encoder."),
                 io.String.Input(
@@ -93,15 +83,9 @@ class OpenSoraTextEncode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        clip: io.Clip.Type,
-        prompt: str,
-        aesthetic_score: float,
-        motion_score: float,
-        camera_motion: str,
-        clean_caption: bool,
-        model: io.Model.Type | None = None,
-    ) -> io.NodeOutput:
+        cls, clip: io.Clip.Type, prompt: str, aesthetic_score: float, motion_score: float, camera_motion: str,
+        clean_caption: bool, model: io.Model.Type | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         camera = None if camera_motion == NO_CAMERA else camera_motion
         return io.NodeOutput(encode_prompt(clip, prompt, aesthetic_score, motion_score, camera, clean_caption, model))
 
@@ -115,7 +99,7 @@ class OpenSoraNullPrompt(io.ComfyNode):
             display_name="Open-Sora Null Prompt",
             description="The empty prompt that Open-Sora learned in training, for the negative input of stock "
             "samplers. It is not the same as encoding an empty text, which pushes the picture elsewhere.",
-            search_aliases=["open sora", "negative prompt", "unconditional"],
+            search_aliases="open sora, negative prompt, unconditional",
             inputs=[
                 io.Model.Input("model", tooltip="The Open-Sora transformer; its file holds the learned null caption."),
                 io.Conditioning.Input(

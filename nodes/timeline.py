@@ -122,23 +122,8 @@ class OpenSoraTimeline(io.ComfyNode):
             display_name="Open-Sora Timeline",
             description="Pins several images and clips to the timeline at once: wire them in, then drag them to their "
             "places. The sampler fills in the rest.",
-            search_aliases=[
-                "keyframes",
-                "storyboard",
-                "first frame",
-                "last frame",
-                "start frame",
-                "end frame",
-                "flf2v",
-                "image to video",
-                "i2v",
-                "img2vid",
-                "interpolate",
-                "interpolation",
-                "in-between",
-                "inbetween",
-                "tween",
-            ],
+            search_aliases="keyframes, storyboard, first frame, last frame, start frame, end frame, flf2v, "
+            "image to video, i2v, img2vid, interpolate, interpolation, in-between, inbetween, tween",
             hidden=KNOWS_ITSELF,
             inputs=[
                 io.Latent.Input(

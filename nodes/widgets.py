@@ -30,6 +30,16 @@ def sampler_name(tooltip: str) -> io.Combo.Input:
     return io.Combo.Input("sampler_name", options=sampler_names(), default=ORIGINAL, tooltip=tooltip)
 
 
+def fps(tooltip: str) -> io.Float.Input:
+    """FLOAT: frames per second."""
+    return io.Float.Input("fps", default=24.0, min=1.0, max=120.0, step=0.01, tooltip=tooltip)
+
+
+def strength(default: float, tooltip: str) -> io.Float.Input:
+    """FLOAT: how firmly frames are held."""
+    return io.Float.Input("strength", default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
 def resolution(tooltip: str) -> io.Combo.Input:
     """COMBO: a row of the size table, a square, auto or custom."""
     return io.Combo.Input("resolution", options=[AUTO, *RESOLUTIONS, CUSTOM, *SQUARES], default=AUTO, tooltip=tooltip)

@@ -1,1 +1,1 @@
-"""What run.py is made of: preparing an environment, running ComfyUI in it and talking to it. Standard library only."""
+"""What run.py is made of: an environment and a server in it; what a ComfyUI has of the names that the pack uses."""

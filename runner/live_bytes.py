@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """A block in which `peak` becomes the most bytes that tensors made in it took at once; `now` is what they take."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
         self.known = {}

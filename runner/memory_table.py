@@ -4,6 +4,8 @@ Runs in the prepared environment (PyTorch, no ComfyUI, no weights, no GPU): ever
 tensors that have a shape and no values, and the bytes that are alive at once are counted.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -33,7 +35,7 @@ T5_WEIGHTS = 4_762_310_656  # of the T5 v1.1 XXL encoder
 CPU = torch.device("cpu")
 
 
-def peak_bytes(build, inputs):
+def peak_bytes(build: Callable[[], torch.nn.Module], inputs: Callable[[torch.nn.Module], Callable[[], object]]) -> int:
     """The most bytes alive at once in work(), where work = inputs(build()); what it is given does not count."""
     torch.set_default_dtype(DTYPE)
     try:
@@ -46,7 +48,7 @@ def peak_bytes(build, inputs):
     return counted.peak
 
 
-def transformer_peak(version, width, height, frames, batch=1):
+def transformer_peak(version: str, width: int, height: int, frames: int, batch: int = 1) -> int:
     """Bytes of activations of one call for a clip of this size, `batch` prompts together."""
     kind, sizes, vae = MODELS[version]
     config = sizes(depth=2)  # every block frees what it took, so more of them need no more
@@ -65,7 +67,9 @@ def transformer_peak(version, width, height, frames, batch=1):
     return peak_bytes(lambda: kind(config), inputs)
 
 
-def vae_peak(kind, work, width, height, images=None, sliced=False):
+def vae_peak(
+    kind: type[torch.nn.Module], work: str, width: int, height: int, images: int | None = None, sliced: bool = False
+) -> int:
     """Bytes to encode or decode (`work`) one chunk of 17 frames, so many images at once, or by slices."""
 
     def inputs(network):
@@ -86,38 +90,34 @@ def vae_peak(kind, work, width, height, images=None, sliced=False):
     return peak_bytes(kind, inputs)
 
 
-def weights_of(build):
+def weights_of(build: Callable[[], torch.nn.Module]) -> int:
     """Bytes of a network's weights in 16 bits."""
     with torch.device("meta"):
         return 2 * sum(weight.numel() for weight in build().parameters())
 
 
-def gigabytes(size):
+def gigabytes(size: int) -> str:
     """As the tables write it."""
     return f"{size / 1e9:.2f}" if size < 1e10 else f"{size / 1e9:.1f}"
 
 
-def table(heads, rows):
+def table(heads: list, rows: list[list]) -> str:
     """Markdown."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def weights_table():
+def weights_table() -> str:
     """What lies in memory while a network works."""
     rows = [["T5 v1.1 XXL, encoder", gigabytes(2 * T5_WEIGHTS)]]
     for version, (kind, sizes, _) in MODELS.items():
-        rows.append(
-            [f"transformer {version} (XL/2)", gigabytes(weights_of(lambda kind=kind, sizes=sizes: kind(sizes())))]
-        )
-    rows += [
-        [name, gigabytes(weights_of(kind))]
-        for name, kind in (("VAE 1.0, 1.1", ImageVAE), ("VAE 1.2", VideoVAE), ("VAE 1.3", CausalVAE))
-    ]
+        rows.append([f"transformer {version} (XL/2)", gigabytes(weights_of(lambda: kind(sizes())))])  # noqa: B023
+    vaes = (("VAE 1.0, 1.1", ImageVAE), ("VAE 1.2", VideoVAE), ("VAE 1.3", CausalVAE))
+    rows += [[name, gigabytes(weights_of(kind))] for name, kind in vaes]
     return table(["weights", "GB"], rows)
 
 
-def transformer_table():
+def transformer_table() -> str:
     """Activations of one call, by size and length."""
     rows = []
     for size, (width, height) in SIZES.items():
@@ -127,7 +127,7 @@ def transformer_table():
     return table(["clip", "frames", *MODELS, "the clip as images"], rows)
 
 
-def vae_table():
+def vae_table() -> str:
     """A chunk of frames, by size; the length of the clip does not matter."""
     ways = [
         (kind, work, options)
@@ -148,7 +148,7 @@ def vae_table():
     return table(["frame", *(head(*way) for way in ways)], rows)
 
 
-def main():
+def main() -> None:
     """Print the tables."""
     for title, make in (("Weights", weights_table), ("Transformer", transformer_table), ("VAE", vae_table)):
         print(f"\n{title}, GB (16 bit)\n\n{make()}", flush=True)

@@ -5,9 +5,15 @@ In the prepared environment (Pillow, PyAV), in the repository's folder:
     python -m runner.templates NAME VIDEO            draws workflows/NAME.jpg and NAME.app.jpg from a video of its run
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 INPUTS = WORKFLOWS / "inputs"
@@ -72,22 +78,23 @@ def draw_cards(name: str, video: str) -> None:
     write([frame.resize((APP, APP), 1) for frame in frames], WORKFLOWS / f"{name}.app.jpg")
 
 
-def write(pictures: list, path: Path) -> None:
+def write(pictures: list[Image], path: Path) -> None:
     """A WebP that moves and repeats; browsers go by what it is, not its name. The last picture fades to the first."""
-    from PIL import Image
+    from PIL.Image import blend
 
-    fade = [Image.blend(pictures[-1], pictures[0], part / 5) for part in range(1, 5)]
+    fade = [blend(pictures[-1], pictures[0], part / 5) for part in range(1, 5)]
     durations = [80] * (len(pictures) - 1) + [400] + [60] * 4
     durations[0] = 300
     options = {"save_all": True, "append_images": [*pictures[1:], *fade], "duration": durations, "loop": 0}
     pictures[0].save(path, "WEBP", quality=64, method=6, **options)
 
 
-def card(name, frames, index, given):
+def card(name: str, frames: list[Image], index: int, given: list[Image] | None) -> Image:
     """One picture of the card: the clip, and under it where it is and what was given."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image as pil
+    from PIL import ImageDraw, ImageFont
 
-    picture = Image.new("RGB", (CARD, CARD), PAPER)
+    picture = pil.new("RGB", (CARD, CARD), PAPER)
     draw = ImageDraw.Draw(picture)
     if given:
         side = (CARD - 3 * EDGE) // 2
@@ -105,7 +112,7 @@ def card(name, frames, index, given):
         if isinstance(what, str):
             x = left + round(place * (width - STRIP))
             draw.rounded_rectangle((x, top, x + STRIP, top + STRIP), 6, fill=GIVEN)
-            picture.paste(Image.open(INPUTS / what).convert("RGB").resize((STRIP - 8, STRIP - 8), 1), (x + 4, top + 4))
+            picture.paste(pil.open(INPUTS / what).convert("RGB").resize((STRIP - 8, STRIP - 8), 1), (x + 4, top + 4))
         else:
             draw.rounded_rectangle((left + what * width, top, left + place * width, top + STRIP), 6, fill=GIVEN)
             begin, end = round(what * last), round(place * last)
@@ -118,7 +125,7 @@ def card(name, frames, index, given):
     return picture
 
 
-def frames_of(video) -> list:
+def frames_of(video: str | Path) -> list[Image]:
     """The pictures of a video file."""
     import av
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import COMFYUI
 from small import pack
 
-from runner.touched import MODULES as COMFYUI_MODULES
+from runner.symbols.touched import MODULES as COMFYUI_MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("model", "nodes", "training", "runner", "tests")
@@ -243,6 +243,49 @@ def test_only_one_file_asks_what_a_comfyui_has():
 def test_questions_are_seen(line, tmp_path):
     (tmp_path / "file.py").write_text(line)
     assert guards(tmp_path / "file.py")
+
+
+def test_no_file_is_longer_than_a_reader_bears():
+    files = [*SHIPPED, *(ROOT / "web").rglob("*.js")]
+    lengths = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path: length for path, length in lengths.items() if length > 330} == {}
+
+
+def untyped(tree):
+    """The public functions and methods, by name, that lack the type of an argument or of what they return."""
+    found = []
+    for node in (tree, *(part for part in ast.walk(tree) if isinstance(part, ast.ClassDef))):
+        public = not getattr(node, "name", "").startswith("_")
+        for part in node.body if public else ():
+            if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if part.name.startswith("_") and part.name not in ("__init__", "__call__"):
+                continue
+            arguments = [
+                *part.args.posonlyargs,
+                *part.args.args,
+                *part.args.kwonlyargs,
+                part.args.vararg,
+                part.args.kwarg,
+            ]
+            static = any(ast.unparse(word) == "staticmethod" for word in part.decorator_list)
+            arguments = arguments[isinstance(node, ast.ClassDef) and not static :]
+            if part.returns is None or any(each and each.annotation is None for each in arguments):
+                found.append(part.name)
+    return found
+
+
+@pytest.mark.parametrize("folder", ["model", "nodes", "training", "runner"])
+def test_public_functions_say_what_they_take_and_give(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    found = {name(path): untyped(ast.parse(path.read_text(encoding="utf-8"))) for path in files}
+    assert len(files) > 5 and {path: functions for path, functions in found.items() if functions} == {}
+
+
+def test_missing_types_are_seen():
+    source = "def a(x: int, *y) -> int: ...\ndef b(x: int): ...\nclass C:\n    def c(self, x) -> None: ..."
+    typed = "def d(x: int) -> int: ...\ndef _e(x): ...\nclass F:\n    def f(self) -> None: ..."
+    assert untyped(ast.parse(f"{source}\n{typed}")) == ["a", "b", "c"]
 
 
 def test_every_file_says_what_it_is():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from opensora_comfy.model import load_vae
 from opensora_comfy.model.files import read_file
-from opensora_comfy.training.tiny.evaluate import held_out_trials, in_between_scores, psnr, score
+from opensora_comfy.training.tiny.evaluate import held_out_trials, in_between_scores, score
+from opensora_comfy.training.tiny.painting import psnr
 from opensora_comfy.training.tiny.recipe import BUNDLED
 from opensora_comfy.training.tiny.shapes import render
 from opensora_comfy.training.tiny.vae import held_out_psnr
@@ -46,7 +47,7 @@ def test_fills_in_between_two_pinned_frames(generate):
     for trial in [t for t in held_out_trials(24, seed=77) if t.scene.motion != "still"][:8]:
         video, truth = generate(trial, pin_ends=True), render(trial.scene)
         pairs.append(in_between_scores(video, truth))
-        kept += [psnr(video[frame], truth[frame]) for frame in (0, -1)]
+        kept += [psnr(video[frame][None], truth[frame][None], 1) for frame in (0, -1)]
     ours, fades = torch.tensor(pairs).mean(0).tolist()
     found = {"in_between": ours, "over_cross_fade": ours - fades, "kept": sum(kept) / len(kept), "least": min(kept)}
     # Pinned latents are exact; decoded, the last of a chunk also shows a little of its generated neighbours.

@@ -1,8 +1,8 @@
 """What steps the weights: AdamW, Muon for matrices, and how the learning rate rises and falls.
 
 Muon (Jordan et al. 2024) is momentum whose matrix is orthogonalised before each step; small models learn in about half
-the steps AdamW needs. torch.optim.Muon takes nothing but two-dimensional weights, and only new versions of PyTorch have
-it: here convolutions count as matrices of their output channels.
+the steps AdamW needs. It is ours: torch.optim.Muon takes nothing but two-dimensional weights, and only new versions of
+PyTorch have it. Here convolutions count as matrices of their output channels.
 """
 
 import importlib

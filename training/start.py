@@ -23,16 +23,7 @@ ZERO = {
 }
 TEMPORAL = ("attn.proj", "cross_attn.proj", "mlp.fc2")  # of 1.2's and 1.3's temporal blocks
 # What a video model cannot have otherwise than its image model.
-FIXED = (
-    "depth",
-    "hidden_size",
-    "num_heads",
-    "caption_channels",
-    "in_channels",
-    "patch_size",
-    "mlp_ratio",
-    "pred_sigma",
-)
+FIXED = "depth hidden_size num_heads caption_channels in_channels patch_size mlp_ratio pred_sigma".split()
 FOURFOLD = 4  # 1.3's latents have four times the channels
 
 

@@ -1,24 +1,12 @@
 // A workflow of another Open-Sora pack, node by node into ours. No wire is dropped that is not named.
 
-import { keepLooks, layOut, newNode } from './old_looks.js'
-import { Losses } from './old_losses.js'
+import { layOut } from './old_looks.js'
 import { CFG, DECODER, ENCODER, LOADER, RUN, SAMPLER, TEXT } from './old_nodes.js'
-import { Widgets, isFirst, isOld, ofFirst, ofSecond, ownTitle } from './old_nodes.js'
-import { BYPASSED, MUTED, WorkflowGraph, fits, inputOf, isOff, isValue } from './workflow_graph.js'
+import { Widgets, isFirst, ofFirst, ofSecond, ownTitle } from './old_nodes.js'
+import { Wiring } from './old_wiring.js'
+import { BYPASSED, MUTED, isOff } from './workflow_graph.js'
 
-export class Translation {
-  constructor(workflow) {
-    this.graph = new WorkflowGraph(workflow)
-    this.old = workflow.nodes.filter(isOld)
-    this.ids = new Set(this.old.map((node) => node.id))
-    this.groups = (workflow.groups ?? []).filter((group) => group.bounding)
-    this.parts = new Map() // their loader → what became of it
-    this.places = new Map() // node of theirs → for each of its outputs [node, slot] of ours, or null
-    this.keyframes = new Map() // their encoder → keyframes that pin its picture
-    this.made = [] // [node of ours, node of theirs that it stands for]
-    this.losses = new Losses()
-  }
-
+export class Translation extends Wiring {
   run() {
     for (const node of this.old) this.findLooseEnds(node)
     this.handOn()
@@ -52,67 +40,6 @@ export class Translation {
       if (source?.on) for (const link of readers) this.graph.begin(link, [reference.from, reference.slot])
       this.losses.bypassed(node, source?.on && source.node)
     }
-  }
-
-  // What feeds an input of theirs in a run: {node, slot, on}; undefined without a wire, null where it begins nowhere.
-  source(node, name) {
-    return this.sources.get(this.graph.wire(node, name))
-  }
-
-  loaderOf(node, ...names) {
-    const found = names.map((name) => this.source(node, name)?.node).find((origin) => this.parts.has(origin))
-    return this.parts.get(found)
-  }
-
-  widgets(node) {
-    const missing = (input, value) => this.losses.value(node, input, value)
-    return new Widgets(node, (name) => this.source(node, name), missing)
-  }
-
-  // One of our nodes with these values, for `node` of theirs.
-  make(type, node, values, { mode = node.mode ?? 0, title } = {}) {
-    const made = newNode(type, values)
-    made.id = this.ids.delete(node.id) ? node.id : ++this.graph.nodeId
-    made.mode = mode
-    made.order = node.order
-    keepLooks(made, node, title)
-    this.made.push([made, node])
-    return made
-  }
-
-  connect(place, made, name) {
-    if (place && inputOf(made, name)) this.graph.connect(place, made, name)
-  }
-
-  // Leads the wire into an input of theirs to these of ours, [[node, input], …]; says whether there is one.
-  lead(node, name, ...targets) {
-    const link = this.graph.wire(node, name)
-    if (!link) return false
-    if (this.sources.get(link) === null) this.losses.loose(node, name)
-    const [first, ...others] = targets
-    for (const [made, input] of others) this.graph.connect([link.from, link.slot], made, input)
-    this.graph.lead(link, ...first)
-    return true
-  }
-
-  // The same for a widget of theirs, where one of ours stands for it.
-  leadWidget(node, name, ...targets) {
-    const link = this.graph.wire(node, name)
-    const source = this.sources.get(link)
-    if (!link || !source) return
-    const type = source.node.outputs?.[source.slot]?.type ?? link.type
-    const taken = targets.filter(([made, input]) => fits(type, inputOf(made, input)?.type ?? 'nothing'))
-    const gone = this.parts.has(source.node) && !this.places.get(source.node)?.[source.slot]
-    if (!taken.length || gone) return
-    // What is nothing but a value acts on the widget that it is wired to itself.
-    if (isValue(source.node)) this.graph.begin(link, [source.node, source.slot])
-    this.lead(node, name, ...taken)
-  }
-
-  // A wire whose meaning ours have without it.
-  absorb(node, name) {
-    const link = this.graph.wire(node, name)
-    if (link) this.graph.drop(link)
   }
 
   loader(node) {
@@ -164,9 +91,8 @@ export class Translation {
     const negative = this.negative(node, widgets, part, positive)
     const texts = [positive, negative].filter((each) => each?.type === positive.type)
     this.lead(node, 'text_encoder', ...texts.map((each) => [each, 'clip']))
-    this.leadWidget(node, 'positive_prompt', [positive, 'prompt'])
+    this.leadWidgets(node, { positive_prompt: [positive, 'prompt'], camera_motion: [positive, 'camera_motion'] })
     if (texts.length > 1) this.leadWidget(node, 'negative_prompt', [negative, 'prompt'])
-    this.leadWidget(node, 'camera_motion', [positive, 'camera_motion'])
     if (scored) this.leadWidget(node, 'aesthetic_score', [positive, 'aesthetic_score'])
     if (moves) this.leadWidget(node, 'motion_strength', [positive, 'motion_score'])
     this.places.set(node, [[positive, 0], negative && [negative, 0]])
@@ -202,8 +128,7 @@ export class Translation {
     if (this.loaderOf(node, fed)) this.absorb(node, fed)
     if (first) return this.firstSampler(node, widgets, part, made)
     this.connect(part?.model, made, 'model')
-    this.leadWidget(node, 'steps', [made, 'steps'])
-    this.leadWidget(node, 'guidance', [made, 'cfg'])
+    this.leadWidgets(node, { steps: [made, 'steps'], guidance: [made, 'cfg'] })
     this.prompts(node, part, made)
     this.connect(this.withReference(node, part, mode), made, 'latent')
   }
@@ -230,10 +155,8 @@ export class Translation {
       if (this.lead(node, name, ...targets)) continue
       for (const target of targets) this.connect(part?.[name === 'text_encoder' ? 'clip' : name], ...target)
     }
-    this.leadWidget(node, 'prompt', [text, 'prompt'])
-    this.leadWidget(node, 'num_frames', [empty, 'frames'])
-    this.leadWidget(node, 'width', [empty, 'height'])
-    this.leadWidget(node, 'height', [empty, 'width'])
+    const sides = { num_frames: [empty, 'frames'], width: [empty, 'height'], height: [empty, 'width'] }
+    this.leadWidgets(node, { prompt: [text, 'prompt'], ...sides })
     this.connect([text, 0], made, 'positive')
     this.connect([empty, 0], made, 'latent')
     this.stepsOf(part, made)

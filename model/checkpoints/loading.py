@@ -1,12 +1,13 @@
 """Checkpoints: tell the family, build its module, and load it key by key."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..files import strip_prefixes, unwrap
+from ..shapes_of import StateDict, refuse_misfits
 from ..transformers.pixart import PixArt, PixArtConfig
 from ..transformers.stdit import STDiT, STDiTConfig
 from ..transformers.stdit2 import STDiT2, STDiT2Config
@@ -105,20 +106,9 @@ def _load(plan, build):
     return module.eval().requires_grad_(False)
 
 
-def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor], optional: Iterable[str] = ()) -> None:
+def check_keys(module: nn.Module, state_dict: StateDict, optional: Collection[str] = ()) -> None:
     """Refuse weights whose keys or shapes are not the module's, listing them; `optional` ones may be missing."""
-    own = module.state_dict()
-    missing = sorted(set(own) - set(state_dict) - set(optional))
-    unexpected = sorted(set(state_dict) - set(own))
-    misshapen = [
-        f"{key} {tuple(state_dict[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(set(own) & set(state_dict))
-        if state_dict[key].shape != own[key].shape
-    ]
-    problems = [
-        f"{len(found)} {kind}: {', '.join(found[:8])}{', …' if len(found) > 8 else ''}"
-        for kind, found in (("missing keys", missing), ("unexpected keys", unexpected), ("wrong shapes", misshapen))
-        if found
-    ]
-    if problems:
-        raise ValueError(f"these weights do not fit {type(module).__name__}. " + "; ".join(problems))
+    own, found = (
+        {key: tuple(value.shape) for key, value in each.items()} for each in (module.state_dict(), state_dict)
+    )
+    refuse_misfits(own, found, f"these weights do not fit {type(module).__name__}", optional)

@@ -6,8 +6,7 @@ T5: Raffel et al. 2020; Open-Sora and PixArt read T5 v1.1 XXL.
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
+from ..shapes_of import StateDict, refuse_misfits
 from .identify import identify, refusal
 
 VOCABULARY = 32128  # entries of the embedding table that belongs to T5's tokenizer
@@ -16,7 +15,7 @@ QUANTISATION = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2",
 PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
-def config_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+def config_of(state_dict: StateDict) -> dict[str, Any]:
     """Configuration of a T5 encoder, in the words of its configuration file, read from the shapes of its weights.
 
     Raises ValueError, saying what the file is, where it is no T5 encoder that Open-Sora could read.
@@ -66,7 +65,7 @@ def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_keys(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+def check_keys(state_dict: StateDict, config: Mapping[str, Any]) -> None:
     """Refuse an encoder with missing, unexpected or misshapen weights, listing them.
 
     Loaders that are not strict would take what fits and leave the rest to chance.
@@ -75,20 +74,6 @@ def check_keys(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
     layers = {key.removesuffix(".weight") for key in shapes}
     beside = {key for key in state_dict if key.rpartition(".")[2] in QUANTISATION and key.rpartition(".")[0] in layers}
     quantised = {key.rpartition(".")[0] for key in beside}  # some formats pack several values into one
-    found = set(state_dict) - beside - {"scaled_fp8"}
-    problems = {
-        "missing keys": sorted(set(shapes) - found),
-        "unexpected keys": sorted(found - set(shapes)),
-        "wrong shapes": [
-            f"{key} {tuple(state_dict[key].shape)} instead of {shapes[key]}"
-            for key in sorted(found & set(shapes))
-            if tuple(state_dict[key].shape) != shapes[key] and key.removesuffix(".weight") not in quantised
-        ],
-    }
-    listed = [
-        f"{len(keys)} {kind}: {', '.join(keys[:8])}{', …' if len(keys) > 8 else ''}"
-        for kind, keys in problems.items()
-        if keys
-    ]
-    if listed:
-        raise ValueError(f"this T5 encoder's weights do not fit. {'; '.join(listed)}")
+    found = {key: tuple(value.shape) for key, value in state_dict.items() if key not in {*beside, "scaled_fp8"}}
+    found |= {key: shapes[key] for key in found.keys() & shapes if key.removesuffix(".weight") in quantised}
+    refuse_misfits(shapes, found, "this T5 encoder's weights do not fit")

@@ -1,4 +1,7 @@
-"""Layers shared by the transformers of this family: embeddings, attention, modulation."""
+"""Layers shared by the transformers of this family: embeddings, attention, modulation.
+
+Layers take `operations`, a namespace with Linear and the like (torch.nn, or a host's), and `weights`: dtype and device.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,6 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Attention = Callable[..., Tensor]  # (q, k, v, mask) -> what was read, as `matmul_attention`
+Mask = Tensor | None  # None: nothing is masked
 
 
 def matmul_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -50,13 +56,7 @@ def sinusoidal_embedding(values: Tensor) -> Tensor:
 
 
 def position_embedding_2d(
-    dim: int,
-    height: int,
-    width: int,
-    scale: float,
-    base_size: int,
-    device: torch.device | str | None = None,
-    inverse_frequencies: Tensor | None = None,
+    dim: int, height: int, width: int, scale: float, base_size: int, device: torch.device | str | None = None
 ) -> Tensor:
     """Sine-cosine positions of a token grid, [1, height * width, dim] in fp32.
 
@@ -64,13 +64,11 @@ def position_embedding_2d(
     resolution the model was born at, so that one checkpoint serves every size (Open-Sora 1.1 and later).
     Width comes before height in the channels, sines before cosines.
     """
-    if inverse_frequencies is None:
-        half = dim // 2
-        inverse_frequencies = 1.0 / (10000 ** (torch.arange(0, half, 2, device=device).float() / half))
+    frequencies = rope_frequencies(dim // 2, device=device)
 
     def axis(length):
         positions = torch.arange(length, device=device) / scale * (base_size / length)
-        angles = positions[:, None] * inverse_frequencies[None].to(positions)
+        angles = positions[:, None] * frequencies[None].to(positions)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     across, down = axis(width), axis(height)
@@ -86,9 +84,9 @@ def sincos_table(positions: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
-def rope_frequencies(dim: int, theta: float = 10000.0, device: torch.device | str | None = None) -> Tensor:
+def rope_frequencies(dim: int, device: torch.device | str | None = None) -> Tensor:
     """The dim // 2 rotary frequencies of Su et al. 2021, fp32."""
-    return 1.0 / (theta ** (torch.arange(0, dim, 2, device=device).float() / dim))
+    return 1.0 / (10000.0 ** (torch.arange(0, dim, 2, device=device).float() / dim))
 
 
 def apply_rope(x: Tensor, frequencies: Tensor) -> Tensor:
@@ -108,12 +106,10 @@ def rotate_pairs(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last dimension, in fp32 whatever the model's dtype (Zhang & Sennrich 2019)."""
 
-    def __init__(
-        self, dim: int, eps: float = 1e-6, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> None:
+    def __init__(self, dim: int, eps: float = 1e-6, **weights: Any) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim, dtype=dtype, device=device))
+        self.weight = nn.Parameter(torch.ones(dim, **weights))
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
@@ -133,19 +129,18 @@ class SelfAttention(nn.Module):
         num_heads: int,
         qk_norm: bool,
         operations: Any,
-        attention: Callable[..., Tensor],
+        attention: Attention,
         rope_first: bool = False,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        **weights: Any,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention = attention
         self.rope_first = rope_first
-        self.qkv = operations.Linear(dim, 3 * dim, dtype=dtype, device=device)
-        self.q_norm = RMSNorm(dim // num_heads, dtype=dtype, device=device) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(dim // num_heads, dtype=dtype, device=device) if qk_norm else nn.Identity()
-        self.proj = operations.Linear(dim, dim, dtype=dtype, device=device)
+        self.qkv = operations.Linear(dim, 3 * dim, **weights)
+        self.q_norm = RMSNorm(dim // num_heads, **weights) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(dim // num_heads, **weights) if qk_norm else nn.Identity()
+        self.proj = operations.Linear(dim, dim, **weights)
 
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
@@ -161,21 +156,13 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Video tokens [B, N, C] attend to caption tokens [B, L, C]; mask is bool [B, 1, 1, L] or None."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        operations: Any,
-        attention: Callable[..., Tensor],
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention = attention
-        self.q_linear = operations.Linear(dim, dim, dtype=dtype, device=device)
-        self.kv_linear = operations.Linear(dim, 2 * dim, dtype=dtype, device=device)
-        self.proj = operations.Linear(dim, dim, dtype=dtype, device=device)
+        self.q_linear = operations.Linear(dim, dim, **weights)
+        self.kv_linear = operations.Linear(dim, 2 * dim, **weights)
+        self.proj = operations.Linear(dim, dim, **weights)
 
     def forward(self, x: Tensor, caption: Tensor, mask: Tensor | None = None) -> Tensor:
         q = self.q_linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -186,18 +173,10 @@ class CrossAttention(nn.Module):
 class Mlp(nn.Module):
     """Linear, tanh-GELU, Linear."""
 
-    def __init__(
-        self,
-        dim: int,
-        hidden_dim: int,
-        out_dim: int,
-        operations: Any,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, dim: int, hidden_dim: int, out_dim: int, operations: Any, **weights: Any) -> None:
         super().__init__()
-        self.fc1 = operations.Linear(dim, hidden_dim, dtype=dtype, device=device)
-        self.fc2 = operations.Linear(hidden_dim, out_dim, dtype=dtype, device=device)
+        self.fc1 = operations.Linear(dim, hidden_dim, **weights)
+        self.fc2 = operations.Linear(hidden_dim, out_dim, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
@@ -206,18 +185,12 @@ class Mlp(nn.Module):
 class ScalarEmbedder(nn.Module):
     """A scalar per sample (timestep, frames per second) to [B, hidden_size]: sinusoids, Linear, SiLU, Linear."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        operations: Any,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, hidden_size: int, operations: Any, **weights: Any) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            operations.Linear(256, hidden_size, dtype=dtype, device=device),
+            operations.Linear(256, hidden_size, **weights),
             nn.SiLU(),
-            operations.Linear(hidden_size, hidden_size, dtype=dtype, device=device),
+            operations.Linear(hidden_size, hidden_size, **weights),
         )
 
     def forward(self, values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -228,18 +201,12 @@ class CaptionEmbedder(nn.Module):
     """Projects text features, and keeps the null caption that stands for "no prompt" in classifier-free guidance."""
 
     def __init__(
-        self,
-        caption_channels: int,
-        hidden_size: int,
-        max_length: int,
-        operations: Any,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, caption_channels: int, hidden_size: int, max_length: int, operations: Any, **weights: Any
     ) -> None:
         super().__init__()
-        self.y_proj = Mlp(caption_channels, hidden_size, hidden_size, operations, dtype=dtype, device=device)
-        null_caption = torch.randn(max_length, caption_channels, device=device) / caption_channels**0.5
-        self.register_buffer("y_embedding", null_caption.to(dtype) if dtype is not None else null_caption)
+        self.y_proj = Mlp(caption_channels, hidden_size, hidden_size, operations, **weights)
+        null_caption = torch.randn(max_length, caption_channels, device=weights.get("device")) / caption_channels**0.5
+        self.register_buffer("y_embedding", null_caption.to(dtype=weights.get("dtype")))
 
     def forward(self, caption: Tensor) -> Tensor:
         return self.y_proj(caption)
@@ -249,18 +216,10 @@ class PatchEmbed3D(nn.Module):
     """Latents [B, C, T, H, W] to tokens [B, T, S, hidden_size]; sizes must be multiples of the patch."""
 
     def __init__(
-        self,
-        patch_size: tuple[int, ...],
-        in_channels: int,
-        hidden_size: int,
-        operations: Any,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, patch_size: tuple[int, ...], in_channels: int, hidden_size: int, operations: Any, **weights: Any
     ) -> None:
         super().__init__()
-        self.proj = operations.Conv3d(
-            in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, dtype=dtype, device=device
-        )
+        self.proj = operations.Conv3d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(3).permute(0, 2, 3, 1)
@@ -269,17 +228,10 @@ class PatchEmbed3D(nn.Module):
 class FinalLayer(nn.Module):
     """Modulated norm and the projection back to patches; modulation is by t itself, not by the block's t."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        out_dim: int,
-        operations: Any,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, hidden_size: int, out_dim: int, operations: Any, **weights: Any) -> None:
         super().__init__()
-        self.linear = operations.Linear(hidden_size, out_dim, dtype=dtype, device=device)
-        self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden_size, dtype=dtype, device=device))
+        self.linear = operations.Linear(hidden_size, out_dim, **weights)
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden_size, **weights))
 
     def forward(self, x: Tensor, t: Tensor, t_kept: Tensor | None = None, frame_mask: Tensor | None = None) -> Tensor:
         """x [B, T, S, C], t and t_kept [B, 1, C], frame_mask bool [B, T, 1, 1], True where t holds and not t_kept."""

@@ -70,7 +70,7 @@ def refuse_family(network: Any, way: str) -> None:
 
 
 def check_clips(clips: Sequence[ClipInputs]) -> None:
-    """ValueError where there are no clips, where masks or latents of one do not fit, and for a caption without tokens."""
+    """ValueError for no clips, for masks or latents that do not fit the rest, and for a caption without real tokens."""
     if not clips:
         raise ValueError("there are no clips; give at least 1")
     channels = clips[0].x.shape[0]

@@ -87,16 +87,18 @@ def forward_padded(
     x = x.to(network.x_embedder.proj.weight.dtype)
     inside = _inside(sizes, x.shape[2:], x.device)[:, None]
     x = torch.where(inside, x, 0)
-    fps, height, width = (_by_clip(*named, len(sizes)) for named in (("fps", fps), ("height", height), ("width", width)))
-    told = torch.tensor([fps_of(one, T) for one, (T, _, _) in zip(fps, sizes)], device=x.device)
-    t, t_kept, t_block, frame_mask = network.embed_time(x, timestep, told, frame_mask)
+    rates = [fps_of(one, T) for one, (T, _, _) in zip(_by_clip("fps", fps, x), sizes)]
+    t, t_kept, t_block, frame_mask = network.embed_time(
+        x, timestep, torch.tensor(rates, device=x.device), frame_mask
+    )  # fmt: skip
     caption, caption_mask = network.embed_caption(caption, caption_mask, x.shape[0], x.dtype)
 
     padded = network.pad_to_patches(x)
     grid = network.grid(padded)
     own = [part[None] for part in crop(x, sizes)]
     grids = [network.grid(network.pad_to_patches(clip)) for clip in own]
-    scales = [network.position_scale(clip, ClipSizes(None, *sides)) for clip, *sides in zip(own, height, width)]
+    pixels = zip(_by_clip("height", height, x), _by_clip("width", width, x))
+    scales = [network.position_scale(clip, ClipSizes(None, *sides)) for clip, sides in zip(own, pixels)]
     tokens = network.x_embedder(padded)
     tokens = tokens + torch.stack([_positions(network, *each, grid, x) for each in zip(grids, scales)])
     spatial, temporal = _attentions(network, grids, grid, x.device)
@@ -123,8 +125,9 @@ def _checked(latent_sizes, x):
     return sizes
 
 
-def _by_clip(name, value, count):
-    """A list of `count` numbers or None: `value` where it is a list or a tensor, else `value` for each."""
+def _by_clip(name, value, x):
+    """A list of a number or None for each clip of x: `value` where it is a list or a tensor, else `value` for all."""
+    count = x.shape[0]
     if value is None or isinstance(value, (int, float)):
         return [value] * count
     values = value.tolist() if isinstance(value, Tensor) else list(value)

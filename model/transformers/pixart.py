@@ -5,7 +5,7 @@ et al. 2023 (PixArt-α) and 2024 (PixArt-Σ); key names are those of https://git
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from ..frames import PIXELS_PER_LATENT
-from ..shapes_of import agree, heads_of, shape_of, shared_config
+from ..shapes_of import StateDict, agree, heads_of, shape_of, shared_config
 from .layers import (
+    Attention,
     CaptionEmbedder,
     FinalLayer,
+    Mask,
     ScalarEmbedder,
     fused_attention,
     position_embedding_2d,
     rows_of,
 )
-from .skeleton import ClipSizes, VideoTransformer
+from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 from .stdit3 import STDiT3Block
 
 ALPHA_LENGTH = 120  # tokens that PixArt-α reads; Σ reads 300
@@ -31,25 +33,16 @@ BASE_LATENTS = 64  # a side of 64 latents, 512 pixels, is where positions count 
 
 
 @dataclass(frozen=True)
-class PixArtConfig:
+class PixArtConfig(TransformerConfig):
     """Configuration of a PixArt transformer; field names are the original's keys, but for the last two."""
 
-    depth: int = 28
-    hidden_size: int = 1152
-    num_heads: int = 16
-    caption_channels: int = 4096
-    model_max_length: int = 300
-    in_channels: int = 4
-    patch_size: tuple = (1, 2, 2)
-    mlp_ratio: float = 4.0
-    pred_sigma: bool = True
     qk_norm: bool = False
     pe_interpolation: float | None = None  # None: follows the size of each image
     size_embedders: bool = False
     stored_positions: int = 0  # places in the position table that the file brings along
 
     @classmethod
-    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "PixArtConfig":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "PixArtConfig":
         """The configuration of these weights; `config` supplies what they cannot tell: num_heads, pe_interpolation.
 
         Raises ValueError where `config` contradicts the weights, and for models that compress keys and values.
@@ -65,24 +58,20 @@ class PixArtConfig:
         found = cls(
             **known,
             num_heads=heads_of(known["hidden_size"], config),
-            pe_interpolation=config.get("pe_interpolation")
-            or _interpolation(places, patch[1], known["model_max_length"]),
+            pe_interpolation=config.get("pe_interpolation") or _interpolation(places, patch[1], known),
             size_embedders=any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict),
             stored_positions=places,
         )
-        given = {**config, "patch_size": patch}  # the original writes 2 where Open-Sora writes (1, 2, 2)
-        agree(
-            found, given, ("depth", "hidden_size", "caption_channels", "model_max_length", "in_channels", "pred_sigma")
-        )
+        agree(found, {**config, "patch_size": patch})  # the original writes 2 where Open-Sora writes (1, 2, 2)
         return found
 
 
-def _interpolation(places, patch, max_length):
+def _interpolation(places, patch, known):
     """How far positions are stretched in a model whose position table has so many places; None where it has none."""
     if not places:
         return None
     latents = places**0.5 * patch
-    if latents < BASE_LATENTS and max_length <= ALPHA_LENGTH:
+    if latents < BASE_LATENTS and known["model_max_length"] <= ALPHA_LENGTH:
         return 1.0  # PixArt-α's 256-pixel model counts tokens one by one as well
     return latents / BASE_LATENTS
 
@@ -103,18 +92,10 @@ class PatchEmbed2D(nn.Module):
     """Latents [B, C, 1, H, W] to tokens [B, 1, S, hidden_size]; sizes must be multiples of the patch."""
 
     def __init__(
-        self,
-        patch_size: tuple[int, ...],
-        in_channels: int,
-        hidden_size: int,
-        operations: Any,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, patch_size: tuple[int, ...], in_channels: int, hidden_size: int, operations: Any, **weights: Any
     ) -> None:
         super().__init__()
-        self.proj = operations.Conv2d(
-            in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, dtype=dtype, device=device
-        )
+        self.proj = operations.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x[:, :, 0]).flatten(2).transpose(1, 2)[:, None]
@@ -123,10 +104,7 @@ class PatchEmbed2D(nn.Module):
 class PixArt(VideoTransformer):
     """Predicts the noise in the latents of an image, and its variance.
 
-    Args:
-        config: its configuration; hidden_size must be a multiple of 3 where sizes are embedded.
-        operations: namespace with `Linear` and `Conv2d`; torch.nn unless a host such as ComfyUI brings its own.
-        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
+    `hidden_size` must be a multiple of 3 where sizes are embedded.
     """
 
     family = "pixart"
@@ -136,15 +114,11 @@ class PixArt(VideoTransformer):
     def __init__(
         self,
         config: PixArtConfig = PixArtConfig(),
-        operations: Any = None,
-        attention: Callable[..., Tensor] | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        operations: Any = nn,
+        attention: Attention | None = None,
+        **weights: Any,
     ) -> None:
         super().__init__(config)
-        operations = operations or nn
-        attention = attention or fused_attention
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         # Only a place for the table that a file brings: positions are computed for each image's size.
@@ -157,19 +131,14 @@ class PixArt(VideoTransformer):
         if config.size_embedders:
             self.csize_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
             self.ar_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(
+            config=config, operations=operations, attention=attention or fused_attention, **weights
+        )
         self.blocks = nn.ModuleList(STDiT3Block(**block) for _ in range(config.depth))
-        patch_volume = config.patch_size[1] * config.patch_size[2]
-        self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
+        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
 
     def run(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        caption: Tensor,
-        caption_mask: Tensor | None,
-        frame_mask: Tensor | None,
-        clip: ClipSizes,
+        self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
     ) -> Tensor:
         """Noise in x [B, C, 1, H, W], in x's own dtype; only models with size embedders look at height and width.
 

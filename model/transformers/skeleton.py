@@ -1,6 +1,7 @@
 """The skeleton of the transformers of all generations: how they are called, and what they do alike."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -8,16 +9,33 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import repeat_rows
+from .layers import Mask, repeat_rows
+
+Size = float | Tensor | None
 
 
 class ClipSizes(NamedTuple):
     """What a network is told of the clip: frames per second, pixels, video frames. Numbers, [B], or None: left out."""
 
-    fps: float | Tensor | None = None
-    height: float | Tensor | None = None
-    width: float | Tensor | None = None
-    num_frames: float | Tensor | None = None
+    fps: Size = None
+    height: Size = None
+    width: Size = None
+    num_frames: Size = None
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """What is configured in every family; field names are the original's configuration keys."""
+
+    depth: int = 28
+    hidden_size: int = 1152
+    num_heads: int = 16
+    caption_channels: int = 4096
+    model_max_length: int = 300
+    in_channels: int = 4
+    patch_size: tuple = (1, 2, 2)
+    mlp_ratio: float = 4.0
+    pred_sigma: bool = True
 
 
 class VideoTransformer(nn.Module):
@@ -25,7 +43,13 @@ class VideoTransformer(nn.Module):
 
     A family sets `x_embedder`, `y_embedder` and the rest of its layers, and computes in `run`, in x's own dtype: hosts
     that hold weights in another dtype than they compute in call that. Its arguments are those of `forward`, with the
-    sizes of the clip as one ClipSizes.
+    sizes of the clip as one ClipSizes. Their constructors take:
+
+    Args:
+        config: the family's configuration.
+        operations: namespace with `Linear`, `Conv2d` and `Conv3d`, where a host such as ComfyUI brings its own.
+        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
+        weights: dtype and device.
     """
 
     x_embedder: Any
@@ -55,12 +79,12 @@ class VideoTransformer(nn.Module):
         x: Tensor,
         timestep: Tensor,
         caption: Tensor,
-        caption_mask: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        fps: float | Tensor | None = None,
-        height: float | Tensor | None = None,
-        width: float | Tensor | None = None,
-        num_frames: float | Tensor | None = None,
+        caption_mask: Mask = None,
+        frame_mask: Mask = None,
+        fps: Size = None,
+        height: Size = None,
+        width: Size = None,
+        num_frames: Size = None,
         **condition: Any,
     ) -> Tensor:
         """The family's prediction for x, with x in the dtype of the weights; the result is fp32.
@@ -81,16 +105,14 @@ class VideoTransformer(nn.Module):
         x, clip = x.to(self.x_embedder.proj.weight.dtype), ClipSizes(fps, height, width, num_frames)
         return self.run(x, timestep, caption, caption_mask, frame_mask, clip, **condition).float()
 
-    def embed_caption(
-        self, caption: Tensor, caption_mask: Tensor | None, batch: int, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor | None]:
+    def embed_caption(self, caption: Tensor, caption_mask: Mask, batch: int, dtype: torch.dtype) -> tuple[Tensor, Mask]:
         """Projected caption [B, L, C] and its attention mask, bool [B, 1, 1, L] or None."""
         caption = self.y_embedder(repeat_rows(caption.to(dtype), batch))
         if caption_mask is not None:
             caption_mask = repeat_rows(caption_mask, batch)[:, None, None].to(caption.device) != 0
         return caption, caption_mask
 
-    def run_block(self, index: int, block: Callable[..., Tensor], x: Tensor, caption: Tensor, t: Tensor) -> Tensor:
+    def run_block(self, index: int, block: Callable[..., Tensor], x: Tensor, caption: Any, t: Tensor) -> Tensor:
         """Tokens x [B, T, S, C] behind block `index`, which is `block(x, caption, t)`: all layers of one depth.
 
         A host overrides this where something else may take a block's place.

@@ -5,7 +5,8 @@ from two fixed tables, which space_scale and time_scale stretch to the resolutio
 Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.0; frame masks as opensora/v1.1 added them).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,11 +15,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..shapes_of import agree, heads_of, shape_of, shared_config
+from ..shapes_of import StateDict, agree, heads_of, shape_of, shared_config
 from .layers import (
+    Attention,
     CaptionEmbedder,
     CrossAttention,
     FinalLayer,
+    Mask,
     Mlp,
     PatchEmbed3D,
     ScalarEmbedder,
@@ -28,30 +31,22 @@ from .layers import (
     modulate,
     sincos_table,
 )
-from .skeleton import ClipSizes, VideoTransformer
+from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 
 SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5
 
 
 @dataclass(frozen=True)
-class STDiTConfig:
+class STDiTConfig(TransformerConfig):
     """Configuration of an STDiT; field names are the original's configuration keys, but for the last."""
 
-    depth: int = 28
-    hidden_size: int = 1152
-    num_heads: int = 16
-    caption_channels: int = 4096
     model_max_length: int = 120
-    in_channels: int = 4
-    patch_size: tuple = (1, 2, 2)
-    mlp_ratio: float = 4.0
-    pred_sigma: bool = True
     space_scale: float = 1.0
     time_scale: float = 1.0
     stored_positions: tuple = (0, 0)  # places and frames in the position tables that the file brings along
 
     @classmethod
-    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "STDiTConfig":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "STDiTConfig":
         """The configuration of these weights; `config` supplies what they do not tell: heads, scales.
 
         Raises ValueError where `config` contradicts the weights. `input_size` is not asked for: positions are computed
@@ -68,28 +63,16 @@ class STDiTConfig:
             time_scale=config.get("time_scale") or 1.0,
             stored_positions=(places, frames),
         )
-        agree(
-            found,
-            config,
-            ("depth", "hidden_size", "caption_channels", "model_max_length", "in_channels", "patch_size", "pred_sigma"),
-        )
+        agree(found, config)
         return found
 
 
 class STDiTBlock(nn.Module):
     """Attention over space, attention over time, cross-attention to the caption, MLP."""
 
-    def __init__(
-        self,
-        config: STDiTConfig,
-        operations: Any,
-        attention: Callable[..., Tensor],
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: STDiTConfig, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = SelfAttention(size, heads, False, operations, attention, **weights)
         self.attn_temp = SelfAttention(size, heads, False, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
@@ -102,7 +85,7 @@ class STDiTBlock(nn.Module):
         caption: Tensor,
         t: Tensor,
         t_generated: Tensor,
-        caption_mask: Tensor | None = None,
+        caption_mask: Mask = None,
         frame_positions: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C], per frame where some are kept.
@@ -130,13 +113,7 @@ class STDiTBlock(nn.Module):
 
 
 class STDiT(VideoTransformer):
-    """Predicts the noise in video latents, and its variance.
-
-    Args:
-        config: its configuration.
-        operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
-        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
-    """
+    """Predicts the noise in video latents, and its variance."""
 
     family = "stdit"
     version = "1.0"
@@ -145,15 +122,11 @@ class STDiT(VideoTransformer):
     def __init__(
         self,
         config: STDiTConfig = STDiTConfig(),
-        operations: Any = None,
-        attention: Callable[..., Tensor] | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        operations: Any = nn,
+        attention: Attention | None = None,
+        **weights: Any,
     ) -> None:
         super().__init__(config)
-        operations = operations or nn
-        attention = attention or fused_attention
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         # Only a place for the tables that a file brings: the original, too, drops them and computes its own.
@@ -163,19 +136,14 @@ class STDiT(VideoTransformer):
         self.t_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(
+            config=config, operations=operations, attention=attention or fused_attention, **weights
+        )
         self.blocks = nn.ModuleList(STDiTBlock(**block) for _ in range(config.depth))
-        patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
-        self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
+        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
 
     def run(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        caption: Tensor,
-        caption_mask: Tensor | None,
-        frame_mask: Tensor | None,
-        clip: ClipSizes,
+        self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
     ) -> Tensor:
         """Noise in x, in x's own dtype; 1.0 looks at none of the sizes of the clip."""
         B, _, T, H, W = x.shape
@@ -198,12 +166,8 @@ class STDiT(VideoTransformer):
         frame_positions = self.frame_positions(frames).to(x)
 
         for index, block in enumerate(self.blocks):
-            run = partial(
-                block,
-                t_generated=t_generated,
-                caption_mask=caption_mask,
-                frame_positions=frame_positions if index == 0 else None,
-            )
+            own = frame_positions if index == 0 else None
+            run = partial(block, t_generated=t_generated, caption_mask=caption_mask, frame_positions=own)
             x = self.run_block(index, run, x, caption, t_block)
 
         x = self.final_layer(x, t, t_kept, frame_mask)
@@ -216,9 +180,8 @@ class STDiT(VideoTransformer):
             sincos_table(torch.arange(length, dtype=torch.float32) / self.config.space_scale, half)
             for length in (grid_h, grid_w)
         )
-        return torch.cat([across[None].expand(grid_h, -1, -1), down[:, None].expand(-1, grid_w, -1)], dim=-1).flatten(
-            0, 1
-        )
+        grid = torch.cat([across[None].expand(grid_h, -1, -1), down[:, None].expand(-1, grid_w, -1)], dim=-1)
+        return grid.flatten(0, 1)
 
     def frame_positions(self, frames: int) -> Tensor:
         """Positions along the clip, [frames, C] in fp32."""

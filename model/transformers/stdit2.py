@@ -5,7 +5,8 @@ positions scale with the resolution, time is a rotation (rope), and attention ov
 its own. Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.1; `qk_norm_legacy`: opensora/v1.2).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,11 +16,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
-from ..shapes_of import agree, normed_heads, shared_config
+from ..shapes_of import StateDict, agree, normed_heads, shared_config
 from .layers import (
+    Attention,
     CaptionEmbedder,
     CrossAttention,
     FinalLayer,
+    Mask,
     Mlp,
     PatchEmbed3D,
     ScalarEmbedder,
@@ -32,28 +35,20 @@ from .layers import (
     rows_of,
     shared,
 )
-from .skeleton import ClipSizes, VideoTransformer
+from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 
 
 @dataclass(frozen=True)
-class STDiT2Config:
+class STDiT2Config(TransformerConfig):
     """Configuration of an STDiT2; field names are the original's configuration keys."""
 
-    depth: int = 28
-    hidden_size: int = 1152
-    num_heads: int = 16
-    caption_channels: int = 4096
     model_max_length: int = 200
-    in_channels: int = 4
-    patch_size: tuple = (1, 2, 2)
-    mlp_ratio: float = 4.0
-    pred_sigma: bool = True
     qk_norm: bool = True
     qk_norm_legacy: bool = True  # rotate, then normalise: what the released weights were trained with
     input_sq_size: int = 512
 
     @classmethod
-    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "STDiT2Config":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "STDiT2Config":
         """The configuration of these weights; `config` supplies what they cannot tell: qk_norm_legacy, input_sq_size.
 
         num_heads as well, where neither q/k norm nor rope.freqs show it. Raises ValueError where `config` contradicts
@@ -70,29 +65,16 @@ class STDiT2Config:
             qk_norm_legacy=True if legacy is None else bool(legacy),
             input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
         )
-        agree(
-            found,
-            config,
-            ("depth", "hidden_size", "num_heads", "caption_channels", "model_max_length", "in_channels", "patch_size",
-             "pred_sigma", "qk_norm"),
-        )  # fmt: skip
+        agree(found, config, "num_heads", "qk_norm")
         return found
 
 
 class STDiT2Block(nn.Module):
     """Attention over space, attention over time, cross-attention to the caption, MLP."""
 
-    def __init__(
-        self,
-        config: STDiT2Config,
-        operations: Any,
-        attention: Callable[..., Tensor],
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: STDiT2Config, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.attn_temp = SelfAttention(
             size, heads, config.qk_norm, operations, attention, rope_first=config.qk_norm_legacy, **weights
@@ -103,13 +85,7 @@ class STDiT2Block(nn.Module):
         self.scale_shift_table_temporal = nn.Parameter(torch.zeros(3, size, **weights))
 
     def forward(
-        self,
-        x: Tensor,
-        caption: Tensor,
-        t_spatial: Tensor,
-        t_temporal: Tensor,
-        rope: Tensor,
-        caption_mask: Tensor | None = None,
+        self, x: Tensor, caption: Tensor, t_spatial: Tensor, t_temporal: Tensor, rope: Tensor, caption_mask: Mask = None
     ) -> Tensor:
         """x [B, T, S, C]; caption [B, L, C]; t_spatial [B, T or 1, 6, C]; t_temporal [B, T or 1, 3, C]."""
         modulation = self.scale_shift_table.to(x) + t_spatial
@@ -133,10 +109,7 @@ class STDiT2Block(nn.Module):
 class STDiT2(VideoTransformer):
     """Predicts the noise in video latents, and its variance.
 
-    Args:
-        config: its configuration; hidden_size must be a multiple of 3 (height, width and aspect ratio share it).
-        operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
-        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
+    `hidden_size` must be a multiple of 3 (height, width and aspect ratio share it).
     """
 
     family = "stdit2"
@@ -147,19 +120,15 @@ class STDiT2(VideoTransformer):
     def __init__(
         self,
         config: STDiT2Config = STDiT2Config(),
-        operations: Any = None,
-        attention: Callable[..., Tensor] | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        operations: Any = nn,
+        attention: Attention | None = None,
+        **weights: Any,
     ) -> None:
         super().__init__(config)
-        operations = operations or nn
-        attention = attention or fused_attention
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         self.rope = nn.Module()
-        self.rope.register_buffer("freqs", rope_frequencies(size // config.num_heads, device=device))
+        self.rope.register_buffer("freqs", rope_frequencies(size // config.num_heads, device=weights.get("device")))
         self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
         self.t_embedder = ScalarEmbedder(size, operations, **weights)
         self.csize_embedder = ScalarEmbedder(size // 3, operations, **weights)
@@ -169,23 +138,18 @@ class STDiT2(VideoTransformer):
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.t_block_temp = nn.Sequential(nn.SiLU(), operations.Linear(size, 3 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(
+            config=config, operations=operations, attention=attention or fused_attention, **weights
+        )
         self.blocks = nn.ModuleList(STDiT2Block(**block) for _ in range(config.depth))
-        patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
-        self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
+        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
 
     def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys, fp32."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
     def run(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        caption: Tensor,
-        caption_mask: Tensor | None,
-        frame_mask: Tensor | None,
-        clip: ClipSizes,
+        self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
     ) -> Tensor:
         """Noise in x, in x's own dtype."""
         B, _, T, H, W = x.shape
@@ -198,9 +162,7 @@ class STDiT2(VideoTransformer):
         )
 
         t = self.t_embedder(timestep, dtype)[:, None]
-        sides = (
-            self.csize_embedder(torch.stack([height, width], dim=1).flatten(), dtype).unflatten(0, (B, 2)).flatten(1)
-        )
+        sides = self.csize_embedder(torch.stack([height, width], dim=1).flatten(), dtype).reshape(B, -1)
         size = torch.cat([sides, self.ar_embedder(height / width, dtype)], dim=1)[:, None]
         length = (self.fl_embedder(num_frames, dtype) + self.fps_embedder(fps, dtype))[:, None]
         t_spatial, t_temporal = self.t_block(t + size), self.t_block_temp(t + length)
@@ -219,14 +181,8 @@ class STDiT2(VideoTransformer):
         x = self.pad_to_patches(x)
         grid_h, grid_w = x.shape[3] // self.config.patch_size[1], x.shape[4] // self.config.patch_size[2]
         x = self.x_embedder(x)
-        x = x + position_embedding_2d(
-            self.config.hidden_size,
-            grid_h,
-            grid_w,
-            scale=area**0.5 / self.config.input_sq_size,
-            base_size=round((grid_h * grid_w) ** 0.5),
-            device=device,
-        ).to(dtype)
+        scale, base = area**0.5 / self.config.input_sq_size, round((grid_h * grid_w) ** 0.5)
+        x = x + position_embedding_2d(self.config.hidden_size, grid_h, grid_w, scale, base, device).to(dtype)
 
         for index, block in enumerate(self.blocks):
             run = partial(block, t_temporal=t_temporal, rope=self.rope.freqs, caption_mask=caption_mask)

@@ -5,7 +5,8 @@ spatial one. Spatial blocks attend within a frame, temporal blocks across the fr
 https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2); PixArt-α: Chen et al. 2023; DiT: Peebles & Xie 2022.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,11 +16,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
-from ..shapes_of import agree, normed_heads, shared_config
+from ..shapes_of import StateDict, agree, normed_heads, shared_config
 from .layers import (
+    Attention,
     CaptionEmbedder,
     CrossAttention,
     FinalLayer,
+    Mask,
     Mlp,
     PatchEmbed3D,
     ScalarEmbedder,
@@ -32,27 +35,18 @@ from .layers import (
     rows_of,
     shared,
 )
-from .skeleton import ClipSizes, VideoTransformer
+from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 
 
 @dataclass(frozen=True)
-class STDiT3Config:
+class STDiT3Config(TransformerConfig):
     """Configuration of an STDiT3; field names are the original's configuration keys."""
 
-    depth: int = 28
-    hidden_size: int = 1152
-    num_heads: int = 16
-    caption_channels: int = 4096
-    model_max_length: int = 300
-    in_channels: int = 4
-    patch_size: tuple = (1, 2, 2)
-    mlp_ratio: float = 4.0
-    pred_sigma: bool = True
     qk_norm: bool = True
     input_sq_size: int = 512
 
     @classmethod
-    def from_weights(cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> "STDiT3Config":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "STDiT3Config":
         """The configuration of these weights; `config` supplies what they cannot tell. ValueError if they disagree."""
         config = config or {}
         known = shared_config(cls, state_dict, config, blocks="spatial_blocks")
@@ -63,29 +57,16 @@ class STDiT3Config:
             qk_norm=qk_norm,
             input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
         )
-        agree(
-            found,
-            config,
-            ("depth", "hidden_size", "num_heads", "caption_channels", "model_max_length", "in_channels", "patch_size",
-             "pred_sigma", "qk_norm"),
-        )  # fmt: skip
+        agree(found, config, "num_heads", "qk_norm")
         return found
 
 
 class STDiT3Block(nn.Module):
     """One transformer block: attention over space or over time, cross-attention to the caption, MLP."""
 
-    def __init__(
-        self,
-        config: STDiT3Config,
-        operations: Any,
-        attention: Callable[..., Tensor],
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: STDiT3Config, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
         self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
@@ -96,15 +77,15 @@ class STDiT3Block(nn.Module):
         x: Tensor,
         caption: Tensor,
         t: Tensor,
-        caption_mask: Tensor | None = None,
+        caption_mask: Mask = None,
         temporal_rope: Tensor | None = None,
         attend: Callable[..., Tensor] | None = None,
         read: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C]; `temporal_rope` set means attention over time.
 
-        Where clips differ in shape (padded.py, packed.py), `attend(attn, x)` and `read(cross_attn, x, caption)` stand in for
-        attention among x and to the caption; both return [B, T, S, C].
+        Where clips differ in shape (padded.py, packed.py), `attend(attn, x)` and `read(cross_attn, x, caption)` stand
+        in for attention among x and to the caption; both return [B, T, S, C].
         """
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
@@ -130,13 +111,7 @@ class STDiT3Block(nn.Module):
 
 
 class STDiT3(VideoTransformer):
-    """Predicts the rectified-flow velocity (data minus noise) of video latents.
-
-    Args:
-        config: its configuration.
-        operations: namespace with `Linear` and `Conv3d`; torch.nn unless a host such as ComfyUI brings its own.
-        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
-    """
+    """Predicts the rectified-flow velocity (data minus noise) of video latents."""
 
     family = "stdit3"
     version = "1.2"
@@ -147,42 +122,33 @@ class STDiT3(VideoTransformer):
     def __init__(
         self,
         config: STDiT3Config = STDiT3Config(),
-        operations: Any = None,
-        attention: Callable[..., Tensor] | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        operations: Any = nn,
+        attention: Attention | None = None,
+        **weights: Any,
     ) -> None:
         super().__init__(config)
-        operations = operations or nn
-        attention = attention or fused_attention
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         size = config.hidden_size
 
         self.rope = nn.Module()
-        self.rope.register_buffer("freqs", self.computed()["rope.freqs"].to(device=device))
+        self.rope.register_buffer("freqs", self.computed()["rope.freqs"].to(device=weights.get("device")))
         self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
         self.t_embedder = ScalarEmbedder(size, operations, **weights)
         self.fps_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
+        block: dict[str, Any] = dict(
+            config=config, operations=operations, attention=attention or fused_attention, **weights
+        )
         self.spatial_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
         self.temporal_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
-        patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
-        self.final_layer = FinalLayer(size, patch_volume * self.out_channels, operations, **weights)
+        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
 
     def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys, fp32."""
         return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
 
     def run(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        caption: Tensor,
-        caption_mask: Tensor | None,
-        frame_mask: Tensor | None,
-        clip: ClipSizes,
+        self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
     ) -> Tensor:
         """Velocity of x, in x's own dtype; 1.2 does not look at num_frames, and never uses the variance."""
         T, H, W = x.shape[2:]
@@ -214,7 +180,7 @@ class STDiT3(VideoTransformer):
         return self.temporal_blocks[index](x, caption, t, **temporal)
 
     def embed_time(
-        self, x: Tensor, timestep: Tensor, fps: float | Tensor | None = None, frame_mask: Tensor | None = None
+        self, x: Tensor, timestep: Tensor, fps: float | Tensor | None = None, frame_mask: Mask = None
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Timestep and fps for the final layer, and for the blocks.
 

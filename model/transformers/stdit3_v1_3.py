@@ -6,7 +6,7 @@ the noise, through embedders of their own, and read the null caption. Defined by
 (branch opensora/v1.3).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, cast
@@ -15,12 +15,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..shapes_of import StateDict
 from .layers import (
+    Attention,
     CrossAttention,
+    Mask,
     Mlp,
     PatchEmbed3D,
     SelfAttention,
-    fused_attention,
     layer_norm,
     modulate,
     repeat_rows,
@@ -31,6 +33,9 @@ from .skeleton import ClipSizes
 from .stdit3 import STDiT3, STDiT3Config
 
 TIME, HEIGHT, WIDTH = range(3)
+Grid = tuple[int, int, int]  # tokens along these axes
+Rope = Sequence[tuple[Tensor, Tensor]]  # what `rope_tables` gives
+Captions = list[tuple[Any, Tensor]]  # what `STDiT3v13.captions` gives: a caption for each group of frames
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,7 @@ class STDiT3v13Config(STDiT3Config):
         return self.hidden_size // self.num_heads // len(self.rope_axes)
 
     @classmethod
-    def from_weights(
-        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
-    ) -> "STDiT3v13Config":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "STDiT3v13Config":
         """The configuration of these weights; `config` supplies what they cannot tell. ValueError if they disagree."""
         config = config or {}
         rope = state_dict.get("rope.freqs")
@@ -97,11 +100,7 @@ class WindowAttention(SelfAttention):
     """Self-attention within windows of space and time, with rotary positions along each axis."""
 
     def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        grid: tuple[int, int, int],
-        window: tuple[int, ...],
-        rope: Sequence[tuple[Tensor, Tensor]] | None = None,
+        self, x: Tensor, grid: Grid, window: tuple[int, ...], rope: Rope | None = None
     ) -> Tensor:
         """x [B, T, S, C] with S = rows · columns of `grid` (T, rows, columns); `window` likewise, in tokens.
 
@@ -137,9 +136,7 @@ def _window_pieces(length, size):
     return [(piece, tokens) for piece, tokens in pieces if piece.start < piece.stop]
 
 
-def rope_tables(
-    frequencies: Tensor, axes: Iterable[int], grid: tuple[int, int, int], window: tuple[int, ...], scale: float
-) -> list[tuple[Tensor, Tensor]]:
+def rope_tables(frequencies: Tensor, axes: Iterable[int], grid: Grid, window: tuple[int, ...], scale: float) -> Rope:
     """What `rotate` needs: for each of `axes` the cosines and sines of its positions, broadcast over `grid`.
 
     Height and width are divided by `scale`, so that a token's place in the picture counts and not its number. Positions
@@ -157,7 +154,7 @@ def rope_tables(
     return tables
 
 
-def rotate(x: Tensor, rope: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Turn x [..., T, rows, columns, head_dim], an equal share of the channels by each of `rope_tables`.
 
     Channels of a share that its frequencies do not reach stay as they are.
@@ -172,32 +169,18 @@ def rotate(x: Tensor, rope: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 class STDiT3v13Block(nn.Module):
     """One transformer block: attention in windows, cross-attention to the captions, MLP."""
 
-    def __init__(
-        self,
-        config: STDiT3v13Config,
-        operations: Any,
-        attention: Callable[..., Tensor],
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: STDiT3v13Config, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.attn = WindowAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
         self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
 
     def forward(
-        self,
-        x: Tensor,
-        captions: list[tuple[Any, Tensor]],
-        t: Tensor,
-        caption_mask: Tensor | None,
-        grid: tuple[int, int, int],
-        window: tuple[int, ...],
-        rope: Sequence[tuple[Tensor, Tensor]] | None = None,
-    ) -> Tensor:
+        self, x: Tensor, captions: Captions, t: Tensor, caption_mask: Mask, grid: Grid, window: tuple[int, ...],
+        rope: Rope | None = None,
+    ) -> Tensor:  # fmt: skip
         """x [B, T, S, C]; captions as `STDiT3v13.captions`; t [B, T or 1, 6, C]; the rest as in `WindowAttention`."""
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
@@ -207,7 +190,7 @@ class STDiT3v13Block(nn.Module):
         h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
         return x + gate_mlp[:, :, None] * h
 
-    def read(self, x: Tensor, captions: list[tuple[Any, Tensor]], caption_mask: Tensor | None) -> Tensor:
+    def read(self, x: Tensor, captions: Captions, caption_mask: Mask) -> Tensor:
         """Cross-attention, the frames of each group to the caption of their group."""
         read = []
         for frames, caption in captions:
@@ -230,16 +213,13 @@ class STDiT3v13(STDiT3):
     def __init__(
         self,
         config: STDiT3v13Config = STDiT3v13Config(),
-        operations: Any = None,
-        attention: Callable[..., Tensor] | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        operations: Any = nn,
+        attention: Attention | None = None,
+        **weights: Any,
     ) -> None:
-        super().__init__(config, operations, attention or fused_attention, dtype, device)
+        super().__init__(config, operations, attention, **weights)
         for name in ("x_embedder_cond", "x_embedder_cond_mask"):
-            embedder = PatchEmbed3D(
-                config.patch_size, config.in_channels, config.hidden_size, operations or nn, dtype=dtype, device=device
-            )
+            embedder = PatchEmbed3D(config.patch_size, config.in_channels, config.hidden_size, operations, **weights)
             for weight in embedder.parameters():  # as in the original: without training a condition changes nothing
                 nn.init.zeros_(weight)
             self.add_module(name, embedder)
@@ -250,18 +230,10 @@ class STDiT3v13(STDiT3):
         return {"rope.freqs": rope_frequencies(dim)[: dim // 2]}
 
     def run(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        caption: Tensor,
-        caption_mask: Tensor | None,
-        frame_mask: Tensor | None,
-        clip: ClipSizes,
-        condition: Tensor | None = None,
-        condition_mask: Tensor | None = None,
-        condition_frames: Sequence[int] | None = None,
-        null_caption: Tensor | None = None,
-    ) -> Tensor:
+        self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes,
+        condition: Tensor | None = None, condition_mask: Tensor | None = None,
+        condition_frames: Sequence[int] | None = None, null_caption: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Velocity of x, in x's own dtype; as 1.2's, and
 
         Args:
@@ -295,9 +267,7 @@ class STDiT3v13(STDiT3):
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 
-    def windows(
-        self, grid: tuple[int, int, int], scale: float, device: torch.device | str | None = None
-    ) -> tuple[tuple, tuple]:
+    def windows(self, grid: Grid, scale: float, device: torch.device | str | None = None) -> tuple[tuple, tuple]:
         """(window, rope) of the spatial blocks, which see one frame, and of the temporal ones."""
         config, frequencies = self.config, cast(Tensor, self.rope.freqs).to(device=device)
         window = (1, *grid[1:])
@@ -307,13 +277,9 @@ class STDiT3v13(STDiT3):
         return (window, rope), (temporal, rope_tables(frequencies, config.rope_axes, grid, temporal, scale))
 
     def captions(
-        self,
-        x: Tensor,
-        caption: Tensor,
-        caption_mask: Tensor | None,
-        condition_frames: Sequence[int] | None = None,
+        self, x: Tensor, caption: Tensor, caption_mask: Mask, condition_frames: Sequence[int] | None = None,
         null_caption: Tensor | None = None,
-    ) -> tuple[list[tuple[Any, Tensor]], Tensor | None]:
+    ) -> tuple[Captions, Mask]:  # fmt: skip
         """What each frame of x reads: ([(frames, caption [B, L, C]), …], mask); the groups hold every frame."""
         B, T = x.shape[0], -(-x.shape[2] // self.config.patch_size[0])
         caption, mask = self.embed_caption(caption, caption_mask, B, x.dtype)
@@ -322,8 +288,7 @@ class STDiT3v13(STDiT3):
             return [(slice(None), caption)], mask
         if kept[0] < 0 or kept[-1] >= T:
             raise ValueError(
-                f"condition_frames is {list(cast(Sequence[int], condition_frames))}; "
-                f"the latents have frames 0 to {T - 1}"
+                f"condition_frames is {list(condition_frames or ())}; the latents have frames 0 to {T - 1}"
             )
         null_caption = self.null_caption[None] if null_caption is None else null_caption
         if mask is not None:

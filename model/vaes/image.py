@@ -13,15 +13,8 @@ from torch import Tensor, nn
 
 from ..files import strip_prefixes
 from ..frames import EACH_FRAME, Counts
-from .spatial import (
-    IMAGES_AT_ONCE,
-    AutoencoderKL,
-    SpatialConfig,
-    decode_frames,
-    draws,
-    encode_frames,
-    modern_keys,
-)
+from ..shapes_of import StateDict
+from .spatial import IMAGES_AT_ONCE, AutoencoderKL, SpatialConfig, decode_frames, draws, encode_frames, modern_keys
 
 PREFIX = "module."  # what Open-Sora's own files have in front of diffusers' key names
 
@@ -33,9 +26,7 @@ class ImageVAEConfig:
     spatial: SpatialConfig = field(default_factory=SpatialConfig)
 
     @classmethod
-    def from_weights(
-        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
-    ) -> "ImageVAEConfig":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "ImageVAEConfig":
         """The configuration of these weights; `config` may give spatial_norm_groups (diffusers: norm_num_groups)."""
         config = config or {}
         groups = config.get("spatial_norm_groups") or config.get("norm_num_groups")
@@ -50,17 +41,11 @@ class ImageVAE(Counts, nn.Module):
     counting = EACH_FRAME
     images_at_once = IMAGES_AT_ONCE
 
-    def __init__(
-        self,
-        config: ImageVAEConfig = ImageVAEConfig(),
-        operations: Any = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: ImageVAEConfig = ImageVAEConfig(), operations: Any = nn, **weights: Any) -> None:
         super().__init__()
         self.config = config
         self.latent_channels = config.spatial.latent_channels
-        self.module = AutoencoderKL(config.spatial, operations=operations, dtype=dtype, device=device)
+        self.module = AutoencoderKL(config.spatial, operations, **weights)
 
     def computed(self) -> dict[str, Tensor]:
         """Nothing: a file has every tensor."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..shapes_of import count_blocks, shape_of
+from ..shapes_of import StateDict, count_blocks, shape_of
 from .slicing import known, placed, row_wise, silu, whole
 
 SPATIAL_FACTOR = 0.18215  # the 2D VAE's own latent scale, Stable Diffusion's
@@ -32,7 +32,7 @@ class SpatialConfig:
 
     @classmethod
     def from_weights(
-        cls, state_dict: Mapping[str, Tensor], prefix: str = "", config: Mapping[str, Any] | None = None
+        cls, state_dict: StateDict, prefix: str = "", config: Mapping[str, Any] | None = None
     ) -> "SpatialConfig":
         """The configuration of the 2D VAE whose keys begin with `prefix`; `config` may give spatial_norm_groups."""
         groups = (config or {}).get("spatial_norm_groups") or cls.norm_groups
@@ -49,7 +49,7 @@ class SpatialConfig:
         )
 
 
-def modern_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def modern_keys(state_dict: StateDict) -> dict[str, Tensor]:
     """Rename the attention keys of older diffusers files (query, key, value, proj_attn) to today's."""
 
     def rename(key):
@@ -67,9 +67,8 @@ class Resnet(nn.Module):
         self.conv1 = ops.Conv2d(channels_in, channels_out, 3, padding=1, **weights)
         self.norm2 = ops.GroupNorm(groups, channels_out, eps=1e-6, **weights)
         self.conv2 = ops.Conv2d(channels_out, channels_out, 3, padding=1, **weights)
-        self.conv_shortcut = (
-            ops.Conv2d(channels_in, channels_out, 1, **weights) if channels_in != channels_out else None
-        )
+        same = channels_in == channels_out
+        self.conv_shortcut = None if same else ops.Conv2d(channels_in, channels_out, 1, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         norm1 = known(self.norm1, x)
@@ -170,17 +169,12 @@ class Encoder(nn.Module):
 
     def __init__(self, config: SpatialConfig, ops: Any, **weights: Any) -> None:
         super().__init__()
-        channels, groups = config.block_out_channels, config.norm_groups
+        channels, groups, layers = config.block_out_channels, config.norm_groups, config.layers_per_block
+        last = len(channels) - 1
         self.conv_in = ops.Conv2d(3, channels[0], 3, padding=1, **weights)
         self.down_blocks = nn.ModuleList(
             Level(
-                channels[max(i - 1, 0)],
-                channels[i],
-                config.layers_per_block,
-                groups,
-                ops,
-                Downsample if i < len(channels) - 1 else None,
-                **weights,
+                channels[max(i - 1, 0)], channels[i], layers, groups, ops, Downsample if i < last else None, **weights
             )
             for i in range(len(channels))
         )
@@ -203,19 +197,12 @@ class Decoder(nn.Module):
 
     def __init__(self, config: SpatialConfig, ops: Any, **weights: Any) -> None:
         super().__init__()
-        channels, groups = config.block_out_channels[::-1], config.norm_groups
+        channels, groups, layers = config.block_out_channels[::-1], config.norm_groups, config.layers_per_block + 1
+        last = len(channels) - 1
         self.conv_in = ops.Conv2d(config.latent_channels, channels[0], 3, padding=1, **weights)
         self.mid_block = Middle(channels[0], groups, ops, **weights)
         self.up_blocks = nn.ModuleList(
-            Level(
-                channels[max(i - 1, 0)],
-                channels[i],
-                config.layers_per_block + 1,
-                groups,
-                ops,
-                Upsample if i < len(channels) - 1 else None,
-                **weights,
-            )
+            Level(channels[max(i - 1, 0)], channels[i], layers, groups, ops, Upsample if i < last else None, **weights)
             for i in range(len(channels))
         )
         self.conv_norm_out = ops.GroupNorm(groups, channels[-1], eps=1e-6, **weights)
@@ -233,21 +220,13 @@ class Decoder(nn.Module):
 class AutoencoderKL(nn.Module):
     """Encoder and decoder of single images with a Gaussian posterior between them."""
 
-    def __init__(
-        self,
-        config: SpatialConfig = SpatialConfig(),
-        operations: Any = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: SpatialConfig = SpatialConfig(), operations: Any = nn, **weights: Any) -> None:
         super().__init__()
-        ops = operations or nn
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         latent = config.latent_channels
-        self.encoder = Encoder(config, ops, **weights)
-        self.decoder = Decoder(config, ops, **weights)
-        self.quant_conv = ops.Conv2d(2 * latent, 2 * latent, 1, **weights)
-        self.post_quant_conv = ops.Conv2d(latent, latent, 1, **weights)
+        self.encoder = Encoder(config, operations, **weights)
+        self.decoder = Decoder(config, operations, **weights)
+        self.quant_conv = operations.Conv2d(2 * latent, 2 * latent, 1, **weights)
+        self.post_quant_conv = operations.Conv2d(latent, latent, 1, **weights)
 
     def encode(self, images: Tensor) -> Tensor:
         """Posterior moments (mean, then log variance) of images [B, 3, H, W]."""

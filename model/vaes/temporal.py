@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..shapes_of import count_blocks, shape_of
+from ..shapes_of import StateDict, count_blocks, shape_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class TemporalConfig:
 
     @classmethod
     def from_weights(
-        cls, state_dict: Mapping[str, Tensor], prefix: str = "", config: Mapping[str, Any] | None = None
+        cls, state_dict: StateDict, prefix: str = "", config: Mapping[str, Any] | None = None
     ) -> "TemporalConfig":
         """The configuration of the temporal VAE behind `prefix`; `config` may give temporal_norm_groups."""
         encoder = f"{prefix}encoder."
@@ -83,10 +82,8 @@ class ResBlock(nn.Module):
         self.conv1 = CausalConv3d(channels_in, channels_out, 3, ops, bias=False, **weights)
         self.norm2 = ops.GroupNorm(groups, channels_out, eps=1e-5, **weights)
         self.conv2 = CausalConv3d(channels_out, channels_out, 3, ops, bias=False, **weights)
-        if channels_in != channels_out:
-            self.conv3: CausalConv3d | None = CausalConv3d(channels_in, channels_out, 1, ops, bias=False, **weights)
-        else:
-            self.conv3 = None
+        same = channels_in == channels_out
+        self.conv3 = None if same else CausalConv3d(channels_in, channels_out, 1, ops, bias=False, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -169,22 +166,14 @@ class Decoder(nn.Module):
 class TemporalVAE(nn.Module):
     """Compresses one chunk of frames; `encode` and `decode` work on 2D-VAE latents."""
 
-    def __init__(
-        self,
-        config: TemporalConfig = TemporalConfig(),
-        operations: Any = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: TemporalConfig = TemporalConfig(), operations: Any = nn, **weights: Any) -> None:
         super().__init__()
-        ops = operations or nn
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         latent = config.latent_channels
         self.factor = 2 ** sum(config.temporal_downsample)
-        self.encoder = Encoder(config, ops, **weights)
-        self.decoder = Decoder(config, ops, **weights)
-        self.quant_conv = CausalConv3d(2 * latent, 2 * latent, 1, ops, **weights)
-        self.post_quant_conv = CausalConv3d(latent, latent, 1, ops, **weights)
+        self.encoder = Encoder(config, operations, **weights)
+        self.decoder = Decoder(config, operations, **weights)
+        self.quant_conv = CausalConv3d(2 * latent, 2 * latent, 1, operations, **weights)
+        self.post_quant_conv = CausalConv3d(latent, latent, 1, operations, **weights)
 
     def encode(self, x: Tensor) -> Tensor:
         """Posterior moments [B, 2C, ⌈T / 4⌉, h, w] of x [B, C, T, h, w]; zero frames fill it up in front."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..frames import CHUNKS, Counts
+from ..shapes_of import StateDict
 from .slicing import placed
 from .spatial import (
     IMAGES_AT_ONCE,
@@ -41,9 +42,7 @@ class VideoVAEConfig:
     scale: tuple = OFFICIAL_SCALE
 
     @classmethod
-    def from_weights(
-        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
-    ) -> "VideoVAEConfig":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "VideoVAEConfig":
         """The configuration of these weights; `config` supplies what they cannot tell.
 
         Its keys: spatial_norm_groups, temporal_norm_groups, chunk_frames, shift, scale.
@@ -69,22 +68,15 @@ class VideoVAE(Counts, nn.Module):
     scale: Tensor
     spatial_vae: Any
 
-    def __init__(
-        self,
-        config: VideoVAEConfig = VideoVAEConfig(),
-        operations: Any = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: VideoVAEConfig = VideoVAEConfig(), operations: Any = nn, **weights: Any) -> None:
         super().__init__()
-        weights: dict[str, Any] = dict(operations=operations, dtype=dtype, device=device)
         self.config = config
         self.latent_channels = config.temporal.latent_channels
-        self.spatial_vae = nn.ModuleDict({"module": AutoencoderKL(config.spatial, **weights)})
-        self.temporal_vae = TemporalVAE(config.temporal, **weights)
+        self.spatial_vae = nn.ModuleDict({"module": AutoencoderKL(config.spatial, operations, **weights)})
+        self.temporal_vae = TemporalVAE(config.temporal, operations, **weights)
         self.counting = replace(CHUNKS, chunk_frames=config.chunk_frames, factor=self.temporal_vae.factor)
         for name in ("shift", "scale"):
-            values = torch.tensor(getattr(config, name), dtype=torch.float32, device=device)
+            values = torch.tensor(getattr(config, name), dtype=torch.float32, device=weights.get("device"))
             self.register_buffer(name, values.view(1, -1, 1, 1, 1))
 
     def computed(self) -> dict[str, Tensor]:

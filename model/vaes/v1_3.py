@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..frames import OVERLAPPING, Counts
-from ..shapes_of import count_blocks, shape_of
+from ..shapes_of import StateDict, count_blocks, shape_of
 from .spatial import draw_posterior, draws
 from .v1_3_network import Decoder, Encoder
 from .v1_3_stats import VIDEO_5FRAMES_MEAN, VIDEO_5FRAMES_STD, VIDEO_MEAN, VIDEO_STD
@@ -47,9 +47,7 @@ class CausalVAEConfig:
     scale: tuple = VIDEO_STD
 
     @classmethod
-    def from_weights(
-        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
-    ) -> "CausalVAEConfig":
+    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "CausalVAEConfig":
         """The configuration of these weights; `config` supplies what they cannot tell.
 
         Its keys: spatial_norm_groups, chunk_frames, temporal_overlap, normalization ("video", "video_5frames" or
@@ -102,22 +100,14 @@ class CausalVAE(Counts, nn.Module):
     family = "vae_v1_3"
     OPTIONAL = ()  # a file has every key
 
-    def __init__(
-        self,
-        config: CausalVAEConfig = CausalVAEConfig(),
-        operations: Any = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: CausalVAEConfig = CausalVAEConfig(), operations: Any = nn, **weights: Any) -> None:
         super().__init__()
-        ops = operations or nn
-        weights: dict[str, Any] = dict(dtype=dtype, device=device)
         self.config = config
         self.latent_channels = config.latent_channels
         overlap, factor = int(config.temporal_overlap), 2 ** len(config.time_down)
         self.counting = replace(OVERLAPPING, chunk_frames=config.chunk_frames, factor=factor, overlap=overlap)
-        self.encoder = Encoder(config, ops, **weights)
-        self.decoder = Decoder(config, ops, **weights)
+        self.encoder = Encoder(config, operations, **weights)
+        self.decoder = Decoder(config, operations, **weights)
 
     def computed(self) -> dict[str, Tensor]:
         """The tensors of OPTIONAL by their keys: none."""

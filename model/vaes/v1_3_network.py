@@ -39,9 +39,8 @@ class ResBlock(nn.Module):
         self.conv1 = CausalConv3d(channels_in, channels_out, 3, ops, **weights)
         self.norm2 = ops.GroupNorm(groups, channels_out, eps=1e-6, **weights)
         self.conv2 = CausalConv3d(channels_out, channels_out, 3, ops, **weights)
-        self.nin_shortcut = (
-            CausalConv3d(channels_in, channels_out, 1, ops, **weights) if channels_in != channels_out else None
-        )
+        same = channels_in == channels_out
+        self.nin_shortcut = None if same else CausalConv3d(channels_in, channels_out, 1, ops, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         norm1 = known(self.norm1, x)

@@ -15,13 +15,14 @@ def advanced(item: io.Input) -> io.Input:
     return item
 
 
-def schema(group: str, *, shows_report: bool = False, **keywords: object) -> io.Schema:
+def schema(group: str, *, search_aliases: str, shows_report: bool = False, **keywords: object) -> io.Schema:
     """An `io.Schema` in the category Open-Sora/`group`.
 
+    `search_aliases`: what else the node may be looked for by, with commas.
     `shows_report`: the page draws what the node returns for it, so also when a later run takes the node from the cache.
     """
-    keywords = {"category": f"{CATEGORY}/{group}", "has_intermediate_output": shows_report, **keywords}
-    return io.Schema(**known(io.Schema.__init__, keywords))
+    keywords |= {"category": f"{CATEGORY}/{group}", "search_aliases": search_aliases.split(", ")}
+    return io.Schema(**known(io.Schema.__init__, {**keywords, "has_intermediate_output": shows_report}))
 
 
 __all__ = ["CATEGORY", "ComfyExtension", "advanced", "io", "schema"]

@@ -63,7 +63,7 @@ def is_dynamic(patcher: ModelPatcher) -> bool:
 
 def loaded_as_they_are(patcher: ModelPatcher, weights: StateDict) -> bool:
     """Whether loading is dynamic; then the model of `patcher` has been given the tensors of a file, uncast (0.12)."""
-    if is_dynamic(patcher):
+    if getattr(patcher, "is_dynamic", lambda: False)():
         patcher.model.load_model_weights(dict(weights), "", assign=True)
         return True
     return False

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from playwright.sync_api import sync_playwright
 
-from runner.browser import HOW_TO_GET_ONE, installed
+from runner.server.browser import HOW_TO_GET_ONE, installed
 
 FLAGS = [
     "--no-sandbox",

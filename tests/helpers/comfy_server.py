@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-from runner import comfyui, workflow
-from runner.client import Client, Result
-from runner.environment import Environment
+from runner.server import comfyui, workflow
+from runner.server.client import Client, Result
+from runner.server.environment import Environment
 
 
 class ComfyServer:
@@ -56,7 +56,7 @@ class ComfyServer:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def post_prompt(self, graph: dict, timeout: float = 240.0, on_event=None) -> Result:
-        """Queue an API graph, wait for its end, return what happened; see runner.client.Result and Client.run."""
+        """Queue an API graph, wait for its end, return what happened; see runner.server.client.Result and Client.run."""
         return self.client.run(graph, timeout, on_event)
 
     def run(self, graph: dict, timeout: float = 240.0) -> Result:

@@ -100,7 +100,7 @@ def test_stock_vae_nodes(tiny, clip):
     for size, sliced in ((512, False), (32, True)):  # the second is smaller than the clip
         tiled = stock(IMAGES, "VAEDecodeTiled", vae=tiny.vae, samples=latent, tile_size=size, overlap=0)[0]
         assert torch.allclose(tiled, frames, atol=1e-4)
-        most = network.decode_values(latent["samples"].shape[2], network.plan) * frames.shape[1] * frames.shape[2]
+        most = network.decode_values(latent["samples"].shape[2], network.portion) * frames.shape[1] * frames.shape[2]
         assert (network.slice_values < most) is sliced
     assert torch.equal(
         stock(IMAGES, "VAEEncode", vae=tiny.vae, pixels=frames)[0]["samples"], tiny.encode(frames)["samples"]

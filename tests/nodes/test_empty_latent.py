@@ -180,6 +180,6 @@ def test_the_node_shows_the_size(vae):
                 "latents": 15,
                 "duration": "2s",
                 "vae": "vae_v1_2",
-            },
+            }
         ]
     }

@@ -142,7 +142,7 @@ def test_under_dynamic_vram_a_vae_computes_in_its_dtype(dynamic, comfy, checkpoi
         if isinstance(part, (torch.nn.Conv2d, torch.nn.Conv3d)):
             part.register_forward_pre_hook(lambda part, inputs: seen.add(inputs[0].dtype))
     with torch.inference_mode():
-        network.start(network.plans[0], torch.device("cpu"), vae.vae_dtype)
+        network.start(network.portions[0], torch.device("cpu"), vae.vae_dtype)
         latents = network.encode(torch.rand(1, 3, 17, 32, 32))
         assert seen == {torch.bfloat16}
         seen.clear()

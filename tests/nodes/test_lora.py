@@ -33,11 +33,7 @@ def kohya(name):
     return {
         f"lora_unet_{key.replace('.', '_')}.{part}": value
         for key, (down, up) in factors(name).items()
-        for part, value in {
-            "lora_down.weight": down,
-            "lora_up.weight": up,
-            "alpha": torch.tensor(float(RANK)),
-        }.items()
+        for part, value in {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(float(RANK))}.items()
     }
 
 

@@ -156,7 +156,7 @@ def test_decoding_goes_on_when_memory_runs_out(any_vae, family, limit, small_sli
         images = decode(any_vae, samples, frames)
         assert refused and images.shape == expected.shape and torch.allclose(images, expected, atol=1e-5)
         assert "goes on with less at once" in caplog.text
-        assert (network.plan.maps is None) == (most == widest and family != "vae_v1_3")
+        assert (network.portion.maps is None) == (most == widest and family != "vae_v1_3")
 
 
 def test_encoding_goes_on_when_memory_runs_out(any_vae, family, limit, small_slices):
@@ -164,7 +164,7 @@ def test_encoding_goes_on_when_memory_runs_out(any_vae, family, limit, small_sli
     expected = any_vae.encode(pixels)
     refused = limit(8 * HEIGHT * WIDTH * (20 if family == "vae_v1_3" else 1) // 4)
     latents = any_vae.encode(pixels)
-    assert refused and any_vae.first_stage_model.plan.maps is not None
+    assert refused and any_vae.first_stage_model.portion.maps is not None
     assert latents.shape == expected.shape and torch.allclose(latents, expected, atol=1e-5)
 
 
@@ -218,10 +218,10 @@ def test_the_plan_follows_free_memory(comfy, any_vae, family, monkeypatch):
     network, frames = any_vae.first_stage_model, FRAMES[family]
     samples = any_vae.encode(video(frames))
     expected = any_vae.decode(samples)
-    for plan in network.plans:
+    for plan in network.portions:
         free = any_vae._decode_bytes(samples.shape, any_vae.vae_dtype, plan) + 1
         monkeypatch.setattr(pack("nodes.comfy.versions"), "free_memory", lambda *_, free=free: free)
-        assert torch.allclose(any_vae.decode(samples), expected, atol=1e-5) and network.plan == plan
+        assert torch.allclose(any_vae.decode(samples), expected, atol=1e-5) and network.portion == plan
 
 
 # --- slices
@@ -287,7 +287,7 @@ def test_weights_may_stay_in_main_memory(comfy, any_vae):
         patcher.patch_model(cpu, lowvram_model_memory=patcher.model_size() // 3)
         assert any(getattr(part, "comfy_cast_weights", False) for part in network.modules())
         assert torch.allclose(network.decode(samples), expected, atol=1e-5)
-        network.start(network.plans[-1], cpu, torch.float32, values=1000)
+        network.start(network.portions[-1], cpu, torch.float32, values=1000)
         assert torch.allclose(network.decode(samples), expected, atol=1e-5)
         assert patcher.partially_unload(cpu, patcher.model_size()) > 0
         assert torch.allclose(network.decode(samples), expected, atol=1e-5)

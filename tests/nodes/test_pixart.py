@@ -31,8 +31,7 @@ def both(comfy, alpha, **changes):
 
 @pytest.mark.parametrize("alpha", [True, False], ids=["alpha", "sigma"])
 @pytest.mark.parametrize(
-    ("height", "width", "changes"),
-    [(48, 40, {}), (40, 72, {}), (34, 96, {}), (40, 48, {"pe_interpolation": 2})],
+    ("height", "width", "changes"), [(48, 40, {}), (40, 72, {}), (34, 96, {}), (40, 48, {"pe_interpolation": 2})]
 )
 def test_gives_what_comfyuis_own_network_gives(comfy, alpha, height, width, changes):
     theirs, ours = both(comfy, alpha, **changes)

@@ -38,10 +38,7 @@ NODES = {
     "text": ("OpenSoraPromptSchedule", {**SAID, "prompt": "|0| a red circle"}),
     "keyframe": ("OpenSoraKeyframe", {**ON, "image": ["picture", 0], "frame": 0, "strength": 1.0}),
     "timeline": ("OpenSoraTimeline", {**ON, "image_1": ["picture", 0], "timeline": '{"keyframes": []}'}),
-    "strategy": (
-        "OpenSoraMaskStrategy",
-        {**ON, "reference_1": ["picture", 0], "strategy": "0", "align": 5},
-    ),
+    "strategy": ("OpenSoraMaskStrategy", {**ON, "reference_1": ["picture", 0], "strategy": "0", "align": 5}),
     "firm": ("OpenSoraFrameStrength", {**ON, "first_frame": 0, "last_frame": -1, "strength": 0.5}),
     "fit": ("OpenSoraFitImage", {**SIZE, "image": ["picture", 0]}),
     "extend": ("OpenSoraExtend", {**LONG, "latent": ["empty", 0], "direction": "forward"}),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import browser as browser_search
-from runner import comfyui, environment, process
+from runner.server import browser as browser_search
+from runner.server import comfyui, environment, process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -222,8 +222,8 @@ def test_a_contact_sheet_that_fails_leaves_the_video_and_says_where(tmp_path, mo
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "ROOT", tmp_path)
-    (tmp_path / "runner").mkdir()
-    (tmp_path / "runner" / "contact_sheet.py").write_text("raise SystemExit('no frame could be decoded')")
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "contact_sheet.py").write_text("raise SystemExit('no frame could be decoded')")
     env = environment.Environment(Path(sys.executable), tmp_path, tmp_path, tmp_path, pinned=True)
     with pytest.raises(run.Failed, match=r"opensora_0001.mp4; the contact sheet .*: no frame could be decoded$"):
         run.save(env, Ran(), Ran())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import client, process
+from runner.server import client, process
 
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = os.environ.get("COMFYUI_PATH")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import workflow
+from runner.server import workflow
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 

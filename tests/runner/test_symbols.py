@@ -8,8 +8,8 @@ import pytest
 from conftest import COMFYUI, NO_COMFYUI, ROOT
 
 from runner import symbols
-from runner.source_tree import SourceTree
-from runner.touched import used
+from runner.symbols.source_tree import SourceTree
+from runner.symbols.touched import used
 
 WRITTEN_FOR = "0.3.75"
 

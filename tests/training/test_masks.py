@@ -11,8 +11,7 @@ from opensora_comfy.training.tiny.recipe import LONG_RATIOS, RATIOS
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"),
-    [("identity", []), ("image_head", [0]), ("image_tail", [9]), ("image_head_tail", [0, 9])],
+    ("name", "kept"), [("identity", []), ("image_head", [0]), ("image_tail", [9]), ("image_head_tail", [0, 9])]
 )
 def test_single_frames(name, kept):
     mask = frame_mask(name, 10, random.Random(0))

@@ -8,7 +8,7 @@ import json
 import pytest
 from PIL import Image
 
-from runner.comfyui import PACK_NAME
+from runner.server.comfyui import PACK_NAME
 from runner.templates import OFFICIAL, WORKFLOWS, templates
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]

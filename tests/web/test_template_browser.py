@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.comfyui import PACK_NAME
+from runner.server.comfyui import PACK_NAME
 from runner.templates import OFFICIAL, WORKFLOWS, templates
 
 pytestmark = pytest.mark.browser

@@ -22,6 +22,10 @@ from ...model.frames import DEFAULT_FPS, IMAGE_FPS
 VIDEOS = tuple(".mp4 .mov .m4v .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .wmv .flv .ogv .3gp".split())
 PICTURES = tuple(".png .jpg .jpeg .webp .bmp .tif .tiff .avif".split())
 QUALITY = {"crf": "14", "preset": "medium"}  # of x264: not to be told from the original
+FAR = 200  # from this frame on a key frame is sought
+# A packet of these codecs in these containers is a frame; others hide frames in packets, or packets without one.
+FRAME_BY_FRAME = ("h264", "hevc", "prores", "mjpeg", "dnxhd", "ffv1")
+EXACT_CONTAINERS = ("mov,", "matroska,")
 LARGEST_RATE = 1000  # frames a second; time stamps that claim more are none
 
 
@@ -64,22 +68,18 @@ def probe(path: str | os.PathLike) -> Media:
 def read(path: str | os.PathLike, indices: Sequence[int]) -> Tensor:
     """The frames with these numbers, in this order, of a video or picture: uint8 [T, 3, H, W].
 
-    A video is decoded from its start, so that number n is the n-th frame that it shows. Raises ValueError as `probe`,
-    and for numbers that the file does not have.
+    Number n is the n-th frame that the file shows: it is decoded from its start, or, for frames far into it, from the
+    key frame before them where its packets tell their numbers beyond doubt. Raises ValueError as `probe`, and for
+    numbers that the file does not have.
     """
     if not len(indices) or min(indices) < 0:
         raise ValueError(f"{path}: indices are {list(indices)}; they must be one number or more, from 0 on")
-    wanted, found, count = set(indices), {}, 0
+    wanted = set(indices)
     if is_picture(path):
         found, count = {0: numpy.array(_picture(path))}, 1
     else:
-        with _reading(path), _open(path) as container:
-            for number, frame in enumerate(_decoded(container, path)):
-                count = number + 1
-                if number in wanted:
-                    found[number] = _pixels(frame)
-                if count > max(wanted):
-                    break
+        with _reading(path):
+            found, count = (_sought(path, wanted) if min(wanted) >= FAR else None) or _counted(path, wanted)
     if max(wanted) >= count:
         raise ValueError(f"{path}: frame {max(wanted)} is asked for, and it has {count}; the last is {count - 1}")
     return torch.stack([torch.from_numpy(found[number]) for number in indices]).movedim(-1, 1)
@@ -175,6 +175,53 @@ def _decoded(container: Any, path: Any) -> Iterator[Any]:
                 raise ValueError(f"{path}: it is damaged after {count} frames; export or download it again")
             count += 1
             yield frame
+
+
+def _counted(path, wanted):
+    """({number: pixels} of the wanted frames, how many were decoded), from the start on."""
+    found, count = {}, 0
+    with _open(path) as container:
+        for number, frame in enumerate(_decoded(container, path)):
+            count = number + 1
+            if number in wanted:
+                found[number] = _pixels(frame)
+            if count > max(wanted):
+                break
+    return found, count
+
+
+def _sought(path, wanted):
+    """As `_counted`, but from the key frame before the wanted ones; None where there is any doubt about numbers.
+
+    Packets carry the time at which their frame is shown. Their order in time numbers the frames, provided that each
+    has a time of its own, that the first frame is the first packet's, and that what is decoded follows the same order.
+    """
+    found, first, last = {}, min(wanted), max(wanted)
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        exact = container.format.name.startswith(EXACT_CONTAINERS)
+        if not exact or stream.codec_context.name not in FRAME_BY_FRAME:
+            return None
+        times = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        if None in times or len(set(times)) < len(times) or last >= len(times):
+            return None
+        times.sort()
+        numbers = {time: number for number, time in enumerate(times)}
+        container.seek(times[0], stream=stream)
+        if next(container.decode(stream)).pts != times[0]:
+            return None
+        container.seek(times[first], stream=stream)
+        before = None
+        for frame in container.decode(stream):
+            number = numbers.get(frame.pts)
+            if number is None or before not in (None, number - 1) or frame.is_corrupt and number in wanted:
+                return None
+            before = number
+            if number in wanted:
+                found[number] = _pixels(frame)
+            if number >= last:
+                break
+    return (found, len(times)) if len(found) == len(wanted) else None
 
 
 def _turn(frame):

@@ -13,13 +13,13 @@ from typing import Any, cast
 import numpy
 import safetensors.torch
 import torch
-import transformers
 
 from ...model import load_transformer, load_vae
 from ...model.files import read_file
 from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
+from ..contact_sheet import contact_sheet, pictures, save_small
 from ..export import export, tell_more
 from ..trainer import rank
 from . import latents as latents_module
@@ -27,7 +27,6 @@ from . import recipe, t5
 from . import text_encoder as text
 from .calibrate import calibrate
 from .evaluate import evaluate, evaluate_in_betweens
-from .judge import contact_sheet
 from .pipeline import Pipeline
 from .polish import polish
 from .previews import KEYS, fit_network, preview_colors
@@ -79,12 +78,10 @@ def open_vae(folder: Path, name: str = "vae") -> tuple[VideoVAE, dict[str, Any]]
     return cast(VideoVAE, load_vae({k: v.float() for k, v in state_dict.items()}, about["config"])), about
 
 
-def open_text_encoder(
-    folder: Path, tokenizer: str
-) -> tuple[transformers.T5EncoderModel, transformers.PreTrainedTokenizerBase]:
+def open_text_encoder(folder: Path, tokenizer: str) -> t5.TextEncoder:
     """The exported text encoder in fp32, and its tokenizer."""
     state_dict = safetensors.torch.load_file(folder / "text_encoder.safetensors")
-    return t5.load_model(state_dict, recipe.TEXT_ENCODER), t5.load_tokenizer(tokenizer)
+    return t5.TextEncoder(t5.load_model(state_dict, recipe.TEXT_ENCODER), t5.load_tokenizer(tokenizer))
 
 
 def open_transformer(folder: Path, name: str) -> STDiT3:
@@ -99,7 +96,7 @@ def make_teacher(folder: Path, tokenizer: str, steps: dict[str, Any], from_bundl
     if from_bundled:
         steps = {**steps, "start": read_file(recipe.BUNDLED / "transformer.safetensors")[0]}
     buckets = latents_module.load(folder / "latents")
-    teacher = train_transformer(folder / "teacher", buckets, *open_text_encoder(folder, tokenizer), **steps)
+    teacher = train_transformer(folder / "teacher", buckets, open_text_encoder(folder, tokenizer), **steps)
     export_transformer(teacher, folder, "teacher")
 
 
@@ -107,7 +104,7 @@ def make_transformer(folder: Path, tokenizer: str, steps: dict[str, Any]) -> Non
     """Move the teacher's best guidance to the nodes' default, into folder/transformer.safetensors."""
     buckets = latents_module.load(folder / "latents")
     encoder = open_text_encoder(folder, tokenizer)
-    student = calibrate(folder / "transformer", open_transformer(folder, "teacher"), buckets, *encoder, **steps)
+    student = calibrate(folder / "transformer", open_transformer(folder, "teacher"), buckets, encoder, **steps)
     export_transformer(student, folder, "transformer")
 
 
@@ -116,7 +113,7 @@ def make_polish(folder: Path, tokenizer: str, steps: dict[str, Any]) -> None:
     vae, about = open_vae(folder)
     buckets = latents_module.load(folder / "latents")
     encoder = open_text_encoder(folder, tokenizer)
-    vae = polish(folder / "polish", vae, open_transformer(folder, "teacher"), buckets, *encoder, **steps)
+    vae = polish(folder / "polish", vae, open_transformer(folder, "teacher"), buckets, encoder, **steps)
     colors = {key: about[key] for key in KEYS}
     export_vae(vae, folder, "polish", **colors)
 
@@ -134,7 +131,7 @@ def export_transformer(transformer: STDiT3, folder: Path, name: str) -> None:
 def open_pipeline(folder: Path, tokenizer: str) -> Pipeline:
     """The finished files as text to video."""
     vae, _ = open_vae(folder, "polish")
-    return Pipeline(open_transformer(folder, "transformer"), vae, *open_text_encoder(folder, tokenizer), recipe.FLOW)
+    return Pipeline(open_transformer(folder, "transformer"), vae, open_text_encoder(folder, tokenizer), recipe.FLOW)
 
 
 def make_previews(folder: Path, tokenizer: str, steps: dict[str, Any]) -> None:
@@ -154,7 +151,8 @@ def report(folder: Path, tokenizer: str, count: int) -> None:
         "vae_psnr_34_frames": held_out_psnr(pipeline.vae, num_frames=34),
     }
     (folder / "scores.json").write_text(json.dumps(scores, indent=1))
-    contact_sheet(videos[:24], [trial.text for trial in trials[:24]], folder / "contact_sheet.png")
+    sheet = contact_sheet([pictures(video) for video in videos[:24]], [trial.text for trial in trials[:24]])
+    save_small(sheet, folder / "contact_sheet.png")
     print(json.dumps(scores, indent=1))
 
 

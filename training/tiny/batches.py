@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 import torch
-import transformers
+from torch import Tensor
 
 from ...model import flow
 from ...model.frames import CHUNKS, IMAGE_FPS
@@ -16,7 +16,7 @@ from .. import masks
 from ..timesteps import stratified
 from .captions import caption, partial_caption
 from .recipe import FLOW, LONG_RATIOS, RATIOS
-from .t5 import encode
+from .t5 import TextEncoder
 
 if TYPE_CHECKING:
     from .latents import Bucket
@@ -33,18 +33,15 @@ SHARES = {(64, 64, 17): 0.68, (64, 64, 34): 0.13, (64, 64, 51): 0.05, (64, 64, 1
 EMPHASIS = {("purple", "gray"): 4.0}
 
 
-def draw_mask(num_latents: int, rng: numpy.random.Generator) -> torch.Tensor:
+def draw_mask(num_latents: int, rng: numpy.random.Generator) -> Tensor:
     """Bool [T] of a strategy of the recipe."""
     ratios = LONG_RATIOS if num_latents > CHUNKS.chunk_latents else RATIOS
     return masks.draw(ratios, num_latents, 1, version=None, rng=random.Random(int(rng.integers(2**63))))[0]
 
 
 def with_stills(
-    bucket: Bucket,
-    rows: Sequence[int] | numpy.ndarray | torch.Tensor,
-    frame_mask: torch.Tensor,
-    rng: numpy.random.Generator,
-) -> torch.Tensor:
+    bucket: Bucket, rows: Sequence[int] | numpy.ndarray | Tensor, frame_mask: Tensor, rng: numpy.random.Generator
+) -> Tensor:
     """Latents [B, 4, T, h, w] of these clips; kept frames (False in frame_mask [B, T]) are partly lone images'."""
     lone = (~frame_mask).sum(1, keepdim=True) <= 2
     use_still = ~frame_mask & lone & bucket.has_still[rows] & torch.from_numpy(rng.random(frame_mask.shape) < STILLS)
@@ -54,27 +51,14 @@ def with_stills(
 class BatchSampler:
     """Draws training batches: a bucket, clips of it, captions, masks, timesteps and noise."""
 
-    def __init__(
-        self,
-        buckets: Sequence[Bucket],
-        text_encoder: transformers.T5EncoderModel,
-        tokenizer: transformers.PreTrainedTokenizerBase,
-        null_caption: torch.Tensor,
-    ) -> None:
-        self.buckets, self.text_encoder, self.tokenizer = buckets, text_encoder, tokenizer
-        self.null_caption = null_caption
+    def __init__(self, buckets: Sequence[Bucket], text_encoder: TextEncoder, null_caption: Tensor) -> None:
+        self.buckets, self.text_encoder, self.null_caption = buckets, text_encoder, null_caption
         shares = numpy.array([SHARES.get((b.height, b.width, b.num_frames), 0.012) for b in buckets])
         self.shares = shares / shares.sum()
         emphasis = [[EMPHASIS.get((s.color, s.background), 1.0) for s in b.scenes] for b in buckets]
         self.row_shares = [numpy.array(factors) / sum(factors) for factors in emphasis]
 
-    def captions(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features and mask of captions, cut to the longest of them."""
-        features, mask = encode(self.text_encoder, self.tokenizer, texts)
-        length = int(mask.sum(1).max())
-        return features[:, :length], mask[:, :length]
-
-    def draw(self, rng: numpy.random.Generator, batch: int) -> dict[str, torch.Tensor]:
+    def draw(self, rng: numpy.random.Generator, batch: int) -> dict[str, Tensor]:
         index = rng.choice(len(self.buckets), p=self.shares)
         bucket = self.buckets[index]
         # About equal cost a step: images are cheap, long clips dear.
@@ -87,7 +71,7 @@ class BatchSampler:
             scene = bucket.scenes[row]
             partial = rng.random() < PARTIAL_CAPTIONS
             texts.append(partial_caption(scene, rng)[0] if partial else caption(scene, rng))
-        features, mask = self.captions(texts)
+        features, mask = self.text_encoder.captions(texts)
         dropped = torch.from_numpy(rng.random(B) < CAPTION_DROPOUT)
         features = torch.where(dropped[:, None, None], self.null_caption[: features.shape[1]], features)
 

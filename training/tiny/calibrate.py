@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy
 import torch
-import transformers
 
 from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
@@ -21,6 +20,7 @@ from ..trainer import Run, rank
 from .batches import BatchSampler
 from .latents import Bucket
 from .recipe import GUIDANCE, TEACHER_GUIDANCE
+from .t5 import TextEncoder
 
 
 def calibration_loss(
@@ -57,8 +57,7 @@ def calibrate(
     folder: Path,
     teacher: STDiT3,
     buckets: Sequence[Bucket],
-    text_encoder: transformers.T5EncoderModel,
-    tokenizer: transformers.PreTrainedTokenizerBase,
+    text_encoder: TextEncoder,
     steps: int = 800,
     batch: int = 12,
     seed: int = 1,
@@ -68,7 +67,7 @@ def calibrate(
     teacher = teacher.eval().requires_grad_(False)
     torch.manual_seed(seed)
     run = Run(folder, student, steps=steps, ema=0.98, learning_rate=5e-4, matrix_rate=0.004, save_every=100)
-    sampler = BatchSampler(buckets, text_encoder, tokenizer, teacher.null_caption)
+    sampler = BatchSampler(buckets, text_encoder, teacher.null_caption)
     torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())
     for step in run:
         draw = sampler.draw(numpy.random.default_rng((seed, step, rank())), batch)

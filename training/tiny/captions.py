@@ -32,11 +32,14 @@ PLACES = ("background", "background", "backdrop", "surface")
 
 
 def _heading(*directions: str) -> tuple[tuple[str, str], ...]:
-    verbs = (
-        *(("moves", "moving"), ("slides", "sliding"), ("drifts", "drifting"), ("glides", "gliding")),
-        *(("goes", "going"), ("travels", "traveling"), ("floats", "floating")),
+    verbs = _both(
+        "moves/moving, slides/sliding, drifts/drifting, glides/gliding, goes/going, travels/traveling, floats/floating"
     )
     return tuple((f"{does} {where}", f"{doing} {where}") for where in directions for does, doing in verbs)
+
+
+def _both(text: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(way.split("/")) for way in text.split(", "))
 
 
 # Each way to say a motion twice: as a finite verb and as a participle.
@@ -48,34 +51,19 @@ MOTION_WORDS = {
     "down": _heading("down", "downwards", "to the bottom", "downward")
     + 3 * (("falls", "falling"), ("drops", "dropping"), ("sinks", "sinking"), ("descends", "descending"))
     + 2 * (("falls down", "falling down"),),
-    "still": (
-        ("stays still", "staying still"),
-        ("does not move", "not moving"),
-        ("rests motionless", "resting motionless"),
-        ("stands still", "standing still"),
-        ("remains in place", "remaining in place"),
-        ("stays in place", "staying in place"),
-        ("is motionless", "being motionless"),
-        ("stays at rest", "staying at rest"),
+    "still": _both(
+        "stays still/staying still, does not move/not moving, rests motionless/resting motionless, "
+        "stands still/standing still, remains in place/remaining in place, stays in place/staying in place, "
+        "is motionless/being motionless, stays at rest/staying at rest"
     ),
-    "grow": (
-        ("grows", "growing"),
-        ("gets bigger", "getting bigger"),
-        ("expands", "expanding"),
-        ("becomes larger", "becoming larger"),
-        ("grows larger", "growing larger"),
-        ("gets larger", "getting larger"),
-        ("grows in size", "growing in size"),
-        ("becomes bigger", "becoming bigger"),
+    "grow": _both(
+        "grows/growing, gets bigger/getting bigger, expands/expanding, becomes larger/becoming larger, "
+        "grows larger/growing larger, gets larger/getting larger, grows in size/growing in size, "
+        "becomes bigger/becoming bigger"
     ),
-    "shrink": (
-        ("shrinks", "shrinking"),
-        ("gets smaller", "getting smaller"),
-        ("contracts", "contracting"),
-        ("becomes smaller", "becoming smaller"),
-        ("shrinks down", "shrinking down"),
-        ("shrinks in size", "shrinking in size"),
-        ("grows smaller", "growing smaller"),
+    "shrink": _both(
+        "shrinks/shrinking, gets smaller/getting smaller, contracts/contracting, becomes smaller/becoming smaller, "
+        "shrinks down/shrinking down, shrinks in size/shrinking in size, grows smaller/growing smaller"
     ),
 }
 

@@ -10,6 +10,7 @@ import torch
 
 from .captions import caption
 from .judge import ATTRIBUTES, judge
+from .painting import psnr
 from .pipeline import Pipeline, Trial
 from .shapes import render, sample_scene
 
@@ -30,17 +31,13 @@ def score(videos: Iterable[torch.Tensor], trials: Sequence[Trial]) -> dict[str, 
     return {**{name: float(right[:, i].mean()) for i, name in enumerate(ATTRIBUTES)}, "all": float(right.all(1).mean())}
 
 
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of videos in 0..1."""
-    return float(10 * torch.log10(1 / (a - b).square().mean().clamp(min=1e-10)))
-
-
 def in_between_scores(video: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
     """(PSNR of the frames between the first and the last group, the same of a cross-fade) of videos [T, H, W, 3]."""
     between = slice(1, truth.shape[0] - 4)
     fade = torch.linspace(0, 1, truth.shape[0])[:, None, None, None]
     faded = truth[:1] * (1 - fade) + truth[-1:] * fade
-    return psnr(video[between], truth[between]), psnr(faded[between], truth[between])
+    ours, fades = (psnr(clip[None, between], truth[None, between], span=1) for clip in (video, faded))
+    return ours, fades
 
 
 def evaluate(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from .shapes import BACKGROUNDS, COLORS, DIRECTIONS, SHAPES, Scene, coverage
 
@@ -18,7 +14,6 @@ NEAR = 50  # how far a colour may be from its palette entry, Euclidean in 0..255
 VISIBLE = 40  # how far from the background a pixel must be to belong to the shape; the faintest pair is 102 apart
 LEAST_AREA = 20  # pixels of foreground below which a frame counts as empty
 LEAST_OVERLAP = 0.85  # intersection over union with the ideal outline, mean over the frames
-LARGEST_SHEET = 450_000  # bytes
 # Area and centroid of each shape of radius 1: area, and how far the centroid lies below the bounding box's centre.
 MOMENTS = {"circle": (numpy.pi, 0.0), "square": (4 * 0.9 * 0.9, 0.0), "triangle": (2 * 1.15, 1 / 3)}
 
@@ -123,54 +118,3 @@ def _motion(x: numpy.ndarray, y: numpy.ndarray, radius: numpy.ndarray, scale: fl
     if not 1 / 1.3 < growth < 1.3 or travel.max() < 8 * scale or travel.min() > 0.4 * travel.max():
         return "none"
     return max(DIRECTIONS, key=lambda name: float(change[:2] @ DIRECTIONS[name]))
-
-
-def contact_sheet(
-    videos: Sequence[torch.Tensor | numpy.ndarray] | torch.Tensor,
-    captions: Sequence[str],
-    path: str | os.PathLike,
-    columns: int = 3,
-    frames: int = 4,
-    zoom: int = 2,
-) -> None:
-    """Writes a PNG that shows `frames` evenly spaced frames of each clip [T, H, W, 3] in 0..1, its caption below.
-
-    The picture has a palette of 256 colours, of fewer where it would be larger than LARGEST_SHEET bytes.
-    """
-    if len(videos) != len(captions) or not len(videos):
-        raise ValueError(f"videos holds {len(videos)} clips and captions {len(captions)}; give one caption a clip")
-    gap, line = 4, 18
-    font = ImageFont.load_default(size=14)
-    tile_height, tile_width = (zoom * max(video.shape[axis] for video in videos) for axis in (1, 2))
-    cell_width, cell_height = frames * (tile_width + gap) + 3 * gap, tile_height + 2 * line + 4 * gap
-    rows = -(-len(videos) // columns)
-    sheet = Image.new("RGB", (columns * cell_width + 4 * gap, rows * cell_height + 4 * gap), (252, 252, 252))
-    draw = ImageDraw.Draw(sheet)
-    for index, (video, text) in enumerate(zip(videos, captions, strict=True)):
-        left = 4 * gap + index % columns * cell_width
-        top = 4 * gap + index // columns * cell_height
-        pixels = (255 * numpy.asarray(video, numpy.float32).clip(0, 1) + 0.5).astype(numpy.uint8)
-        # A tile smaller than the largest stands in the middle of its place.
-        size = (zoom * pixels.shape[2], zoom * pixels.shape[1])
-        shift = (tile_width - size[0]) // 2, (tile_height - size[1]) // 2
-        for column, frame in enumerate(numpy.linspace(0, len(pixels) - 1, frames).round().astype(int)):
-            tile = Image.fromarray(pixels[frame]).resize(size, Image.Resampling.BICUBIC)
-            sheet.paste(tile, (left + column * (tile_width + gap) + shift[0], top + shift[1]))
-        for row, words in enumerate(_wrap(text, font, cell_width - 4 * gap)[:2]):
-            draw.text((left, top + tile_height + gap + row * line), words, fill=(40, 40, 40), font=font)
-    for shades in (256, 128, 64):
-        small = sheet.quantize(shades, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
-        small.save(Path(path), format="PNG", optimize=True)
-        if Path(path).stat().st_size < LARGEST_SHEET:
-            return
-
-
-def _wrap(text: str, font, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

@@ -65,7 +65,7 @@ LENGTHS = ((17, 0.62), (34, 0.16), (51, 0.04), (1, 0.18))
 def build(
     vae: VideoVAE, folder: str | os.PathLike, count: int = 8000, seed: int = 0, parts: tuple[int, int] = (0, 1)
 ) -> None:
-    """Encode `count` clips into one file a bucket under `folder`, or load those already there; returns the buckets.
+    """Encode `count` clips into one file a bucket under `folder`, but for those that are there already.
 
     `parts` = (index, of) splits the buckets' clips over processes that each write their own files.
     """

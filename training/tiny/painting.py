@@ -33,10 +33,14 @@ def reconstruction_error(decoded: torch.Tensor, frames: torch.Tensor) -> torch.T
     return ((error + 4 * error.square()) * edge_weights(frames)).mean()
 
 
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of values in -1…1, mean over the batch."""
-    error = (a.clamp(-1, 1) - b).square().flatten(1).mean(1)
-    return (10 * torch.log10(4 / error.clamp(min=1e-10))).mean().item()
+def decibels(errors: torch.Tensor, span: float = 2.0) -> torch.Tensor:
+    """Peak signal-to-noise ratio of mean squared errors, of values that span so much: 2 where they are in -1…1."""
+    return 10 * torch.log10(span**2 / errors.clamp(min=1e-10))
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor, span: float = 2.0) -> float:
+    """The mean of `decibels` over a batch of pictures or clips [N, …]."""
+    return decibels((a.clamp(-1, 1) - b).square().flatten(1).mean(1), span).mean().item()
 
 
 def paint(vae: VideoVAE, latents: torch.Tensor, num_frames: int, rng: numpy.random.Generator) -> torch.Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 
 from ...model import flow
 from ...model.frames import IMAGE_FPS
@@ -16,7 +15,7 @@ from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
 from .recipe import GUIDANCE
 from .shapes import Scene, render
-from .t5 import encode
+from .t5 import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,14 @@ class Trial:
     seed: int
 
 
+@dataclass(frozen=True)
 class Pipeline:
     """The tiny model: trials to latents, and to videos."""
 
-    def __init__(
-        self,
-        transformer: STDiT3,
-        vae: VideoVAE,
-        text_encoder: transformers.T5EncoderModel,
-        tokenizer: transformers.PreTrainedTokenizerBase,
-        flow_settings: dict[str, Any],
-    ) -> None:
-        self.transformer, self.vae, self.text_encoder, self.tokenizer = transformer, vae, text_encoder, tokenizer
-        self.flow_settings = flow_settings
+    transformer: STDiT3
+    vae: VideoVAE
+    text_encoder: TextEncoder
+    flow_settings: dict[str, Any]
 
     @torch.no_grad()
     def __call__(self, trials: Sequence[Trial], **options: Any) -> torch.Tensor:
@@ -67,20 +61,18 @@ class Pipeline:
             frame_mask = torch.ones(len(trials), T)
             groups = self.vae.counting.groups(scene.num_frames)
             for frame in (0, scene.num_frames - 1):
-                for latent, still in self.encode_stills(
-                    [render(t.scene)[frame] for t in trials], frame, groups
-                ).items():
+                images = [render(trial.scene)[frame] for trial in trials]
+                for latent, still in self.encode_stills(images, frame, groups).items():
                     z[:, :, latent], frame_mask[:, latent] = still, 0
-        features, mask = encode(self.text_encoder, self.tokenizer, [trial.text for trial in trials])
-        length = int(mask.sum(1).max())
+        features, mask = self.text_encoder.captions([trial.text for trial in trials])
         timesteps = flow.timesteps(steps, scene.height, scene.width, scene.num_frames, **self.flow_settings)
         rows = torch.ones(len(trials))
         return flow.sample(
             self.transformer,
             z,
-            features[:, :length],
-            self.transformer.null_caption[:length],
-            caption_mask=mask[:, :length],
+            features,
+            self.transformer.null_caption[: features.shape[1]],
+            caption_mask=mask,
             timesteps=timesteps,
             guidance=guidance,
             frame_mask=frame_mask,

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy
 import torch
-import transformers
 
 from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
 from ..masks import frame_mask
 from ..trainer import Run
-from .batches import BatchSampler, draw_mask, with_stills
+from .batches import draw_mask, with_stills
 from .captions import caption
 from .hardest import Hardest
 from .latents import Bucket
-from .painting import NOISE, paint, painting_loss
+from .painting import NOISE, decibels, paint, painting_loss
 from .recipe import FLOW, TEACHER_GUIDANCE
 from .shapes import render_all
+from .t5 import TextEncoder
 
 STEPS = 30  # of the whole schedule, as the nodes have it
 START = (300.0, 850.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
@@ -38,7 +38,7 @@ CANDIDATES = 4  # clips for each that is sampled again: those of the kinds that 
 @torch.no_grad()
 def sample_again(
     transformer: STDiT3,
-    sampler: BatchSampler,
+    text_encoder: TextEncoder,
     bucket: Bucket,
     rows: numpy.ndarray,
     start: float,
@@ -49,7 +49,7 @@ def sample_again(
     Frames are kept as in training, so that decoding also meets pinned frames between generated ones.
     """
     texts = [caption(bucket.scenes[row], rng) for row in rows]
-    features, mask = sampler.captions(texts)
+    features, mask = text_encoder.captions(texts)
     size = bucket.height, bucket.width, bucket.num_frames
     timesteps = flow.timesteps(STEPS, *size, **FLOW)
     timesteps = timesteps[timesteps <= start]
@@ -102,7 +102,7 @@ def look_around(
 
 def make_pairs(
     transformer: STDiT3,
-    sampler: BatchSampler,
+    text_encoder: TextEncoder,
     buckets: Sequence[Bucket],
     count: int,
     hardest: Hardest,
@@ -114,7 +114,7 @@ def make_pairs(
     for _ in range(count // batch):
         bucket, rows = draw_rows(buckets, CANDIDATES * batch, rng)
         rows = rows[hardest.choose([bucket.scenes[row] for row in rows], batch, rng)]
-        pairs.append((bucket, rows, sample_again(transformer, sampler, bucket, rows, rng.uniform(*START), rng)))
+        pairs.append((bucket, rows, sample_again(transformer, text_encoder, bucket, rows, rng.uniform(*START), rng)))
     return pairs
 
 
@@ -123,19 +123,17 @@ def polish(
     vae: VideoVAE,
     transformer: STDiT3,
     buckets: Sequence[Bucket],
-    text_encoder: transformers.T5EncoderModel,
-    tokenizer: transformers.PreTrainedTokenizerBase,
+    text_encoder: TextEncoder,
     steps: int = 1200,
     batch: int = 4,
     count: int = 1440,
     seed: int = 0,
 ) -> VideoVAE:
     """The VAE with its two decoders trained on; the rest of it unchanged, averaged weights."""
-    sampler = BatchSampler(buckets, text_encoder, tokenizer, transformer.null_caption)
     torch.manual_seed(seed)
     rng = numpy.random.default_rng((seed, 5))
     hardest = look_around(vae, buckets, rng)
-    pairs = make_pairs(transformer.eval(), sampler, buckets, count, hardest, rng)
+    pairs = make_pairs(transformer.eval(), text_encoder, buckets, count, hardest, rng)
     vae.requires_grad_(False)
     for part in (vae.temporal_vae.decoder, vae.temporal_vae.post_quant_conv, vae.spatial_vae["module"].decoder):
         part.requires_grad_(True)
@@ -153,5 +151,5 @@ def polish(
         again = torch.from_numpy(rng.random(batch) < SAMPLED).view(-1, 1, 1, 1, 1)
         loss, errors = painting_loss(vae, torch.where(again, sampled[chosen], encoded), render_all(scenes))
         hardest.saw(scenes, errors)
-        run.update(loss, psnr=(10 * torch.log10(4 / errors)).mean())
+        run.update(loss, psnr=decibels(errors).mean())
     return run.settle().eval().requires_grad_(False)

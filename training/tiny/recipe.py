@@ -19,15 +19,7 @@ VAE = VideoVAEConfig(
     scale=(1.0,) * 4,
 )
 TRANSFORMER = STDiT3Config(depth=4, hidden_size=160, num_heads=4, caption_channels=64, model_max_length=120)
-TEXT_ENCODER = {
-    "d_model": 64,
-    "num_layers": 2,
-    "num_heads": 4,
-    "d_kv": 16,
-    "d_ff": 160,
-    "vocab_size": 32128,
-    "max_length": 120,
-}
+TEXT_ENCODER = dict(d_model=64, num_layers=2, num_heads=4, d_kv=16, d_ff=160, vocab_size=32128, max_length=120)
 # What the shift is relative to. At 64×64 it gives 4.5 for 17 frames: half of all steps are spent above t = 0.8, where
 # the direction of a motion is decided; below, it shows in the noised latents anyway.
 FLOW: dict[str, Any] = {"base_resolution": 32 * 32, "base_num_frames": 1, "scale": 1.0}

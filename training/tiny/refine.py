@@ -18,7 +18,7 @@ import torch
 from ...model.vaes.v1_2 import VideoVAE
 from ..trainer import Run, rank
 from .hardest import Hardest
-from .painting import NOISE, paint, painting_loss, reconstruction_error
+from .painting import NOISE, decibels, paint, painting_loss, reconstruction_error
 from .shapes import RESOLUTIONS, render_all, sample_scene
 
 SQUARE = (0.6, 0.2, 0.2)  # the share of each resolution: the square one is the default
@@ -58,5 +58,5 @@ def refine(folder: Path, vae: VideoVAE, steps: int = 1200, batch: int = 2, seed:
             loss, errors = painting_loss(vae, noisy, frames)
             hardest.saw(scenes, errors)
         moved = (latents - before).square().mean()
-        run.update(loss + ANCHOR * moved, psnr=(10 * torch.log10(4 / errors)).mean(), moved=moved.detach())
+        run.update(loss + ANCHOR * moved, psnr=decibels(errors).mean(), moved=moved.detach())
     return run.settle().eval().requires_grad_(False)

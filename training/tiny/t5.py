@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -65,3 +66,16 @@ def encode(
     features = model(input_ids=tokens, attention_mask=mask).last_hidden_state * mask[..., None]
     extra = max_length - tokens.shape[1]
     return torch.nn.functional.pad(features, (0, 0, 0, extra)), torch.nn.functional.pad(mask, (0, extra))
+
+
+class TextEncoder(NamedTuple):
+    """The tiny T5 and its tokenizer."""
+
+    model: transformers.T5EncoderModel
+    tokenizer: transformers.PreTrainedTokenizerBase
+
+    def captions(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and mask of captions as `encode` gives them, cut to the longest of them."""
+        features, mask = encode(*self, texts)
+        length = int(mask.sum(1).max())
+        return features[:, :length], mask[:, :length]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 import torch
-import transformers
+from torch import Tensor
 
 from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
@@ -19,8 +19,10 @@ from .batches import BatchSampler
 from .captions import caption
 from .latents import Bucket
 from .recipe import TRANSFORMER
+from .t5 import TextEncoder
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
+SIZE_PHRASES = {"grow": "grows", "shrink": "shrinks"}  # the others are moves
 
 
 def begin(transformer: STDiT3) -> STDiT3:
@@ -33,16 +35,11 @@ def begin(transformer: STDiT3) -> STDiT3:
 
 
 def loss_of(
-    transformer: STDiT3,
-    clean: torch.Tensor,
-    noise: torch.Tensor,
-    t: torch.Tensor,
-    frame_mask: torch.Tensor,
-    **conditions: torch.Tensor,
-) -> torch.Tensor:
+    transformer: STDiT3, clean: Tensor, noise: Tensor, t: Tensor, frame_mask: Tensor, **conditions: Tensor
+) -> Tensor:
     """The loss [B] of these latents, whose kept frames the network is told of."""
 
-    def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
         return transformer(noisy, t, frame_mask=frame_mask, **conditions)
 
     return rectified_flow(predict, clean, t, noise, frame_mask=frame_mask)
@@ -52,7 +49,7 @@ def _loss_at(transformer, sampler, bucket, rows, texts, t):
     """Mean loss at timestep t of these clips with these captions, every frame generated, always the same noise."""
     clean = bucket.latents[rows]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    features, mask = sampler.captions(texts)
+    features, mask = sampler.text_encoder.captions(texts)
     B, _, T = clean.shape[:3]
     loss = loss_of(
         transformer, clean, noise, torch.full((B,), t), torch.ones(B, T, dtype=torch.bool),
@@ -73,7 +70,7 @@ def motion_gate(transformer: STDiT3, sampler: BatchSampler, count: int = 48, t: 
     losses = []
     for motions in ([s.motion for _, s in scenes], [OPPOSITE[s.motion] for _, s in scenes]):
         texts = [
-            f"a {s.color} {s.shape} on a {s.background} background {MOTION_PHRASE[motion]}"
+            f"a {s.color} {s.shape} on a {s.background} background {SIZE_PHRASES.get(motion, f'moves {motion}')}"
             for (_, s), motion in zip(scenes, motions)
         ]
         losses.append(_loss_at(transformer, sampler, bucket, [row for row, _ in scenes], texts, t))
@@ -90,25 +87,14 @@ def losses_at(
     return [_loss_at(transformer, sampler, bucket, list(range(len(texts))), texts, t) for t in times]
 
 
-MOTION_PHRASE = {
-    "left": "moves left",
-    "right": "moves right",
-    "up": "moves up",
-    "down": "moves down",
-    "grow": "grows",
-    "shrink": "shrinks",
-}
-
-
 def train_transformer(
     folder: Path,
     buckets: Sequence[Bucket],
-    text_encoder: transformers.T5EncoderModel,
-    tokenizer: transformers.PreTrainedTokenizerBase,
+    text_encoder: TextEncoder,
     steps: int = 6000,
     batch: int = 24,
     seed: int = 0,
-    start: dict[str, torch.Tensor] | None = None,
+    start: dict[str, Tensor] | None = None,
 ) -> STDiT3:
     """Train (or go on training) and return the module with its averaged weights; `start`: weights to begin with."""
     torch.manual_seed(seed)  # the same weights in every process
@@ -117,7 +103,7 @@ def train_transformer(
         transformer.load_state_dict({key: value.float() for key, value in start.items()})
     rates: dict[str, Any] = {"learning_rate": 1.4e-3, "matrix_rate": 0.014}
     run = Run(folder, transformer, steps=steps, ema=0.9985, weight_decay=0.01, save_every=250, **rates)
-    sampler = BatchSampler(buckets, text_encoder, tokenizer, transformer.null_caption)
+    sampler = BatchSampler(buckets, text_encoder, transformer.null_caption)
     torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())  # but noise of its own for each
     for step in run:
         rng = numpy.random.default_rng((seed, step, rank()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 
 from ...model.vaes.spatial import SPATIAL_FACTOR
 from ...model.vaes.v1_2 import VideoVAE
@@ -27,14 +28,14 @@ def clips(
     num_frames: int,
     split: str = "train",
     resolution: tuple[int, int] | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """A batch of rendered scenes, [count, 3, T, H, W] in -1…1, all of one resolution (drawn where not given)."""
     height, width = resolution or RESOLUTIONS[rng.integers(len(RESOLUTIONS))]
     scenes = [sample_scene(rng, height, width, num_frames, split) for _ in range(count)]
     return render_all(scenes)
 
 
-def spatial_loss(vae: VideoVAE, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
+def spatial_loss(vae: VideoVAE, frames: Tensor) -> tuple[Tensor, float]:
     """Edge-weighted L1 of single frames [N, 3, H, W] through the 2D VAE alone."""
     spatial = vae.spatial_vae["module"]
     mean, log_variance = spatial.encode(frames).chunk(2, dim=1)
@@ -43,7 +44,7 @@ def spatial_loss(vae: VideoVAE, frames: torch.Tensor) -> tuple[torch.Tensor, flo
     return error + regulariser(mean, log_variance), psnr(decoded.detach(), frames)
 
 
-def temporal_loss(vae: VideoVAE, flat: torch.Tensor, frames: torch.Tensor | None = None) -> tuple[torch.Tensor, float]:
+def temporal_loss(vae: VideoVAE, flat: Tensor, frames: Tensor | None = None) -> tuple[Tensor, float]:
     """Error of 2D latents [B, 4, T, h, w] through the temporal VAE and, with `frames`, of the pixels they decode to."""
     temporal, T = vae.temporal_vae, flat.shape[2]
     mean, log_variance = temporal.encode(flat).chunk(2, dim=1)
@@ -58,7 +59,7 @@ def temporal_loss(vae: VideoVAE, flat: torch.Tensor, frames: torch.Tensor | None
     return 0.1 * loss + reconstruction_error(decoded, target), psnr(decoded.detach(), target)
 
 
-def regulariser(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+def regulariser(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Keeps latents near unit scale and posteriors as narrow as the noise that decoding is trained to bear."""
     narrow = (log_variance - 2 * math.log(NOISE)).square().mean()
     return 1e-3 * (mean.square().mean() - 1).clamp(min=0) + 1e-5 * narrow
@@ -80,9 +81,7 @@ def train_spatial(vae: VideoVAE, folder: Path, steps: int, batch: int, seed: int
 
 
 @torch.no_grad()
-def encode_clips(
-    vae: VideoVAE, count: int, seed: int, batch: int = 12
-) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
+def encode_clips(vae: VideoVAE, count: int, seed: int, batch: int = 12) -> list[tuple[Tensor, tuple[int, int, int]]]:
     """2D latents of `count` training clips: (flat [batch, 4, 17, h, w], the generator's seed to render them again)."""
     found = []
     for index in range(count // batch):
@@ -94,7 +93,7 @@ def encode_clips(
 def train_temporal(
     vae: VideoVAE,
     folder: Path,
-    clips_encoded: list[tuple[torch.Tensor, tuple[int, int, int]]],
+    clips_encoded: list[tuple[Tensor, tuple[int, int, int]]],
     steps: int,
     batch: int,
     seed: int,
@@ -113,7 +112,7 @@ def train_temporal(
 def train_together(
     vae: VideoVAE,
     folder: Path,
-    clips_encoded: list[tuple[torch.Tensor, tuple[int, int, int]]],
+    clips_encoded: list[tuple[Tensor, tuple[int, int, int]]],
     steps: int,
     batch: int,
     seed: int,
@@ -174,19 +173,13 @@ def train_vae(
 
 
 @torch.no_grad()
-def held_out_psnr(
-    vae: VideoVAE, weights: dict[str, torch.Tensor] | None = None, count: int = 24, num_frames: int = 17
-) -> float:
+def held_out_psnr(vae: VideoVAE, count: int = 24, num_frames: int = 17) -> float:
     """PSNR of whole held-out clips through encode (mode) and decode."""
-    current = {key: value.clone() for key, value in vae.state_dict().items()}
-    if weights is not None:
-        vae.load_state_dict(weights)
     rng = numpy.random.default_rng(123)
     scores = []
     for resolution in RESOLUTIONS:
         video = clips(rng, max(1, count // 3), num_frames, "held_out", resolution)
         scores.append(psnr(vae.decode(vae.encode(video), num_frames), video))
-    vae.load_state_dict(current)
     return sum(scores) / len(scores)
 
 

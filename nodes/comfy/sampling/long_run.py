@@ -30,7 +30,7 @@ _times_cut_short = Counter()  # by node
 
 
 @dataclass(frozen=True)
-class Run:
+class SamplerInputs:
     """What the nodes for long videos hand to the sampler, as their inputs are called; `negative` may be None."""
 
     model: object
@@ -96,11 +96,11 @@ def _node():
     return context and context.node_id
 
 
-def fill(run: Run, draft: Draft, segments: Sequence[Segment], rest: str = "") -> dict:
+def fill(run: SamplerInputs, draft: Draft, segments: Sequence[Segment], rest: str = "") -> dict:
     """The LATENT of a Draft whose gap the model has filled; of the finished part, where it was interrupted on the way.
 
     Args:
-        run: a Run. Segment i gets the prompts that hold there and the seed + i.
+        run: segment i gets the prompts that hold there and the seed + i.
         segments: `model.segments.Segment`s in the order in which they are made.
         rest: for the log: what a part lacks beside the frames of the gap.
 

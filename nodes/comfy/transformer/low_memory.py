@@ -85,18 +85,11 @@ def _mlp(module, count, x):
     return joined.unflatten(0, x.shape[:-1])
 
 
-def _self_attention(module, count, x, *arguments):
-    """x [N, L, C]; every row by itself."""
+def _attention(dim, module, count, x, *arguments):
+    """x [N, L, C]; every row by itself, or every token that reads a caption: `dim` 0 or 1."""
     if _is_patched(module):
         return type(module).forward(module, x, *arguments)
-    return _joined(lambda piece: type(module).forward(module, piece, *arguments), x, count)
-
-
-def _cross_attention(module, count, x, *arguments):
-    """x [B, N, C]; every token by itself."""
-    if _is_patched(module):
-        return type(module).forward(module, x, *arguments)
-    return _joined(lambda piece: type(module).forward(module, piece, *arguments), x, count, 1)
+    return _joined(lambda piece: type(module).forward(module, piece, *arguments), x, count, dim)
 
 
 def _window_attention(module, count, x, grid, window, rope=None):
@@ -126,7 +119,7 @@ def _window_attention(module, count, x, grid, window, rope=None):
 
 SPLITS = (
     (WindowAttention, _window_attention),
-    (SelfAttention, _self_attention),
-    (CrossAttention, _cross_attention),
+    (SelfAttention, functools.partial(_attention, 0)),
+    (CrossAttention, functools.partial(_attention, 1)),
     (Mlp, _mlp),
 )

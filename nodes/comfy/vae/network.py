@@ -29,7 +29,7 @@ LEAST_SLICE, SHRINK = 2**20, 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class Portion:
     """How much of a chunk is worked on at once.
 
     `images`: how many frames the 2D VAE takes together. `maps`: None, pictures go through whole; "device" and
@@ -44,17 +44,17 @@ class HostedVAE:
     """What the VAEs share inside ComfyUI. Mixed in before the network's class.
 
     `bring` and `attempt` are what makes the difference: a chunk comes to the device when its turn has come, and where
-    memory runs out on it, it is tried again by the next of `plans`. All plans give the same result but for rounding.
+    memory runs out on it, it is tried again by the next of `portions`. All give the same result but for rounding.
     """
 
-    plans = (Plan(), Plan(1), Plan(1, "memory"))
+    portions = (Portion(), Portion(1), Portion(1, "memory"))
     valid_counts = ""  # in words, for messages
 
     def __init__(self, config: Any, dtype: torch.dtype | None = None) -> None:
         with torch.device("meta"):
             super().__init__(config, operations=comfy.ops.disable_weight_init, dtype=dtype)
         self.opensora = {}
-        self.plan, self.slice_values, self.home, self.free = self.plans[0], None, {}, None
+        self.portion, self.slice_values, self.home, self.free = self.portions[0], None, {}, None
 
     @property
     def at_once(self) -> Counting:
@@ -67,30 +67,30 @@ class HostedVAE:
 
     # --- what it costs
 
-    def encode_values(self, frames: int, plan: Plan) -> float:
-        """Values that are alive at once, for each pixel of a frame, while a chunk of `frames` is encoded by `plan`."""
+    def encode_values(self, frames: int, portion: Portion) -> float:
+        """Values alive at once, for each pixel of a frame, while a chunk of `frames` is encoded by `portion`."""
         first = self.config.spatial.block_out_channels[0]
-        images = min(plan.images, frames)
-        return (4 if plan.maps is None else 3) * first * images + 3 * min(frames, self.at_once.chunk_frames)
+        images = min(portion.images, frames)
+        return (4 if portion.maps is None else 3) * first * images + 3 * min(frames, self.at_once.chunk_frames)
 
-    def decode_values(self, latents: int, plan: Plan) -> float:
-        """Values that are alive at once, for each pixel of a frame, while a chunk of `latents` is decoded by `plan`."""
+    def decode_values(self, latents: int, portion: Portion) -> float:
+        """Values alive at once, for each pixel of a frame, while a chunk of `latents` is decoded by `portion`."""
         first, second = self.config.spatial.block_out_channels[:2]
         frames = self.counting.video_frames(min(latents, self.at_once.chunk_latents))
-        if plan.maps is None:
+        if portion.maps is None:
             values = max(2 * second + first, second + 3 * first)
         else:
             values = max(second + 2 * first, 1.25 * second)
-        return values * min(plan.images, frames) + 3 * frames
+        return values * min(portion.images, frames) + 3 * frames
 
     # --- running within what there is
 
     def start(
-        self, plan: Plan, device: torch.device, dtype: torch.dtype, values: int | None = None,
+        self, portion: Portion, device: torch.device, dtype: torch.dtype, values: int | None = None,
         free: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
-        """Set out by `plan`, on `device` and in `dtype`, in slices of so many values (None: as free() bytes allow)."""
-        self.plan, self.slice_values, self.home, self.free = plan, values, dict(device=device, dtype=dtype), free
+        """Set out by `portion` on `device`, in `dtype`, in slices of so many values (None: as free() bytes allow)."""
+        self.portion, self.slice_values, self.home, self.free = portion, values, dict(device=device, dtype=dtype), free
 
     def bring(self, x: Tensor) -> Tensor:
         """x where and as it is worked on."""
@@ -101,30 +101,30 @@ class HostedVAE:
         return x.to(self.home["dtype"]) if self.home else super()._in_own_dtype(x)
 
     def attempt(self, work: Callable[..., Tensor], *arguments: object) -> Tensor:
-        """work(*arguments) by the plan; out of memory, again by the next."""
+        """work(*arguments) by `portion`; out of memory, again by the next."""
 
-        def by_plan():
-            self.images_at_once = self.plan.images
+        def by_portion():
+            self.images_at_once = self.portion.images
             with in_slices(self._slices()):
                 return work(*arguments)
 
-        return with_less(by_plan, self._less)
+        return with_less(by_portion, self._less)
 
     def _slices(self):
-        if self.plan.maps is None:
+        if self.portion.maps is None:
             return None
         device = self.home["device"]
         if self.slice_values is None:
             half = self.free() // 2
             self.slice_values = max(LEAST_SLICE, int(half // (SLICE_COPIES * self.home["dtype"].itemsize)))
-        store = device if self.plan.maps == "device" else torch.device("cpu")
+        store = device if self.portion.maps == "device" else torch.device("cpu")
         return Slices(self.slice_values, device, store)
 
     def _less(self):
-        """Go over to the next plan, or to smaller slices; False where there is nothing smaller."""
-        later = self.plans[self.plans.index(self.plan) + 1 :] if self.plan in self.plans else ()
+        """Go over to the next portion, or to smaller slices; False where there is nothing smaller."""
+        later = self.portions[self.portions.index(self.portion) + 1 :] if self.portion in self.portions else ()
         if later:
-            self.plan = later[0]
+            self.portion = later[0]
         elif self.slice_values > LEAST_SLICE:
             self.slice_values = max(LEAST_SLICE, self.slice_values // SHRINK)
         else:
@@ -132,7 +132,7 @@ class HostedVAE:
         logging.warning(
             "Open-Sora: the VAE ran out of memory and goes on with less at once (images: %d, %s); the result is the "
             "same",
-            self.plan.images, WORDS[self.plan.maps],
+            self.portion.images, WORDS[self.portion.maps],
         )  # fmt: skip
         return True
 
@@ -199,23 +199,23 @@ class HostedImageVAE(HostedVAE, ImageVAE):
 class HostedCausalVAE(HostedVAE, CausalVAE):
     """The 3D VAE of Open-Sora 1.3, whose chunks share a frame: it joins what they decode to itself."""
 
-    plans = (Plan(1), Plan(1, "device"), Plan(1, "memory"))
+    portions = (Portion(1), Portion(1, "device"), Portion(1, "memory"))
     valid_counts = "1 and 16 k + 1: 17, 33, 49, 65, 81, 97, 113, …"
 
     def frames_of(self, num_latents: int, asked: int | None = None) -> int:
         """What the chunks decode to, whatever was asked for: frames behind the last group are in no latent."""
         return self.counting.video_frames(num_latents)
 
-    def encode_values(self, frames: int, plan: Plan) -> float:
+    def encode_values(self, frames: int, portion: Portion) -> float:
         """As HostedVAE's: a chunk goes through as one, and its convolutions see two frames in front."""
         frames = min(frames, self.counting.chunk_frames)
-        return (5 * frames + 2 if plan.maps is None else 3 * frames) * max(self.config.stem, self.config.widths[0])
+        return (5 * frames + 2 if portion.maps is None else 3 * frames) * max(self.config.stem, self.config.widths[0])
 
-    def decode_values(self, latents: int, plan: Plan) -> float:
+    def decode_values(self, latents: int, portion: Portion) -> float:
         """As HostedVAE's: a latent is four frames until the last layer."""
         first, second = self.config.widths[:2]
         frames = self.counting.factor * min(latents, self.counting.chunk_latents)
-        if plan.maps is not None:
+        if portion.maps is not None:
             return max(second + 2 * first, 1.25 * second) * frames
         return max(3 * second + first, second + 4 * first) * frames + 2 * second
 

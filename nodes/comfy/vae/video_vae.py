@@ -61,26 +61,26 @@ class OpenSoraVAE(comfy.sd.VAE):
 
     def _memory_encode(self, shape, dtype):
         """Bytes on the device to encode a video [B, 3, T, H, W]."""
-        return self._encode_bytes(shape, dtype, self.first_stage_model.plans[0])
+        return self._encode_bytes(shape, dtype, self.first_stage_model.portions[0])
 
     def _memory_decode(self, shape, dtype):
         """Bytes on the device to decode latents [B, C, T, h, w]."""
-        return self._decode_bytes(shape, dtype, self.first_stage_model.plans[0])
+        return self._decode_bytes(shape, dtype, self.first_stage_model.portions[0])
 
-    def _encode_bytes(self, shape, dtype, plan):
-        """`_memory_encode` by a Plan; 0 where all but a slice waits in main memory."""
-        if plan.maps == "memory":
+    def _encode_bytes(self, shape, dtype, portion):
+        """`_memory_encode` by a Portion; 0 where all but a slice waits in main memory."""
+        if portion.maps == "memory":
             return 0
         frames = shape[2] if len(shape) == 5 else 1
-        values = MARGIN * self.first_stage_model.encode_values(frames, plan)
+        values = MARGIN * self.first_stage_model.encode_values(frames, portion)
         return int(values * shape[-2] * shape[-1] * management.dtype_size(dtype))
 
-    def _decode_bytes(self, shape, dtype, plan):
-        """`_memory_decode` by a Plan; 0 where all but a slice waits in main memory."""
-        if plan.maps == "memory":
+    def _decode_bytes(self, shape, dtype, portion):
+        """`_memory_decode` by a Portion; 0 where all but a slice waits in main memory."""
+        if portion.maps == "memory":
             return 0
         latents = shape[2] if len(shape) == 5 else 1
-        values = MARGIN * self.first_stage_model.decode_values(latents, plan)
+        values = MARGIN * self.first_stage_model.decode_values(latents, portion)
         pixels = shape[-2] * shape[-1] * PIXELS**2
         size = int(values * pixels * management.dtype_size(dtype))
         if self.output_device == self.device:  # then the whole video stays there, in fp32
@@ -136,7 +136,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         network = self.first_stage_model
         samples = samples if samples.ndim == 5 else samples[:, :, None]  # an image latent without a time axis
         frames = network.frames_of(samples.shape[2], num_frames)
-        values = network.decode_values(samples.shape[2], network.plans[-1])
+        values = network.decode_values(samples.shape[2], network.portions[-1])
         images = None
         with versions.on_device(self.device):
             self._start(self._decode_bytes, samples.shape, tile, values)
@@ -157,7 +157,7 @@ class OpenSoraVAE(comfy.sd.VAE):
         network = self.first_stage_model
         clips = (pixels if pixels.ndim == 5 else pixels[None])[..., : self.output_channels]
         B, T, H, W, C = clips.shape
-        values = network.encode_values(T, network.plans[-1])
+        values = network.encode_values(T, network.portions[-1])
         latents = None
         with versions.on_device(self.device):
             self._start(self._encode_bytes, (B, C, T, H, W), tile, values)
@@ -180,17 +180,17 @@ class OpenSoraVAE(comfy.sd.VAE):
         return torch.empty(shape, device=self.output_device, dtype=versions.vae_output_dtype(self))
 
     def _start(self, bytes_of, shape, tile, values):
-        """Load the network, and let it set out by the first plan that fits, or for a tile's area by the last."""
+        """Load the network, and let it set out by the first Portion that fits, or for a tile's area by the last."""
         self.throw_exception_if_invalid()
         network = self.first_stage_model
-        plan, slice_values = network.plans[-1], None if tile is None else int(tile * values)
-        needed = bytes_of(shape, self.vae_dtype, network.plans[0]) if tile is None else 0
+        portion, slice_values = network.portions[-1], None if tile is None else int(tile * values)
+        needed = bytes_of(shape, self.vae_dtype, network.portions[0]) if tile is None else 0
         management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=self.disable_offload)
         if tile is None:
             free = versions.free_memory(self.patcher, self.device)
-            plan = next(plan for plan in network.plans if bytes_of(shape, self.vae_dtype, plan) <= free)
+            portion = next(each for each in network.portions if bytes_of(shape, self.vae_dtype, each) <= free)
         network.start(
-            plan, self.device, self.vae_dtype, slice_values, lambda: versions.free_memory(self.patcher, self.device)
+            portion, self.device, self.vae_dtype, slice_values, lambda: versions.free_memory(self.patcher, self.device)
         )
 
 

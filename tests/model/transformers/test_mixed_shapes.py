@@ -30,7 +30,8 @@ def network(attention=None, **changes):
     found = STDiT3(replace(CONFIG, **changes), attention=attention)
     for weight in found.parameters():
         scale = 0.2 if weight.shape[0] in (2, 6) or weight.ndim == 1 else 0.7 * weight[0].numel() ** -0.5
-        weight.data = weight.data.new_tensor(weight.shape == (12,)) + torch.randn(weight.shape, generator=generator) * scale
+        around = float(weight.shape == (12,))  # norms of heads
+        weight.data = torch.randn(weight.shape, generator=generator) * scale + around
     return found
 
 

@@ -160,3 +160,59 @@ def test_frames_that_change_size_are_told(tmp_path):
     path.write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
     with pytest.raises(ValueError, match="its frames change size after 5, from 64×48 to 96×64 pixels"):
         media.probe(path)
+
+
+def coded(path, codec, count, rate=24, **options):
+    """A video of `count` frames whose grey tells their number, key frames 50 apart."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options={"g": "50", **options})
+        stream.width, stream.height, stream.bit_rate = 64, 48, 2_000_000
+        stream.pix_fmt = "yuv422p10le" if codec == "prores_ks" else "yuv420p"
+        for number in range(count):
+            pixels = numpy.full((48, 64, 3), 20 + number % 25 * 8, numpy.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+FAR_INTO = [
+    ("a.mp4", "libx264", {}, True),
+    ("a.mkv", "libx264", {"x264-params": "open-gop=1:bframes=5"}, True),
+    ("a.mov", "prores_ks", {}, True),
+    ("a.webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16"}, False),
+    ("a.avi", "mpeg4", {"bf": "2"}, False),
+    ("a.ts", "libx264", {}, False),
+]
+
+
+@pytest.mark.parametrize("name, codec, options, sought", FAR_INTO)
+def test_frames_far_into_a_file(tmp_path, monkeypatch, name, codec, options, sought):
+    """The same with a key frame sought as from the start; and sought where packets tell the numbers."""
+    path, wanted = coded(tmp_path / name, codec, 260, **options), [231, 205, 249, 231]
+    from_key_frame = media.read(path, wanted)
+    assert (media._sought(path, set(wanted)) is not None) == sought
+    monkeypatch.setattr(media, "FAR", 10**9)
+    assert torch.equal(from_key_frame, media.read(path, wanted))
+    levels = from_key_frame.float().mean((1, 2, 3))
+    assert ((levels - 20) / 8).round().int().tolist() == [number % 25 for number in wanted]
+
+
+def test_doubtful_time_stamps_are_counted_from_the_start(tmp_path):
+    """Matroska counts milliseconds: where two frames have the same, counting alone tells them apart."""
+    path, wanted = coded(tmp_path / "fast.mkv", "libx264", 260, rate=1900, bf="0"), [231, 205, 249]
+    assert media._sought(path, set(wanted)) is None
+    levels = media.read(path, wanted).float().mean((1, 2, 3))
+    assert ((levels - 20) / 8).round().int().tolist() == [number % 25 for number in wanted]
+
+
+def test_damage_in_the_middle_is_told(tmp_path):
+    noise = numpy.random.default_rng(0).normal(0, 8, (30, 120, 160, 3))
+    waves = numpy.sin(numpy.linspace(0, 9, 120)[:, None] + numpy.linspace(0, 6, 160) + numpy.arange(30)[:, None, None])
+    frames = (127 + 100 * waves[..., None] + noise).clip(0, 255).astype(numpy.uint8)
+    path = media.write(tmp_path / "clip.mp4", frames, 24)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(range(200))
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"clip.mp4: it (is damaged after \d+ frames|cannot be read)"):
+        media.probe(path)

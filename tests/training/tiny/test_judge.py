@@ -3,8 +3,9 @@
 import numpy
 import pytest
 import torch
+from opensora_comfy.training.contact_sheet import contact_sheet, pictures, save_small
 from opensora_comfy.training.tiny.captions import caption
-from opensora_comfy.training.tiny.judge import ATTRIBUTES, contact_sheet, judge
+from opensora_comfy.training.tiny.judge import ATTRIBUTES, judge
 from opensora_comfy.training.tiny.shapes import RESOLUTIONS, Scene, render, sample_scene
 from PIL import Image
 
@@ -119,12 +120,12 @@ def test_contact_sheet(tmp_path):
         videos.append(blurred(render(scene), rng, noise=0.01))
         texts.append(caption(scene, rng))
     path = tmp_path / "sheet.png"
-    contact_sheet(videos, texts, path)
+    save_small(contact_sheet(list(map(pictures, videos)), texts), path)
     assert path.stat().st_size < 450_000
     with Image.open(path) as sheet:
         assert sheet.format == "PNG" and sheet.width > 3 * 4 * 128 and sheet.height > 4 * 128
         first = numpy.asarray(sheet.convert("RGB").crop((0, 0, sheet.width // 3, sheet.height // 4)), numpy.float32)
     ground = numpy.asarray(videos[0][0, 0, 0]) * 255
     assert (abs(first - ground).max(-1) < 12).mean() > 0.1  # the clip's background fills part of its cell
-    with pytest.raises(ValueError, match="12 clips and captions 1"):
-        contact_sheet(videos, texts[:1], path)
+    with pytest.raises(ValueError, match="12 clips and 1 captions"):
+        contact_sheet(list(map(pictures, videos)), texts[:1])

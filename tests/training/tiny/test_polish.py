@@ -45,7 +45,7 @@ def test_only_the_decoders_learn(monkeypatch, tmp_path):
     pairs = [(bucket, numpy.arange(4), bucket.latents + 0.1)]
     monkeypatch.setattr(polish, "make_pairs", lambda *arguments: pairs)
     before = {key: value.clone() for key, value in vae.state_dict().items()}
-    polish.polish(tmp_path, vae, transformer, [bucket], None, None, steps=2, batch=2)
+    polish.polish(tmp_path, vae, transformer, [bucket], None, steps=2, batch=2)
     changed = {key for key, value in vae.state_dict().items() if not torch.equal(value, before[key])}
     assert changed
     parts = ("temporal_vae.decoder.", "temporal_vae.post_quant_conv.", "spatial_vae.module.decoder.")
@@ -78,6 +78,6 @@ def test_encodings_of_painted_clips_are_to_show_their_clips(monkeypatch, tmp_pat
     seen, loss = [], polish.painting_loss
     monkeypatch.setattr(polish, "painting_loss", lambda vae, z, x: (seen.append((z, x)), loss(vae, z, x))[1])
     expected = vae.encode(blank).detach()
-    polish.polish(tmp_path, vae, transformer, [bucket], None, None, steps=1, batch=2)
+    polish.polish(tmp_path, vae, transformer, [bucket], None, steps=1, batch=2)
     latents, frames = seen[0]
     assert torch.allclose(latents, expected, atol=1e-6) and (frames - blank).abs().mean() > 0.1

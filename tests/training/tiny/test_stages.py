@@ -63,7 +63,7 @@ def test_purple_on_gray_is_drawn_more_often():
     bucket = latents.encode_bucket(VideoVAE(VAE), numpy.random.default_rng(0), 4, 48, 80, 17)
     grounds = (("purple", "gray"), ("purple", "white"), ("red", "gray"), ("blue", "pink"))
     bucket.scenes[:] = [replace(bucket.scenes[0], color=color, background=ground) for color, ground in grounds]
-    (shares,) = BatchSampler([bucket], None, None, None).row_shares
+    (shares,) = BatchSampler([bucket], None, None).row_shares
     assert numpy.allclose(shares, numpy.array([4, 1, 1, 1]) / 7)
 
 

@@ -14,6 +14,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 
 class Unreachable(Exception):
@@ -23,7 +25,7 @@ class Unreachable(Exception):
 class Refused(Exception):
     """The server answered with an HTTP error; `status` and `body` (decoded JSON where it is some) say which."""
 
-    def __init__(self, status: int, body):
+    def __init__(self, status: int, body: Any) -> None:
         super().__init__(f"HTTP {status}: {body}")
         self.status = status
         self.body = body
@@ -68,13 +70,15 @@ class Result:
 class Client:
     """One server's HTTP interface."""
 
-    def __init__(self, host: str, port: int):
+    def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
         self.address = f"http://{host}:{port}"
 
-    def request(self, path: str, data: bytes | None = None, content_type="application/json", timeout=60.0) -> bytes:
+    def request(self, path: str, data: bytes | None = None, timeout: float = 60.0) -> bytes:
         """GET, or POST where there is `data`. Raises Refused and Unreachable."""
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": content_type} if data else {})
+        request = urllib.request.Request(
+            self.address + path, data, {"Content-Type": "application/json"} if data else {}
+        )
         # A proxy has no business on the loopback address.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
@@ -88,11 +92,11 @@ class Client:
         except OSError as error:
             raise Unreachable(f"{self.address}: {error}") from error
 
-    def get(self, path: str, timeout: float = 60.0):
+    def get(self, path: str, timeout: float = 60.0) -> Any:
         """GET a JSON answer."""
         return json.loads(self.request(path, timeout=timeout))
 
-    def post(self, path: str, value):
+    def post(self, path: str, value: Any) -> Any:
         """POST `value` as JSON; the decoded answer, None where it is empty."""
         answer = self.request(path, json.dumps(value).encode())
         return json.loads(answer) if answer else None
@@ -109,7 +113,7 @@ class Client:
         """The bytes of a file as the history names it: {filename, subfolder, type}."""
         return self.request("/view?" + urllib.parse.urlencode({k: file[k] for k in ("filename", "subfolder", "type")}))
 
-    def run(self, graph: dict, timeout: float = 600.0, on_event=None) -> Result:
+    def run(self, graph: dict, timeout: float = 600.0, on_event: Callable[[str, Any], object] | None = None) -> Result:
         """Queue an API-format graph and wait for its end. Raises Unreachable, and TimeoutError after `timeout` seconds.
 
         `on_event(type, data)` is called for every message meanwhile; type "preview" has the picture's bytes.
@@ -158,7 +162,7 @@ class Client:
 class WebSocket:
     """The receiving half of a websocket (RFC 6455): iterate over it for dicts (JSON text) and bytes (binary)."""
 
-    def __init__(self, host: str, port: int, path: str, timeout: float):
+    def __init__(self, host: str, port: int, path: str, timeout: float) -> None:
         self.deadline = time.monotonic() + timeout
         try:
             self.socket = socket.create_connection((host, port), 10.0)

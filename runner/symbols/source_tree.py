@@ -1,9 +1,14 @@
-"""Looks names up in a folder of Python sources unimported: what they are and which arguments they take."""
+"""Looks names up in a folder of Python sources unimported: what they are and which arguments they take.
+
+Ours, as run.py judges a ComfyUI with the standard library alone: griffe reads signatures and inheritance too, but would
+have to be installed first, and what reads the pack itself (touched.py) would stay as it is.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +34,7 @@ class Signature:
             return []
         return [name for name in other.names if name not in self.names]
 
-    def refuses(self, count: int, keywords) -> list[str]:
+    def refuses(self, count: int, keywords: Iterable[str]) -> list[str]:
         """What a call with so many positional arguments and these keywords would be refused for; [] if it is not."""
         refused = [name for name in keywords if not self.any_keyword and name not in self.names]
         if count > len(self.positional) and not self.any_positional:
@@ -48,7 +53,7 @@ class Found:
 class SourceTree:
     """The modules below `root`; every name is dotted from there: "package.module.Class.method"."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.definition = functools.cache(self._definition)
         self.names_in = functools.cache(self._names_in)
@@ -115,7 +120,7 @@ class SourceTree:
                 return found
         return None
 
-    def bases(self, module, node):
+    def bases(self, module: str, node: ast.ClassDef) -> list[tuple[str, ast.AST]]:
         """(module, class) of the bases of a class that lie in this tree."""
         found = []
         for base in node.bases:
@@ -179,7 +184,7 @@ def parsed(text: str) -> ast.Module:
     return ast.parse(text)
 
 
-def statements(body):
+def statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a module or class, those below if, try and with included."""
     for node in body:
         yield node
@@ -188,7 +193,7 @@ def statements(body):
                 yield from statements(getattr(node, part, []))
 
 
-def defined(node):
+def defined(node: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
     """(name, node) pairs that a statement defines."""
     if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         yield node.name, node
@@ -213,7 +218,7 @@ def members(node: ast.ClassDef) -> dict:
     return found
 
 
-def chain(node) -> list[str] | None:
+def chain(node: ast.AST) -> list[str] | None:
     """["a", "b", "c"] of the expression a.b.c, else None."""
     names = []
     while isinstance(node, ast.Attribute):
@@ -222,7 +227,7 @@ def chain(node) -> list[str] | None:
     return [node.id, *reversed(names)] if isinstance(node, ast.Name) else None
 
 
-def signature_of(node, method: bool) -> Signature:
+def signature_of(node: ast.FunctionDef | ast.AsyncFunctionDef, method: bool) -> Signature:
     """The Signature of a def; of a method without its first argument."""
     arguments = node.args
     positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)][1 if method else 0 :]

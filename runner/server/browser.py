@@ -62,8 +62,7 @@ def downloaded(environment: Environment) -> Path | None:
     command = environment.module("playwright", "install", "chromium", paths=(environment.tools,))
     try:
         Steps(environment.folder).run(
-            "Playwright's Chromium",
-            lambda log: process.run_logged(command, log, env=variables, timeout=900),
+            "Playwright's Chromium", lambda log: process.run_logged(command, log, env=variables, timeout=900)
         )
     except SetupError:
         print("    not to be had here", flush=True)

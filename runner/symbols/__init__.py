@@ -14,7 +14,7 @@ from pathlib import Path
 from .source_tree import SourceTree, signature_from
 from .touched import used, used_of_the_page
 
-PACK = Path(__file__).resolve().parent.parent
+PACK = Path(__file__).resolve().parents[2]
 LIST = PACK / "docs" / "comfyui-symbols.json"
 
 
@@ -113,9 +113,3 @@ def version(comfyui: Path) -> str:
     path = comfyui / "comfyui_version.py"
     said = re.search(r'__version__\s*=\s*"([^"]+)"', path.read_text(encoding="utf-8")) if path.is_file() else None
     return said[1] if said else ""
-
-
-if __name__ == "__main__":
-    import sys
-
-    LIST.write_text(as_text(listing(PACK, SourceTree(Path(sys.argv[1]).resolve()))), encoding="utf-8", newline="\n")

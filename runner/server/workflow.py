@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 # Nodes that live in the page only.
@@ -15,6 +16,7 @@ DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"  # a choice that brings further inputs, 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO}
 # These options of an input make the page add a button to the node, and the button's label is saved as a value.
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "animated_image_upload")
+Pick = Callable[[list[str]], str]  # one of several
 
 
 class WorkflowError(Exception):
@@ -38,7 +40,7 @@ def load(path: Path) -> dict:
     return workflow
 
 
-def page_to_api(workflow: dict, object_info: dict, pick=None) -> dict:
+def page_to_api(workflow: dict, object_info: dict, pick: Pick | None = None) -> dict:
     """The API graph (node id → class_type, inputs) of a page workflow; `object_info` is the server's answer.
 
     Muted nodes are left out, bypassed ones are passed through, Reroute and PrimitiveNode are resolved. `pick` chooses
@@ -163,7 +165,7 @@ def _passed_through(node, slot):
     return None
 
 
-def choose(text: str, pick) -> str:
+def choose(text: str, pick: Pick) -> str:
     """Resolve a dynamic prompt: comments go, each `{a|b}` becomes one of its alternatives, `\\{` is a plain brace."""
     text = re.sub(r"/\*[\s\S]*?\*/|//.*", "", text)
     group = re.compile(r"(?<!\\)\{([^{}]*)(?<!\\)\}")

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 WINDOWS = os.name == "nt"
 
 
-def start(command, *, own_group: bool = True, **options) -> subprocess.Popen:
+def start(command: Iterable, *, own_group: bool = True, **options: Any) -> subprocess.Popen:
     """Start `command`. With `own_group`, a Ctrl-C in the terminal reaches only the parent, which then calls `stop`."""
     if own_group and WINDOWS:
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
@@ -24,7 +26,7 @@ def start(command, *, own_group: bool = True, **options) -> subprocess.Popen:
     return process
 
 
-def stop(process: subprocess.Popen, first=signal.SIGTERM, grace: float = 10.0) -> None:
+def stop(process: subprocess.Popen, first: int = signal.SIGTERM, grace: float = 10.0) -> None:
     """End `process` and what it started: `first` is sent politely, after `grace` seconds nothing is polite any more."""
     with _uninterrupted():
         if WINDOWS:
@@ -62,7 +64,7 @@ def _uninterrupted():
         signal.signal(signal.SIGINT, before)
 
 
-def wait(process: subprocess.Popen, first=signal.SIGINT, grace: float = 30.0) -> int:
+def wait(process: subprocess.Popen, first: int = signal.SIGINT, grace: float = 30.0) -> int:
     """Wait for a child that shares our terminal and return its exit status; it is stopped if we are interrupted."""
     try:
         while True:
@@ -74,7 +76,10 @@ def wait(process: subprocess.Popen, first=signal.SIGINT, grace: float = 30.0) ->
             stop(process, first, grace)
 
 
-def run_logged(command, log: Path, *, env=None, cwd=None, timeout: float | None = None, tick=None) -> int:
+def run_logged(
+    command: Sequence, log: Path, *, env: dict[str, str] | None = None, timeout: float | None = None,
+    tick: Callable[[float], None] | None = None,
+) -> int:  # fmt: skip
     """Run `command` with its output in the file `log` and return its exit status (124 after `timeout` seconds).
 
     `tick(seconds)` is called about once a second while it runs.
@@ -84,7 +89,7 @@ def run_logged(command, log: Path, *, env=None, cwd=None, timeout: float | None 
     with open(log, "ab") as output:
         output.write(("$ " + " ".join(str(part) for part in command) + "\n").encode("utf-8", "replace"))
         output.flush()
-        process = start(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, cwd=cwd)
+        process = start(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env)
         try:
             while True:
                 try:

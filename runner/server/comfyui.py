@@ -14,7 +14,7 @@ from . import process
 from .client import Client, Unreachable
 from .environment import Environment, SetupError
 
-PACK = Path(__file__).resolve().parent.parent
+PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "opensora_comfy"
 COPIED = ".copied_by_run_py"  # marks a copy of the pack as ours to replace
 FOLDERS = ("custom_nodes", "models", "input", "output", "temp", "user")
@@ -77,21 +77,11 @@ class Server:
     """A ComfyUI that runs from `start` to `stop`; a context manager. Its output goes to `log`, or to ours if None."""
 
     def __init__(
-        self,
-        environment: Environment,
-        base: Path,
-        *,
-        cpu: bool,
-        log: Path | None = None,
-        own_group: bool = True,
+        self, environment: Environment, base: Path, *, cpu: bool, log: Path | None = None, own_group: bool = True,
         arguments: tuple = (),
-    ):
-        self.environment = environment
-        self.base = base
-        self.cpu = cpu
-        self.log = log
-        self.own_group = own_group
-        self.arguments = arguments
+    ) -> None:  # fmt: skip
+        self.environment, self.base, self.cpu, self.log = environment, base, cpu, log
+        self.own_group, self.arguments = own_group, arguments
         self.process = None
         self.address = ""
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import process
@@ -72,7 +73,7 @@ class Environment:
         variables["PYTHONUTF8"] = "1"
         return variables
 
-    def module(self, name: str, *arguments, paths: tuple = ()) -> list:
+    def module(self, name: str, *arguments: object, paths: tuple = ()) -> list:
         """A command that runs a module with `paths` importable.
 
         ComfyUI's portable Python is isolated: it does not look at PYTHONPATH.
@@ -95,7 +96,7 @@ def cache_folder() -> Path:
     return parent / "comfyui-opensora"
 
 
-def digest(*parts) -> str:
+def digest(*parts: object) -> str:
     """A short name for a set of pins: the same parts give the same folder."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -233,7 +234,7 @@ def unpack_comfyui(wheels: Path, target: Path) -> int:
 class Steps:
     """Steps of a preparation in `folder`: one that is done leaves a stamp and is not done again."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.stamps = folder / "done"
         self.logs = folder / "logs"
@@ -242,7 +243,7 @@ class Steps:
         """Do every step again, for an environment that has lost its Python."""
         shutil.rmtree(self.stamps, ignore_errors=True)
 
-    def run(self, title: str, action, hint: str = "") -> None:
+    def run(self, title: str, action: Callable[[Path], int], hint: str = "") -> None:
         """Do `action(log)` unless its stamp is there. It returns an exit status; non-zero raises SetupError."""
         name = "".join(c if c.isalnum() else "-" for c in title.split(" (")[0].lower())
         stamp, log = self.stamps / name, self.logs / f"{name}.log"
@@ -268,7 +269,7 @@ class Steps:
         os.replace(part, stamp)
         print(f"    done in {time.monotonic() - began:.0f} s", flush=True)
 
-    def pip(self, title: str, python: Path, verb: str, *arguments) -> None:
+    def pip(self, title: str, python: Path, verb: str, *arguments: object) -> None:
         """A step that is one pip command."""
         command = [python, *PIP, verb, *arguments]
         self.run(title, lambda log: process.run_logged(command, log, tick=_still_working), PIP_HINT)
@@ -280,7 +281,7 @@ def _still_working(seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path):
+def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; waits for another process that holds it. The system lets go of it when we end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as handle:

@@ -1,0 +1,1 @@
+"""An environment, a ComfyUI that runs in it, and how to talk to that server."""
