@@ -1,4 +1,4 @@
-"""Everything with one command: python run.py demo | test | ui | train | bench | symbols. Needs Python 3.10 to 3.13."""
+"""Everything with one command: python run.py demo, test, ui, train, preflight, sample, report, bench, symbols. Needs Python 3.10 to 3.13."""
 
 # The standard library alone, here and in runner/server/ and runner/symbols/: it runs before anything is installed.
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
-    commands = top.add_subparsers(required=True, metavar="demo | test | ui | train | bench | symbols")
+    commands = top.add_subparsers(required=True, metavar="demo | test | ui | train | preflight | sample | report | bench | symbols")
 
     def command(name, function, text, passes_on=False):
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -71,8 +71,15 @@ def parser() -> argparse.ArgumentParser:
     test_ = command("test", test, text, passes_on=True)
     test_.add_argument("--no-browser", action="store_true", help="leave the browser tests out")
     command("ui", ui, "start ComfyUI with the pack and print its address")
-    text = "retrain the bundled model in ./tiny_run; other arguments go to the trainer (train -- --help lists them)"
-    command("train", train, text, passes_on=True)
+    trainings = {
+        "train": "train by CONFIG (--new CONFIG writes one); without it retrain the bundled model in ./tiny_run "
+        "(train -- --help lists its arguments)",
+        "preflight": "show what training by CONFIG will use, and what it leaves out",
+        "sample": "make clips with what the run of CONFIG has learned",
+        "report": "draw the curve of the run of CONFIG",
+    }
+    for name, text in trainings.items():
+        command(name, train, text, passes_on=True).set_defaults(training=name)
     bench_ = command("bench", bench, "time the demo's generation, or list what the official models need of memory")
     bench_.add_argument("what", nargs="?", choices=("time", "memory"), default="time", help="time or memory")
     add_workflow(bench_)
@@ -232,10 +239,15 @@ def ui(options, rest) -> int:
 
 
 def train(options, rest) -> int:
-    """Run the trainer in the environment with the pack importable; ComfyUI is needed for its tokenizer only."""
+    """Run the trainer in the environment with the pack importable; ComfyUI is needed for its tokenizer only.
+
+    `train` without a CONFIG is the bundled model's recipe.
+    """
     env = environment.prepare(options.comfyui)
     tokenizer = env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
-    return run_module(env, "training.tiny", "--tokenizer", tokenizer, *rest)
+    if options.training == "train" and (not rest or (rest[0].startswith("-") and "--new" not in rest)):
+        return run_module(env, "training.tiny", "--tokenizer", tokenizer, *rest)
+    return run_module(env, "training", options.training, "--tokenizer", tokenizer, *rest)
 
 
 def run_module(env, module, *arguments) -> int:

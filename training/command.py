@@ -15,7 +15,7 @@ from . import config as configuration
 from . import lora
 from .checkpoints import entries
 from .config import Config
-from .data import preflight as pictures
+from .data import preflight
 from .data.dataset import Clip, LeftOut, read_folder, read_manifest
 from .data.encoders import TextEncoder, VideoEncoder
 from .data.examples import Examples
@@ -143,7 +143,8 @@ class Project:
         """Draw what will be trained on into the run's folder; returns the picture's path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "preflight.png"
-        pictures.of_examples([self.examples, self.held_back], self.left_out).save(path)
+        rows = [*self.examples.rows(), *(row._replace(note="held back, to judge by") for row in self.held_back.rows())]
+        preflight.picture(rows, self.left_out).save(path)
         for one in self.left_out:
             print(f"left out: {one.name}: {one.reason}")
         return path

@@ -6,7 +6,7 @@ https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2); PixArt-α: Chen e
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
