@@ -18,8 +18,7 @@ NO_LETTER = "\U0010ffff"
 
 def plain(text: object) -> str:
     """One line of text that any font takes: no line breaks, no control characters, no halves of characters."""
-    whole = str(text).encode("utf-8", "replace").decode()
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in whole).split())
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
 
 
 def write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, color: str) -> float:

@@ -53,12 +53,11 @@ def test_a_vae_has_a_key_of_its_own(tmp_path):
     assert VideoEncoder(dtype=torch.bfloat16).key != key
     state_dict, metadata, config = read_model(source)
     state_dict = {name: tensor.clone() for name, tensor in state_dict.items()}
-    other = {**config, "scale": [2.0, 1.0, 1.0, 1.0]}
-    own = {key: value for key, value in state_dict.items() if key not in ("shift", "scale")}
-    save_file(own, tmp_path / "scaled.safetensors", {"opensora": json.dumps({"config": other})})
+    other = {**config, "spatial_norm_groups": config["spatial_norm_groups"] // 2}
+    save_file(state_dict, tmp_path / "groups.safetensors", {"opensora": json.dumps({"config": other})})
     next(iter(state_dict.values())).view(-1)[0] += 1
     save_file(state_dict, tmp_path / "changed.safetensors", {"opensora": json.dumps(metadata["opensora"])})
-    keys = {key, *(VideoEncoder(tmp_path / f"{name}.safetensors").key for name in ("scaled", "changed"))}
+    keys = {key, *(VideoEncoder(tmp_path / f"{name}.safetensors").key for name in ("groups", "changed"))}
     assert len(keys) == 3
 
 

@@ -197,12 +197,40 @@ def test_frames_far_into_a_file(tmp_path, monkeypatch, name, codec, options, sou
     assert ((levels - 20) / 8).round().int().tolist() == [number % 25 for number in wanted]
 
 
-def test_doubtful_time_stamps_are_counted_from_the_start(tmp_path):
-    """Matroska counts milliseconds: where two frames have the same, counting alone tells them apart."""
-    path, wanted = coded(tmp_path / "fast.mkv", "libx264", 260, rate=1900, bf="0"), [231, 205, 249]
+@pytest.mark.parametrize("wanted", [[231, 205, 249], [251]])
+def test_doubtful_time_stamps_are_counted_from_the_start(tmp_path, wanted):
+    """Matroska counts milliseconds: where two frames, such as 250 and 251, have the same, only counting parts them."""
+    path = coded(tmp_path / "fast.mkv", "libx264", 260, rate=1900, bf="0")
     assert media._sought(path, set(wanted)) is None
     levels = media.read(path, wanted).float().mean((1, 2, 3))
     assert ((levels - 20) / 8).round().int().tolist() == [number % 25 for number in wanted]
+
+
+class Losing:
+    """An open video whose decoder swallows a frame."""
+
+    def __init__(self, container, lost):
+        self.container, self.lost = container, lost
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.container.close()
+
+    def __getattr__(self, name):
+        return getattr(self.container, name)
+
+    def decode(self, stream):
+        return (frame for frame in self.container.decode(stream) if round(frame.time * 24) != self.lost)
+
+
+@pytest.mark.parametrize("lost", [0, 220])
+def test_packets_without_a_frame_are_doubtful(tmp_path, monkeypatch, lost):
+    path, opened = coded(tmp_path / "a.mp4", "libx264", 260), media._open
+    assert media._sought(path, {231}) is not None
+    monkeypatch.setattr(media, "_open", lambda path: Losing(opened(path), lost))
+    assert media._sought(path, {231}) is None
 
 
 def test_damage_in_the_middle_is_told(tmp_path):

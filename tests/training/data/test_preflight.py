@@ -88,12 +88,15 @@ def test_the_bar_shows_the_frames_that_are_used(frames):
     assert len(places) / len(both) == pytest.approx(0.4, abs=0.03)
 
 
-def test_a_single_frame_of_a_long_clip_is_seen():
-    long = clip(frames=1001, height=4, width=8)
-    pixels = numpy.array(picture([Row(long, "A", Cut((1000,), 40, 40))], []))
-    used, track = (pixels == USED).all(-1), (pixels == TRACK).all(-1)
-    line = numpy.flatnonzero(used.any(1) & track.any(1))[-1]
-    assert used[line].sum() >= 1
+def test_a_single_frame_of_a_long_clip_is_seen_within_the_bar():
+    long, bars = clip(frames=1001, height=4, width=8), []
+    for frame in (0, 500, 1000):
+        pixels = numpy.array(picture([Row(long, "A", Cut((frame,), 40, 40))], []))
+        used, track = (pixels == USED).all(-1), (pixels == TRACK).all(-1)
+        line = numpy.flatnonzero(used.any(1) & track.any(1))[-1]
+        bars.append(numpy.flatnonzero(used[line] | track[line]))
+        assert used[line].sum() == 1
+    assert all(numpy.array_equal(bar, bars[0]) for bar in bars)
 
 
 def test_everything_is_counted_and_named(said):
@@ -153,6 +156,10 @@ def test_names_and_captions_of_any_letters_stay_in_their_room(said, monkeypatch,
 def test_letters_that_no_font_has(monkeypatch):
     monkeypatch.setattr(lettering, "SYSTEM_FONTS", ())
     assert lettering.shortened("Über Nacht, 日の出", 15, 1000) == "Uber Nacht, ???"
+
+
+def test_what_is_no_letter_is_a_space():
+    assert lettering.plain(" line\nbreaks\x00and \udcff halves\u200b") == "line breaks and halves"
 
 
 def test_lines_break_between_words():
