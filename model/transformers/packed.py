@@ -144,7 +144,7 @@ def _each(function, x: Tensor, *rows: Tensor, shapes, told) -> Tensor:
     parts = x[0, :, 0].split([T * S for T, S in shapes])
     found = []
     for part, (T, S), *own in zip(parts, shapes, *(row.split(told, dim=1) for row in rows)):
-        found.append(function(part.view(1, T, S, -1), *own).flatten(0, 2))
+        found.append(function(part.reshape(1, T, S, -1), *own).flatten(0, 2))
     return torch.cat(found)[None, :, None]
 
 
