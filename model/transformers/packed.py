@@ -1,8 +1,8 @@
 """Clips of different shapes in one sequence of tokens, end to end: nothing is filled up (NaViT, Dehghani et al. 2023).
 
 A pack is to the network a clip of N frames of one token each, [1, N, 1, C]: layers that see one token at a time run
-once over all of them, each modulated as its clip and frame ask. Only attention knows where clips end: within a frame of
-a clip, across the frames of a place of a clip, and from a clip to its own caption, on views of the pack.
+once over all of them. Attention (within a frame of a clip, across the frames of a place of a clip, from a clip to its
+own caption) and modulation go clip by clip, on views of the pack.
 """
 
 from collections.abc import Sequence
@@ -82,33 +82,34 @@ def _forward(network, clips):
     clip_of, frame_of = layout.rows(device)
 
     t, t_kept, t_block, frame_mask = _told(network, clips, padded[0], clip_of, frame_of)
+    each = partial(_each, shapes=layout.shapes, told=[1 if frame_mask is None else T for T, _ in layout.shapes])
     tokens = network.x_embedder(_patches(padded, network.config.patch_size)) + _positions(network, clips, layout, dtype)
     caption, caption_lengths = _captions(clips)
     caption, _ = network.embed_caption(caption, None, 1, dtype)
     rope = (frame_of[:, None] * network.rope.freqs.to(device).float()).repeat_interleave(2, dim=-1)[:, None]
-    read = partial(_read, lengths=layout.lengths, caption_lengths=caption_lengths)
+    shared = {"each": each, "read": partial(_read, lengths=layout.lengths, caption_lengths=caption_lengths)}
     spatial = partial(_attend, groups=layout.space, across="T")
     temporal = partial(_attend, groups=layout.time, across="S", rope=(rope.cos(), rope.sin()))
-    tokens = network.run_blocks(
-        tokens, caption, t_block, {"attend": spatial, "read": read}, {"attend": temporal, "read": read}
-    )
+    tokens = network.run_blocks(tokens, caption, t_block, {**shared, "attend": spatial}, {**shared, "attend": temporal})
     tokens = network.final_layer(tokens, t, t_kept, frame_mask)
     return _unpack(network, tokens[0, :, 0], layout, [clip.size for clip in clips])
 
 
 def _told(network, clips, like, clip_of, frame_of):
-    """What `embed_time` gives, by token: t [1, N, C], t_kept alike or None, t_block [1, N, 6, C], mask or None."""
+    """What `embed_time` gives, by token: t [1, N, C], t_kept alike or None, and the frame mask [1, N, 1, 1] or None.
+
+    Third, t_block [1, R, 6, C]: a row for each clip, or, where there is a frame mask, for each frame of each clip.
+    """
     fps = torch.tensor([clip.known_fps for clip in clips], device=like.device)
     mask = frame_masks(clips)
     rows = like.expand(len(clips), -1, -1, -1, -1)  # embed_time asks them for their number, device and dtype
     t, t_kept, t_block, _ = network.embed_time(rows, timesteps(clips), fps, mask)
-    row = clip_of if mask is None else clip_of * mask.shape[1] + frame_of
-    t_block = t_block.flatten(0, 1).index_select(0, row)[None]
     t = t[:, 0].index_select(0, clip_of)[None]
     if mask is None:
-        return t, None, t_block, None
+        return t, None, t_block.transpose(0, 1), None
     t_kept = t_kept[:, 0].index_select(0, clip_of)[None]
-    return t, t_kept, t_block, mask.flatten().index_select(0, row)[None, :, None, None]
+    t_block = torch.cat([told[: clip.size[0]] for told, clip in zip(t_block, clips)])[None]
+    return t, t_kept, t_block, mask[clip_of, frame_of][None, :, None, None]
 
 
 def _patches(padded, patch_size):
@@ -133,6 +134,18 @@ def _captions(clips):
     """The real tokens of all captions, [1, L, caption_channels], and how many are whose."""
     captions = [clip.caption[clip.real_caption()] for clip in clips]
     return torch.cat(captions)[None], [len(caption) for caption in captions]
+
+
+def _each(function, x: Tensor, *rows: Tensor, shapes, told) -> Tensor:
+    """function clip by clip: on x [1, T, S, C] of x [1, N, 1, C], and on its own `told` rows of rows [1, R, C].
+
+    Rows spread over all tokens at once would be kept for the gradient, as large as x.
+    """
+    parts = x[0, :, 0].split([T * S for T, S in shapes])
+    found = []
+    for part, (T, S), *own in zip(parts, shapes, *(row.split(told, dim=1) for row in rows)):
+        found.append(function(part.reshape(1, T, S, -1), *own).flatten(0, 2))
+    return torch.cat(found)[None, :, None]
 
 
 def _attend(attention: SelfAttention, x: Tensor, groups, across, rope=None) -> Tensor:

@@ -61,6 +61,11 @@ class STDiT3Config(TransformerConfig):
         return found
 
 
+def at_once(function: Callable[..., Tensor], x: Tensor, *rows: Tensor) -> Tensor:
+    """function(x, *rows): how a block calls what modulates x [B, T, S, C] by rows [B, T or 1, C]."""
+    return function(x, *rows)
+
+
 class STDiT3Block(nn.Module):
     """One transformer block: attention over space or over time, cross-attention to the caption, MLP."""
 
@@ -81,24 +86,25 @@ class STDiT3Block(nn.Module):
         temporal_rope: Tensor | None = None,
         attend: Callable[..., Tensor] | None = None,
         read: Callable[..., Tensor] | None = None,
+        each: Callable[..., Tensor] = at_once,
     ) -> Tensor:
         """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C]; `temporal_rope` set means attention over time.
 
         Where clips differ in shape (padded.py, packed.py), `attend(attn, x)` and `read(cross_attn, x, caption)` stand
-        in for attention among x and to the caption; both return [B, T, S, C].
+        in for attention among x and to the caption, and `each` for `at_once`; they return [B, T, S, C].
         """
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
         B, T = x.shape[:2]
 
-        h = modulate(layer_norm(x), shift_attn, scale_attn)
+        h = each(modulate, layer_norm(x), shift_attn, scale_attn)
         if attend is not None:
             h = attend(self.attn, h)
         elif temporal_rope is None:
             h = rearrange(self.attn(rearrange(h, "B T S C -> (B T) S C")), "(B T) S C -> B T S C", B=B)
         else:
             h = rearrange(self.attn(rearrange(h, "B T S C -> (B S) T C"), temporal_rope), "(B S) T C -> B T S C", B=B)
-        x = x + gate_attn[:, :, None] * h
+        x = x + each(gated, h, gate_attn)
 
         if read is not None:
             x = x + read(self.cross_attn, x, caption)
@@ -106,8 +112,13 @@ class STDiT3Block(nn.Module):
             tokens = rearrange(x, "B T S C -> B (T S) C")
             x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
 
-        h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
-        return x + gate_mlp[:, :, None] * h
+        h = self.mlp(each(modulate, layer_norm(x), shift_mlp, scale_mlp))
+        return x + each(gated, h, gate_mlp)
+
+
+def gated(h: Tensor, gate: Tensor) -> Tensor:
+    """What a block adds to x: h [B, T, S, C] by gate [B, T or 1, C]."""
+    return gate[:, :, None] * h
 
 
 class STDiT3(VideoTransformer):

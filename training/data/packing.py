@@ -88,26 +88,30 @@ def near_shapes(
     _at_least_one(batch_size=batch_size, window=window, **({} if budget is None else {"budget": budget}))
     if not 0 <= waste <= 1:
         raise ValueError(f"waste is {waste:g}; it must be within 0 … 1, the nearest is {min(max(waste, 0), 1):g}")
-    _check_order(order, [math.prod(grid) for grid in grids])
-    most = math.inf if budget is None else budget
+    tokens = [math.prod(grid) for grid in grids]
+    _check_order(order, tokens)
+    limits = batch_size, waste, math.inf if budget is None else budget
+    return [
+        batch for part in _windows(order, window) for batch in _in_order(_nearest(grids, tokens, part, *limits), part)
+    ]
 
-    def fits(batch: list[int]) -> bool:
-        whole = padded_tokens(grids[one] for one in batch)
-        return whole <= most and wasted(grids, [batch]) <= waste * whole
 
-    found = []
-    for part in _windows(order, window):
-        left, batches = sorted(part, key=lambda one: -math.prod(grids[one])), []
-        while left:
-            batch = [left.pop(0)]
-            while left and len(batch) < batch_size:
-                nearest = min(left, key=lambda one: wasted(grids, [[*batch, one]]))
-                if not fits([*batch, nearest]):
-                    break
-                batch.append(nearest)
-                left.remove(nearest)
-            batches.append(batch)
-        found += _in_order(batches, part)
+def _nearest(grids, tokens, part, batch_size, waste, budget):
+    left, found = sorted(part, key=lambda one: -tokens[one]), []
+    while left:
+        batch = [left.pop(0)]
+        largest, own = grids[batch[0]], tokens[batch[0]]
+        while left and len(batch) < batch_size:
+            with_it = {one: tuple(map(max, largest, grids[one])) for one in left}
+            whole = {one: (len(batch) + 1) * math.prod(sides) for one, sides in with_it.items()}
+            nearest = min(left, key=lambda one: whole[one] - tokens[one])
+            own += tokens[nearest]
+            if whole[nearest] > budget or whole[nearest] - own > waste * whole[nearest]:
+                break
+            batch.append(nearest)
+            left.remove(nearest)
+            largest = with_it[nearest]
+        found.append(batch)
     return found
 
 
