@@ -29,6 +29,7 @@ from .setup import (
     make_trainable,
     objective_of,
     open_network,
+    preflight_rows,
     settings_in_file,
     shapes_of,
     write_result,
@@ -143,8 +144,7 @@ class Project:
         """Draw what will be trained on into the run's folder; returns the picture's path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "preflight.png"
-        rows = [*self.examples.rows(), *(row._replace(note="held back, to judge by") for row in self.held_back.rows())]
-        preflight.picture(rows, self.left_out).save(path)
+        preflight.picture(preflight_rows(self.examples, self.held_back), self.left_out).save(path)
         for one in self.left_out:
             print(f"left out: {one.name}: {one.reason}")
         return path

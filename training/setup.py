@@ -21,6 +21,7 @@ from .data.batches import Shapes
 from .data.cache import Cache
 from .data.dataset import Clip
 from .data.examples import Examples, split_by_source
+from .data.preflight import Row
 from .masks import check_conditions, check_ratios
 from .objective import Objective
 from .start import FAMILIES, from_image_model
@@ -112,6 +113,20 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
         for part in (training, held_back)
     ]
     return made[0], made[1]
+
+
+def preflight_rows(examples: Examples, held_back: Examples) -> list[Row]:
+    """All clips as the pre-flight picture shows them, those of a shape together, those held back last."""
+    found = []
+    for part, aside in ((examples, ""), (held_back, "held back, to judge by")):
+        rows = []
+        for index, clip in enumerate(part.clips):
+            shape = part.shape(index, 0)
+            cuts = part.cuts(index, shape)
+            note = "; ".join(filter(None, (aside, shape.note)))
+            rows.append(Row(clip, shape.name, cuts[len(cuts) // 2], note))
+        found += sorted(rows, key=lambda row: row.bucket)
+    return found
 
 
 def belongs_to(config: Config, examples: Examples, network: nn.Module) -> dict[str, Any]:

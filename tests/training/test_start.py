@@ -33,7 +33,7 @@ def test_first_forward_is_the_image_models(version):
     x, caption = torch.randn(1, 4, T, side, side), torch.randn(1, TOKENS, 16)
     caption_mask = torch.ones(1, TOKENS)
     caption_mask[:, 9:] = 0
-    t = torch.tensor([700.0])
+    t = torch.tensor([64.0])  # on some machines PixArt's frequencies differ by a last bit, which t multiplies
     size = {"height": 512.0, "width": 512.0}
     frames = [image(x[:, :, [n]], t, caption, caption_mask, **size) for n in range(T)]
     expected = torch.cat(frames, dim=2)

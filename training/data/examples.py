@@ -14,7 +14,6 @@ from ...model.frames import IMAGE_FPS
 from .batches import Shape, Shapes, epoch
 from .cache import Cache, Cut, EncodesText, EncodesVideo
 from .dataset import Clip
-from .preflight import Row
 
 
 @dataclass(frozen=True)
@@ -104,15 +103,6 @@ class Examples:
             self.cache.latents(clip, cut, encoder)
             self.cache.text(clip.caption, reader)
         progress(len(wanted), len(wanted), "")
-
-    def rows(self) -> list[Row]:
-        """The clips as the pre-flight picture shows them, those of a shape together."""
-        found = []
-        for index, clip in enumerate(self.clips):
-            shape = self.shape(index, 0)
-            cuts = self.cuts(index, shape)
-            found.append(Row(clip, shape.name, cuts[len(cuts) // 2], shape.note))
-        return sorted(found, key=lambda row: row.bucket)
 
     def steps(self, number: int, **options: Any) -> list[list[list[int]]]:
         """The steps of an epoch: see `batches.epoch`."""
