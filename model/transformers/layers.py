@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Attention = Callable[..., Tensor]  # (q, k, v, mask) -> what was read, as `matmul_attention`
+Attention = Callable[..., Tensor] | None  # (q, k, v, mask) -> what was read, as `matmul_attention`; None: the fused one
 Mask = Tensor | None  # None: nothing is masked
 
 
@@ -135,7 +135,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.attention = attention
+        self.attention: Callable[..., Tensor] = attention or fused_attention
         self.rope_first = rope_first
         self.qkv = operations.Linear(dim, 3 * dim, **weights)
         self.q_norm = RMSNorm(dim // num_heads, **weights) if qk_norm else nn.Identity()
@@ -159,7 +159,7 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.attention = attention
+        self.attention: Callable[..., Tensor] = attention or fused_attention
         self.q_linear = operations.Linear(dim, dim, **weights)
         self.kv_linear = operations.Linear(dim, 2 * dim, **weights)
         self.proj = operations.Linear(dim, dim, **weights)

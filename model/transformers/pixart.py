@@ -15,16 +15,7 @@ from torch import Tensor, nn
 
 from ..frames import PIXELS_PER_LATENT
 from ..shapes_of import StateDict, agree, heads_of, shape_of, shared_config
-from .layers import (
-    Attention,
-    CaptionEmbedder,
-    FinalLayer,
-    Mask,
-    ScalarEmbedder,
-    fused_attention,
-    position_embedding_2d,
-    rows_of,
-)
+from .layers import Attention, CaptionEmbedder, FinalLayer, Mask, ScalarEmbedder, position_embedding_2d, rows_of
 from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 from .stdit3 import STDiT3Block
 
@@ -112,11 +103,7 @@ class PixArt(VideoTransformer):
     prediction = "epsilon"
 
     def __init__(
-        self,
-        config: PixArtConfig = PixArtConfig(),
-        operations: Any = nn,
-        attention: Attention | None = None,
-        **weights: Any,
+        self, config: PixArtConfig = PixArtConfig(), operations: Any = nn, attention: Attention = None, **weights: Any
     ) -> None:
         super().__init__(config)
         size = config.hidden_size
@@ -131,9 +118,7 @@ class PixArt(VideoTransformer):
         if config.size_embedders:
             self.csize_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
             self.ar_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
-        block: dict[str, Any] = dict(
-            config=config, operations=operations, attention=attention or fused_attention, **weights
-        )
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.blocks = nn.ModuleList(STDiT3Block(**block) for _ in range(config.depth))
         self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
 

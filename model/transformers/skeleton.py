@@ -48,7 +48,7 @@ class VideoTransformer(nn.Module):
     Args:
         config: the family's configuration.
         operations: namespace with `Linear`, `Conv2d` and `Conv3d`, where a host such as ComfyUI brings its own.
-        attention: callable (q, k, v, mask) as in `layers.matmul_attention`.
+        attention: callable (q, k, v, mask) as in `layers.matmul_attention`; left out, PyTorch's fused attention.
         weights: dtype and device.
     """
 

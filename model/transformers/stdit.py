@@ -26,7 +26,6 @@ from .layers import (
     PatchEmbed3D,
     ScalarEmbedder,
     SelfAttention,
-    fused_attention,
     layer_norm,
     modulate,
     sincos_table,
@@ -120,11 +119,7 @@ class STDiT(VideoTransformer):
     prediction = "epsilon"
 
     def __init__(
-        self,
-        config: STDiTConfig = STDiTConfig(),
-        operations: Any = nn,
-        attention: Attention | None = None,
-        **weights: Any,
+        self, config: STDiTConfig = STDiTConfig(), operations: Any = nn, attention: Attention = None, **weights: Any
     ) -> None:
         super().__init__(config)
         size = config.hidden_size
@@ -136,9 +131,7 @@ class STDiT(VideoTransformer):
         self.t_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(
-            config=config, operations=operations, attention=attention or fused_attention, **weights
-        )
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.blocks = nn.ModuleList(STDiTBlock(**block) for _ in range(config.depth))
         self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
 

@@ -27,7 +27,6 @@ from .layers import (
     PatchEmbed3D,
     ScalarEmbedder,
     SelfAttention,
-    fused_attention,
     layer_norm,
     modulate,
     position_embedding_2d,
@@ -118,11 +117,7 @@ class STDiT2(VideoTransformer):
     OPTIONAL = ("rope.freqs",)
 
     def __init__(
-        self,
-        config: STDiT2Config = STDiT2Config(),
-        operations: Any = nn,
-        attention: Attention | None = None,
-        **weights: Any,
+        self, config: STDiT2Config = STDiT2Config(), operations: Any = nn, attention: Attention = None, **weights: Any
     ) -> None:
         super().__init__(config)
         size = config.hidden_size
@@ -138,9 +133,7 @@ class STDiT2(VideoTransformer):
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.t_block_temp = nn.Sequential(nn.SiLU(), operations.Linear(size, 3 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(
-            config=config, operations=operations, attention=attention or fused_attention, **weights
-        )
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.blocks = nn.ModuleList(STDiT2Block(**block) for _ in range(config.depth))
         self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
 

@@ -27,7 +27,6 @@ from .layers import (
     PatchEmbed3D,
     ScalarEmbedder,
     SelfAttention,
-    fused_attention,
     layer_norm,
     modulate,
     position_embedding_2d,
@@ -131,11 +130,7 @@ class STDiT3(VideoTransformer):
     OPTIONAL = ("rope.freqs",)  # a file may lack it: `computed` has it
 
     def __init__(
-        self,
-        config: STDiT3Config = STDiT3Config(),
-        operations: Any = nn,
-        attention: Attention | None = None,
-        **weights: Any,
+        self, config: STDiT3Config = STDiT3Config(), operations: Any = nn, attention: Attention = None, **weights: Any
     ) -> None:
         super().__init__(config)
         size = config.hidden_size
@@ -147,9 +142,7 @@ class STDiT3(VideoTransformer):
         self.fps_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(
-            config=config, operations=operations, attention=attention or fused_attention, **weights
-        )
+        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
         self.spatial_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
         self.temporal_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
         self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)

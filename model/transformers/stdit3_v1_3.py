@@ -214,7 +214,7 @@ class STDiT3v13(STDiT3):
         self,
         config: STDiT3v13Config = STDiT3v13Config(),
         operations: Any = nn,
-        attention: Attention | None = None,
+        attention: Attention = None,
         **weights: Any,
     ) -> None:
         super().__init__(config, operations, attention, **weights)

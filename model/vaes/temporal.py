@@ -56,18 +56,11 @@ class CausalConv3d(nn.Module):
     """3D convolution that sees no future frame; one zero frame less in front when it halves the time axis."""
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
-        ops: Any,
-        stride: int = 1,
-        bias: bool = True,
-        **weights: Any,
+        self, channels_in: int, channels_out: int, kernel: int, ops: Any, stride: int = 1, **weights: Any
     ) -> None:
         super().__init__()
         self.padding = (kernel // 2,) * 4 + (kernel - stride, 0)
-        self.conv = ops.Conv3d(channels_in, channels_out, kernel, stride=(stride, 1, 1), bias=bias, **weights)
+        self.conv = ops.Conv3d(channels_in, channels_out, kernel, stride=(stride, 1, 1), **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, self.padding))

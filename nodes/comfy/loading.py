@@ -135,7 +135,7 @@ def _dtype_of(model, plan):
     stored, computed = model.get_dtype(), compute_dtype(model)
     small = (
         stored if stored.itemsize > 1 else computed
-    )  # fp8 is for matrices; tables, norms and biases would lose too much
+    )  # fp8 is for matrices: tables, norms, biases would lose too much
 
     def dtype_of(key, part):
         if key in plan.network.OPTIONAL:

@@ -20,6 +20,7 @@ from .recipe import VAE
 from .shapes import RESOLUTIONS, render_all, sample_scene
 
 STEPS = (760, 900, 600, 900)
+Encoded = list[tuple[Tensor, tuple[int, int, int]]]  # batches of 2D latents, and the seeds that render their clips
 
 
 def clips(
@@ -81,7 +82,7 @@ def train_spatial(vae: VideoVAE, folder: Path, steps: int, batch: int, seed: int
 
 
 @torch.no_grad()
-def encode_clips(vae: VideoVAE, count: int, seed: int, batch: int = 12) -> list[tuple[Tensor, tuple[int, int, int]]]:
+def encode_clips(vae: VideoVAE, count: int, seed: int, batch: int = 12) -> Encoded:
     """2D latents of `count` training clips: (flat [batch, 4, 17, h, w], the generator's seed to render them again)."""
     found = []
     for index in range(count // batch):
@@ -90,14 +91,7 @@ def encode_clips(vae: VideoVAE, count: int, seed: int, batch: int = 12) -> list[
     return found
 
 
-def train_temporal(
-    vae: VideoVAE,
-    folder: Path,
-    clips_encoded: list[tuple[Tensor, tuple[int, int, int]]],
-    steps: int,
-    batch: int,
-    seed: int,
-) -> None:
+def train_temporal(vae: VideoVAE, folder: Path, clips_encoded: Encoded, steps: int, batch: int, seed: int) -> None:
     """The temporal VAE between the 2D VAE's latents, which no longer change."""
     run = Run(folder, vae.temporal_vae, steps=steps, learning_rate=3e-3, matrix_rate=0.02)
     for step in run:
@@ -110,13 +104,7 @@ def train_temporal(
 
 
 def train_together(
-    vae: VideoVAE,
-    folder: Path,
-    clips_encoded: list[tuple[Tensor, tuple[int, int, int]]],
-    steps: int,
-    batch: int,
-    seed: int,
-    decoders_only: bool = False,
+    vae: VideoVAE, folder: Path, clips_encoded: Encoded, steps: int, batch: int, seed: int, decoders_only: bool = False
 ) -> None:
     """The temporal VAE and the 2D decoder on pixels; the 2D encoder stays, so that encoded clips stay valid.
 
