@@ -213,7 +213,7 @@ def test(options, rest) -> int:
     if env.pinned:  # an existing ComfyUI is tested with its own front end alone
         variables["OPENSORA_NEWER_FRONT_END"] = str(env.newer_front_end)
     if not rest:  # all of it: on two cores, file by file; threads that share them would wait for each other
-        rest = ["-n", "2", "--dist", "loadfile"]
+        rest = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]  # tests/conftest.py has an order
         variables.setdefault("OMP_NUM_THREADS", "1")
     if options.no_browser:
         rest = ["--no-browser", *rest]

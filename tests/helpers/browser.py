@@ -1,12 +1,9 @@
 """Headless Chromium and ComfyUI's page in it, driven by Playwright."""
 
 import contextlib
-import json
-import re
 import time
-from urllib.parse import unquote
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 from runner.server.browser import HOW_TO_GET_ONE, installed
 
@@ -18,38 +15,118 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Nothing but the server is reachable.
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
-SETTINGS = re.compile(r"/api/settings(?:/([^/?]+))?$")  # of all names, or of one
+# Settings stay in the tab: the server, which tests share, would hand them to the next. (Playwright's own way to answer
+# requests turns the browser's cache off, and a page is two hundred files.) `asking` counts what is not answered yet.
+ASK = r"""(() => {
+    const [fetch, kept] = [window.fetch, 'settings of this test'];
+    window.asking = 0;
+    const ask = async (...values) => {
+        window.asking += 1;
+        try { return await fetch(...values) } finally { window.asking -= 1 }
+    };
+    const own = () => JSON.parse(sessionStorage.getItem(kept) ?? '{}');
+    window.fetch = async (what, options) => {
+        const found = /\/api\/settings(?:\/([^/?]+))?$/.exec(what.url ?? what);
+        if (!found) return ask(what, options);
+        const name = decodeURIComponent(found[1] ?? '');
+        if ((options?.method ?? 'GET') === 'GET') {
+            const known = { ...(await (await ask('/api/settings')).json()), ...own() };
+            return Response.json(name ? (known[name] ?? null) : known);
+        }
+        const value = JSON.parse(options.body);
+        sessionStorage.setItem(kept, JSON.stringify({ ...own(), ...(name ? { [name]: value } : value) }));
+        return new Response(null, { status: 200 });
+    };
+})()"""
+FORGET = """async () => {
+    localStorage.clear();
+    sessionStorage.clear();
+    for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(name);
+    for (const name of await caches.keys()) await caches.delete(name);
+}"""
+
+# Counted in frames, which a busy page draws later: as many without a change, a question or a picture on its way.
+REST = """([frames, most]) => new Promise((done) => {
+    let calm = 0;
+    const watch = new MutationObserver(() => (calm = 0));
+    watch.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+    const began = performance.now();
+    const pictures = () => [...document.images].some((one) => !one.complete);
+    const players = () => [...document.querySelectorAll('video')].some((one) => one.networkState === 2 && !one.readyState);
+    const look = () => {
+        const { dirty_canvas, dirty_bgcanvas } = app.canvas;
+        calm = dirty_canvas || dirty_bgcanvas || window.asking || pictures() || players() ? 0 : calm + 1;
+        if (calm < frames && performance.now() - began < most) return requestAnimationFrame(look);
+        watch.disconnect();
+        done();
+    };
+    requestAnimationFrame(look);
+})"""
+SETTLED, DRAWN = 24, 8  # frames, at 60 a second: what is put off has been done; what was pressed is drawn
 
 
 @contextlib.contextmanager
 def headless_chromium():
-    """A Playwright Browser: the one that run.py found (OPENSORA_BROWSER), else an installed one."""
+    """A `Chromium`: the one that run.py found (OPENSORA_BROWSER), else an installed one."""
     path = installed()
     assert path is not None, HOW_TO_GET_ONE
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(path), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=str(path), args=FLAGS)
         try:
-            yield chromium
+            yield Chromium(browser)
         finally:
-            chromium.close()
+            browser.close()
+
+
+def rest(page, frames: int = SETTLED) -> None:
+    """As ComfyPage.rest, of a Playwright page."""
+    page.evaluate(REST, [frames, 10_000])
+
+
+class Chromium:
+    """A browser with one tab a server, which one test has after the other: what it has read it need not read again."""
+
+    def __init__(self, browser):
+        self.browser, self.tabs = browser, {}
+
+    def tab(self, address: str):
+        """The tab for that server, empty: a Playwright `Page`."""
+        if address not in self.tabs:
+            context = self.browser.new_context(viewport={"width": 1600, "height": 1000})
+            context.add_init_script(ASK)
+            self.tabs[address] = page = context.new_page()
+            page.on("crash", lambda: self.tabs.pop(address, None))  # the next test gets another
+        return self.tabs[address]
+
+    def empty(self, address: str) -> None:
+        """Leave the page in the tab and forget what it kept, keys that a failed test holds included."""
+        page = self.tabs.get(address)
+        if page is None:  # it has crashed
+            return
+        try:
+            page.unroute_all()
+            for key in ("Control", "Shift", "Alt", "Meta"):
+                page.keyboard.up(key)
+            page.mouse.up()
+            page.goto(f"{address}/system_stats")  # of the same origin, and no program
+            page.evaluate(FORGET)
+            page.context.clear_cookies()
+            page.mouse.move(0, 0)
+        except Error:
+            self.tabs.pop(address, None)
+            page.context.close()
 
 
 class ComfyPage:
-    """ComfyUI's page with its editor ready, at the settings of a first visit.
+    """ComfyUI's page with its editor ready, at the settings of a first visit; what it is set to stays in the page."""
 
-    Nothing but the server is reachable from it, and what it is set to (node renderer, open panels) stays in the page:
-    the server, which tests share, would hand it to the next.
-    """
-
-    def __init__(self, browser, address: str):
-        self.context = browser.new_context(viewport={"width": 1600, "height": 1000})
-        self.page = self.context.new_page()
-        self.blocked = []
-        self.address, self.settings = address, {}
-        self.page.route("**/*", lambda route: self._filter(route, address))
-        self.page.route(SETTINGS, self._keep_settings)
+    def __init__(self, browser: Chromium, address: str):
+        self.browser, self.address, self.page = browser, address, browser.tab(address)
         self.page.goto(address, wait_until="domcontentloaded", timeout=180_000)
         self.page.wait_for_function(
             "() => Boolean(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types['KSampler'])",
@@ -57,36 +134,22 @@ class ComfyPage:
         )
         self.close_dialogs()
 
-    def _filter(self, route, address):
-        url = route.request.url
-        if url.startswith((address, address.replace("http", "ws", 1), "data:", "blob:")):
-            route.continue_()
-        else:
-            self.blocked.append(url)
-            route.abort()
-
-    def _keep_settings(self, route):
-        name = unquote(SETTINGS.search(route.request.url)[1] or "")
-        if route.request.method == "GET":
-            known = {**route.fetch(url=f"{self.address}/api/settings").json(), **self.settings}
-            route.fulfill(json=known.get(name) if name else known)
-            return
-        value = json.loads(route.request.post_data)
-        self.settings.update({name: value} if name else value)
-        route.fulfill(status=200)
-
     def close(self) -> None:
         """Let go of the page."""
-        self.context.close()
+        self.browser.empty(self.address)
+
+    def rest(self, frames: int = SETTLED) -> None:
+        """Wait until the page has not changed for so many frames; no longer than 10 s, as a page may never rest."""
+        rest(self.page, frames)
 
     def close_dialogs(self) -> None:
         """Press Escape until no dialog covers the canvas."""
-        self.page.wait_for_timeout(1000)
+        self.rest()
         for _ in range(10):
             if not self.page.locator("[role=dialog], .p-dialog-mask").count():
                 return
             self.page.keyboard.press("Escape")
-            self.page.wait_for_timeout(300)
+            self.rest()
         raise AssertionError("a dialog does not close")
 
     def dialogs(self) -> list[str]:
@@ -108,7 +171,7 @@ class ComfyPage:
         """Open a workflow as a user does who drops its file onto the canvas."""
         script = "async ([workflow, name]) => { await app.loadGraphData(workflow, true, true, name) }"
         self.page.evaluate(script, [workflow, name])
-        self.page.wait_for_timeout(1000)
+        self.rest()
 
     def faulty_nodes(self) -> list[str]:
         """Nodes of the open graph, subgraphs included, that are unknown to the page or marked red, with the reason."""
@@ -152,6 +215,6 @@ class ComfyPage:
                 break
             self.page.wait_for_timeout(200)
         success = any(message["kind"] == "execution_success" for message in messages)
-        self.page.wait_for_timeout(500)
+        self.rest()
         outputs = self.page.evaluate("() => JSON.parse(JSON.stringify(app.nodeOutputs))")
         return {"success": success, "messages": messages, "outputs": outputs}

@@ -20,7 +20,6 @@ MEASURE = """(vue) => {
 READY = """(ids) => ids.every((id) => document.querySelector(`[data-node-id="${id}"]`)?.getBoundingClientRect().height > 30)"""
 # By how much nodes of ComfyUI's own are taller in 0.33: by a widget, and by two outputs.
 TALLER = {"CreateVideo": 26, "GetVideoComponents": 40}
-STILL = 700  # milliseconds in which previews and players take their place
 
 
 def draw(page, vue):
@@ -36,7 +35,7 @@ def measure(page, vue=False):
     draw(page, vue)
     if vue:
         inner.wait_for_function(READY, arg=inner.evaluate("() => app.graph.nodes.map((node) => node.id)"))
-    inner.wait_for_timeout(STILL)
+    page.rest()  # previews and players take their place
     return inner.evaluate(MEASURE, vue)
 
 

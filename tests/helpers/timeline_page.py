@@ -2,6 +2,8 @@
 
 import json
 
+from browser import DRAWN, rest
+
 
 class GraphPage:
     """A ComfyPage with an API graph put onto its canvas; `looked_at` is the kind of node in view."""
@@ -52,7 +54,7 @@ class GraphPage:
             }""",
             kind or self.looked_at,
         )
-        self.page.wait_for_timeout(600)
+        rest(self.page)
 
     def set_widget(self, kind, name, value):
         """Set a widget of the node of that kind from outside, as another extension would."""
@@ -64,7 +66,7 @@ class GraphPage:
             }""",
             [kind, name, value],
         )
-        self.page.wait_for_timeout(1500)
+        rest(self.page)
 
 
 class Timeline(GraphPage):
@@ -94,7 +96,7 @@ class Timeline(GraphPage):
         for part in (0.3, 0.7, 1.0):
             self.page.mouse.move(*(a + part * (b - a) for a, b in zip(start, end)))
         self.page.mouse.up()
-        self.page.wait_for_timeout(150)
+        rest(self.page, DRAWN)
 
     def block(self, frame):
         """The middle of the group of frames that begins with `frame`."""
@@ -165,9 +167,9 @@ class Timeline(GraphPage):
     def key(self, *keys):
         for key in keys:
             self.page.keyboard.press(key)
-            self.page.wait_for_timeout(120)
+            rest(self.page, DRAWN)
 
     def undo_key(self, key):
         """A key that makes the page load another state of the graph."""
         self.page.keyboard.press(key)
-        self.page.wait_for_timeout(1200)
+        rest(self.page)

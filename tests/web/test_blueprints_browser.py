@@ -6,6 +6,7 @@ import io
 import av
 import pytest
 import torch
+from browser import rest
 from opensora_comfy.training.tiny.judge import judge
 from playwright.sync_api import TimeoutError
 from test_blueprints import WIRED, blueprint
@@ -88,7 +89,7 @@ class Canvas:
             app.canvas.setDirty(true, true);
         }"""
         self.page.evaluate(place, [x, y])
-        self.page.wait_for_timeout(300)
+        rest(self.page)
 
     def drag(self, title, output, target, name):
         """Drag a wire from an output of the node `title` to the input `name` of the node `target`."""

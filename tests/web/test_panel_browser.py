@@ -1,6 +1,7 @@
 """The properties panel of newer front ends beside the displays on the pack's nodes: it leaves them as they are."""
 
 import pytest
+from browser import rest
 from test_timeline_browser import graph, pictures_of_the_tests, without
 from timeline_page import Timeline
 
@@ -42,7 +43,7 @@ def write_widths(page):
 def test_the_panel_leaves_displays_as_wide_as_their_nodes(timeline):
     page = timeline.page
     page.evaluate(LOOK_AT_ALL)
-    page.wait_for_timeout(800)
+    rest(page)
     before = page.evaluate(WIDTHS)
     assert len(before) == 3 and min(before.values()) > 100
     toggle = page.locator("[aria-label='Toggle properties panel']")
@@ -70,10 +71,10 @@ def test_the_panel_leaves_displays_as_wide_as_their_nodes(timeline):
             assert page.locator(".dom-widget .os-thumb").get_attribute("aria-valuenow") == "30"
             page.evaluate("(kind) => app.canvas.selectNode(app.graph.nodes.find((node) => node.type === kind))", kind)
     page.evaluate(LOOK_AT_ALL)
-    page.wait_for_timeout(800)
+    rest(page)
     assert page.evaluate(WIDTHS) == before
     if toggle.count():
         toggle.first.click()
         page.evaluate(LOOK_AT_ALL)
-        page.wait_for_timeout(800)
+        rest(page)
         assert page.evaluate(WIDTHS) == before

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from browser import rest
 from test_timeline_browser import NAMES, graph, pictures_of_the_tests, without
 from timeline_page import Timeline
 
@@ -40,7 +41,7 @@ def timeline(each_page):
         app.canvas.deselectAll();
         app.canvas.selectNode(host);
     }""")
-    timeline.page.wait_for_timeout(1000)
+    rest(timeline.page)
     return timeline
 
 
@@ -68,9 +69,9 @@ def sent(comfy_page):
 @pytest.mark.parametrize("promote", [with_the_eye, lambda page: page.evaluate(WIRE_OUT)], ids=["eye", "wire"])
 def test_promoted_drawn_run_and_reloaded(timeline, each_page, promote):
     promote(timeline.page)
-    timeline.page.wait_for_timeout(800)
+    rest(timeline.page)
     timeline.page.evaluate(SHOW)
-    timeline.page.wait_for_timeout(800)
+    rest(timeline.page)
     assert timeline.page.evaluate("host.widgets.map((widget) => Boolean(widget.element))") == [True]
     assert timeline.page.evaluate("host.size[0]") >= 400
     root = timeline.page.locator(timeline.root)
@@ -83,12 +84,12 @@ def test_promoted_drawn_run_and_reloaded(timeline, each_page, promote):
     result = each_page.queue()
     assert result["success"], (result["messages"], each_page.faulty_nodes())
     timeline.page.evaluate(SHOW)
-    timeline.page.wait_for_timeout(800)
+    rest(timeline.page)
     assert "image_2 at frame 9" in root.locator(".os-run").inner_text()
 
     each_page.load(json.loads(json.dumps(each_page.saved())), "reloaded")
     timeline.page.evaluate(SHOW)
-    timeline.page.wait_for_timeout(800)
+    rest(timeline.page)
     assert root.locator(".os-thumb:visible").count() == 2
     assert sent(each_page) == [(1, 0), (2, 9)]
     timeline.move(1, 26)

@@ -5,6 +5,7 @@ import json
 
 import numpy
 import pytest
+from browser import DRAWN, rest
 from PIL import Image, ImageDraw
 from small import pack
 from timeline_page import GraphPage, Timeline
@@ -244,7 +245,7 @@ def test_a_drop_in_the_same_group_and_keys_in_a_drag_change_nothing(timeline):
     timeline.key("Delete", "ArrowDown")
     timeline.page.mouse.move(timeline.block(18)[0], y)
     timeline.page.mouse.up()
-    timeline.page.wait_for_timeout(150)
+    rest(timeline.page, DRAWN)
     assert timeline.keyframes() == [(1, 18, 1), (2, 0, 1)]
     x, y = timeline.middle(".os-thumb", 0)
     timeline.page.mouse.move(x, y)
@@ -297,7 +298,7 @@ def test_while_the_text_is_shown_the_tray_rests_and_typing_stays(timeline):
         app.graph.add(text);
         text.connect(0, node, node.findInputSlot('timeline'));
     }""")
-    timeline.page.wait_for_timeout(500)
+    rest(timeline.page)
     assert "comes in through a wire" in timeline.page.locator(".os-problem").inner_text()
     all_ways_of_the_tray()
     assert timeline.text() == other
@@ -325,7 +326,7 @@ def test_a_clip_is_drawn_with_its_whole_length_until_it_is_rewired(page, server)
         const node = find('OpenSoraTimeline');
         find('LoadImage').connect(0, node, node.findInputSlot('image_1'));
     }""")
-    timeline.page.wait_for_timeout(500)
+    rest(timeline.page)
     assert holds() == ["0", "30–33"]
 
 
@@ -335,7 +336,7 @@ def test_a_copied_node_is_its_own_and_a_removed_one_leaves_nothing(timeline):
     timeline.key("Control+c")
     timeline.page.mouse.move(1100, 700)
     timeline.page.keyboard.press("Control+v")
-    timeline.page.wait_for_timeout(800)
+    rest(timeline.page)
     texts = """() => app.graph.nodes.filter((node) => node.type === 'OpenSoraTimeline')
         .map((node) => node.widgets.find((widget) => widget.name === 'timeline').value)"""
     first, second = timeline.page.evaluate(texts)
@@ -343,7 +344,7 @@ def test_a_copied_node_is_its_own_and_a_removed_one_leaves_nothing(timeline):
     assert timeline.page.locator(".opensora-timeline").count() == 2
     timeline.page.evaluate("""() => { for (const node of [...app.graph.nodes])
         if (node.type === 'OpenSoraTimeline') app.graph.remove(node) }""")
-    timeline.page.wait_for_timeout(500)
+    rest(timeline.page)
     assert timeline.page.locator(".opensora-timeline").count() == 0
 
 
@@ -362,12 +363,12 @@ def test_strip_and_size_appear_after_a_run(page, server):
     shown.page.evaluate(
         "window.undoSteps = () => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
     )
-    shown.page.wait_for_timeout(1000)
+    rest(shown.page)
     shown.page.mouse.click(1300, 850)  # a look of undo's: Load Image has grown to its picture, which is not our matter
     steps = shown.page.evaluate("undoSteps()")
     assert page.queue()["success"]
     shown.page.mouse.click(1300, 850)
-    shown.page.wait_for_timeout(300)
+    rest(shown.page)
     assert shown.page.evaluate("undoSteps()") == steps
     assert size.inner_text().split("\n")[0] == "64 × 64 · 34 frames · 1.42 s at 24 fps"
     assert size.get_attribute("data-from") == "run"

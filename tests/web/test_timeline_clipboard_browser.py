@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from browser import DRAWN, rest
 from timeline_page import Timeline
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -28,12 +29,12 @@ def graph(keyframes=KEYFRAMES, frames=68):
 
 def playhead(timeline, frame):
     timeline.page.mouse.click(timeline.block(frame)[0], timeline.middle(".os-ruler")[1])
-    timeline.page.wait_for_timeout(100)
+    rest(timeline.page, DRAWN)
 
 
 def press(timeline, *keys):
     timeline.key(*keys)
-    timeline.page.wait_for_timeout(200)
+    rest(timeline.page, 2 * DRAWN)
 
 
 def lane(timeline, part, height):
@@ -134,7 +135,7 @@ def test_several_are_selected_and_move_together(each_page):
         timeline.drag((x, y), (x, y + 300))
         assert timeline.keyframes() == [] and timeline.steps() == steps + 1
         timeline.page.mouse.click(*lane(timeline, 0.5, 0.3))
-        timeline.page.wait_for_timeout(100)
+        rest(timeline.page, DRAWN)
         assert 30 <= int(timeline.page.locator(".os-playhead").get_attribute("aria-valuenow")) <= 37
 
 

@@ -6,6 +6,7 @@ import json
 import av
 import numpy
 import pytest
+from browser import rest
 from PIL import Image, PngImagePlugin
 from timeline_page import Timeline
 
@@ -81,7 +82,7 @@ def arrived(timeline, keyframes):
             .find((each) => each.name === 'timeline').value).keyframes.length === count""",
         arg=keyframes,
     )
-    timeline.page.wait_for_timeout(300)
+    rest(timeline.page)
 
 
 def test_pictures_and_clips_are_pinned_where_they_fall_in_one_step(each_page):
@@ -101,7 +102,7 @@ def test_pictures_and_clips_are_pinned_where_they_fall_in_one_step(each_page):
         assert wired(timeline, "image_2") == ["LoadImage"] and timeline.count() == count + 1
         assert not timeline.page.locator(".os-drop").is_visible()
         timeline.page.mouse.click(1250, 950)
-        timeline.page.wait_for_timeout(400)
+        rest(timeline.page)
         assert timeline.steps() == steps + 1
         timeline.undo_key("Control+z")
         assert timeline.keyframes() == [(1, 9, 1)] and timeline.count() == count
@@ -177,7 +178,7 @@ def test_a_pasted_picture_is_dropped_at_the_playhead_in_a_subgraph_too(each_page
         app.canvas.setDirty(true, true);
     }""")
     timeline.page.locator(".opensora-timeline:visible .os-block").nth(4).wait_for()
-    timeline.page.wait_for_timeout(600)
+    rest(timeline.page)
     timeline.page.mouse.click(timeline.block(5)[0], timeline.middle(".os-ruler")[1])
     name, kind, data = picture("image.png")
     timeline.page.evaluate(

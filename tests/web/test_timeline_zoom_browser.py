@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from browser import DRAWN, rest
 from timeline_page import Timeline
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -34,7 +35,7 @@ def wheel(timeline, across, down, key=None):
     timeline.page.mouse.wheel(across, down)
     if key:
         timeline.page.keyboard.up(key)
-    timeline.page.wait_for_timeout(150)
+    rest(timeline.page, DRAWN)
 
 
 def boxes(timeline, selector):
@@ -105,7 +106,7 @@ def test_wheel_and_bar_zoom_and_scroll_the_track_alone(each_page):
             arg=last,
         )
         timeline.page.mouse.up()
-        timeline.page.wait_for_timeout(150)
+        rest(timeline.page, DRAWN)
         assert timeline.keyframes()[0][1] > last
 
         wheel(timeline, 0, 100)

@@ -1,6 +1,7 @@
 """Least widths in the page: whole titles at default size, and a timeline that cannot be made too narrow for its parts."""
 
 import pytest
+from browser import rest
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -50,7 +51,7 @@ def test_whole_titles_and_a_timeline_that_stays_wide_enough(each_page):
     page.evaluate(f"() => {{ app.canvas.ds.scale = 1; const node = {TIMELINE};"
                   " app.canvas.ds.offset = [200 - node.pos[0], 150 - node.pos[1]]; app.canvas.setDirty(true, true) }")  # fmt: skip
     page.wait_for_function(f"{TIMELINE}.size[0] >= {LEAST}")
-    page.wait_for_timeout(500)
+    rest(page)
     box = page.locator(".opensora-timeline:visible").bounding_box()
     assert box["width"] > LEAST - 20
     assert page.locator(".opensora-timeline .os-code").bounding_box()["x"] < box["x"] + box["width"]
