@@ -22,9 +22,9 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
         self.base, self.scale = base, alpha / rank
-        like = {"device": base.weight.device, "dtype": torch.float32}
-        self.down = nn.Parameter(torch.empty(rank, base.in_features, **like))
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank, **like))
+        device = base.weight.device
+        self.down = nn.Parameter(torch.empty(rank, base.in_features, device=device, dtype=torch.float32))
+        self.up = nn.Parameter(torch.zeros(base.out_features, rank, device=device, dtype=torch.float32))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:

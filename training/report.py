@@ -39,7 +39,7 @@ def curve(lines: Sequence[Mapping[str, Any]], width: int = 960, height: int = 54
         draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), POINTS)
     lines_drawn = {"loss of the steps, smoothed": (smooth, SMOOTH, 3), "validation": (judged["validation"], JUDGED, 3)}
     lines_drawn |= {f"validation, {name} noise": (judged[name], OF_BANDS[name], 1) for name in BANDS}
-    across = MARGIN
+    across: float = MARGIN
     for name, (points, color, thickness) in lines_drawn.items():
         if not points:
             continue

@@ -39,7 +39,7 @@ def sample(
     caption, caption_mask = features[None, :length].to(device), mask[None, :length].to(device)
     null_caption = network.null_caption[:length]
     row = torch.ones(1, device=device)
-    sizes = {"fps": row * (fps if T > 1 else IMAGE_FPS), "height": row * height, "width": row * width}
+    sizes: dict[str, Any] = {"fps": row * (fps if T > 1 else IMAGE_FPS), "height": row * height, "width": row * width}
     if network.prediction != "flow":
         return iddpm.sample(
             network, z, caption, null_caption, caption_mask=caption_mask, steps=steps, guidance=guidance, **sizes

@@ -207,7 +207,7 @@ def epoch(
 
 
 def _by_shape(shapes, order, ranks):
-    groups: dict[tuple[int, int, int], list[int]] = {}
+    groups = {}
     for sample in order:
         shape = shapes[sample]
         groups.setdefault((shape.frames, shape.height, shape.width), []).append(sample)

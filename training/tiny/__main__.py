@@ -21,7 +21,7 @@ from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
 from ..contact_sheet import contact_sheet, pictures, save_small
 from ..export import export, tell_more
-from ..trainer import rank
+from .run import rank
 from . import latents as latents_module
 from . import recipe, t5
 from . import text_encoder as text

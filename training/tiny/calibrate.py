@@ -16,7 +16,7 @@ import torch
 
 from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
-from ..trainer import Run, rank
+from .run import Run, rank
 from .batches import BatchSampler
 from .latents import Bucket
 from .recipe import GUIDANCE, TEACHER_GUIDANCE

@@ -17,7 +17,7 @@ from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
 from ..masks import frame_mask
-from ..trainer import Run
+from .run import Run
 from .batches import draw_mask, with_stills
 from .captions import caption
 from .hardest import Hardest

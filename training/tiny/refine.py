@@ -16,7 +16,7 @@ import numpy
 import torch
 
 from ...model.vaes.v1_2 import VideoVAE
-from ..trainer import Run, rank
+from .run import Run, rank
 from .hardest import Hardest
 from .painting import NOISE, decibels, paint, painting_loss, reconstruction_error
 from .shapes import RESOLUTIONS, render_all, sample_scene

@@ -14,7 +14,7 @@ from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
 from ..losses import rectified_flow
 from ..start import initialise
-from ..trainer import Run, rank
+from .run import Run, rank
 from .batches import BatchSampler
 from .captions import caption
 from .latents import Bucket

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...model.vaes.spatial import SPATIAL_FACTOR
 from ...model.vaes.v1_2 import VideoVAE
-from ..trainer import Run
+from .run import Run
 from .painting import DECODED_FRAMES, NOISE, psnr, reconstruction_error
 from .recipe import VAE
 from .shapes import RESOLUTIONS, render_all, sample_scene

@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 from torch.optim.swa_utils import AveragedModel
 
-from .optimizers import optimizers_for, rise_and_fall
+from ..optimizers import optimizers_for, rise_and_fall
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 

@@ -8,79 +8,22 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, Dataset
 
-from . import checkpoints
-from .config import SaveConfig, TrainConfig
-from .data.batches import Shape
-from .data.examples import Examples
-from .objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, draw, fixed, loss
-from .optimizers import optimizer_of, rate_at
+from .. import checkpoints
+from ..config import SaveConfig, TrainConfig
+from ..data.examples import Examples
+from ..objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, fixed
+from ..optimizers import optimizer_of, rate_at
+from .learner import Learner, recompute_blocks, says_what_fits
 from .processes import Processes
-
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
-
-
-class Learner(nn.Module):
-    """The network with its loss: one call a batch, which is what several processes exchange gradients around."""
-
-    def __init__(self, network: nn.Module, objective: Objective, autocast: torch.dtype | None = None) -> None:
-        super().__init__()
-        self.network, self.objective, self.autocast = network, objective, autocast
-
-    def forward(self, batch: Sequence[Drawn]) -> Tensor:
-        device = next(self.network.parameters()).device.type
-        with torch.autocast(device, self.autocast) if self.autocast else contextlib.nullcontext():
-            return loss(self.network, batch, self.objective).float()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run is: the epoch, and how many of its examples are done."""
-
-    epoch: int = 0
-    seen: int = 0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step of this process: its batches of examples, how many the whole step has, and what comes next."""
-
-    epoch: int
-    batches: list[list[int]]
-    count: int
-    then: Place
-
-
-class Draws(Dataset):
-    """Steps to their examples as they are drawn: read by this process, or by workers of its own."""
-
-    def __init__(self, examples: Examples, objective: Objective, null_caption: Tensor, seed: int) -> None:
-        self.examples, self.objective, self.null_caption, self.seed = examples, objective, null_caption, seed
-
-    def __getitem__(self, step: Step) -> tuple[Step, list[list[Drawn]]]:
-        return step, self.of(step)
-
-    def of(self, step: Step) -> list[list[Drawn]]:
-        """The batches of a step."""
-        return [[self._one(index, step.epoch) for index in batch] for batch in step.batches]
-
-    def _one(self, index, epoch):
-        example = self.examples.read(index, epoch)
-        return draw(example, self.objective, self.null_caption, seed=self.seed, epoch=epoch)
-
-
-def _as_it_is(value):
-    return value
+from .steps import Draws, Place, Schedule, Step
 
 
 class Trainer:
@@ -110,12 +53,12 @@ class Trainer:
         about: dict[str, Any] | None = None,
         budget: int = 0,
         processes: Processes | None = None,
-        sample: Callable[[nn.Module, int], None] | None = None,
+        sample: Callable[[nn.Module, int], Any] | None = None,
         on_step: Callable[[dict[str, Any]], bool | None] = lambda entry: None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.network, self.examples, self.validation, self.objective = network, examples, validation, objective
-        self.settings, self.saving, self.about, self.budget = settings, saving, about or {}, budget
+        self.settings, self.saving, self.about = settings, saving, about or {}
         self.processes = processes or Processes("cpu")
         self.sample, self.on_step, self.say = sample, on_step, say
         self.folder = Path(saving.folder)
@@ -141,6 +84,10 @@ class Trainer:
         self.stopping = False
         null_caption: Tensor = network.null_caption.detach().float().cpu()  # type: ignore[union-attr,operator]
         self.draws = Draws(examples, objective, null_caption, settings.seed)
+        self.schedule = Schedule(
+            self.draws, rank=self.processes.rank, ranks=self.processes.count, accumulate=settings.accumulate,
+            budget=budget, workers=settings.workers,
+        )  # fmt: skip
 
     # A run, from beginning to end
 
@@ -157,7 +104,7 @@ class Trainer:
             self.judge()
         started, minutes = time.monotonic() - self.seconds, checkpoints.Minutes(self.saving.every_minutes)
         with self._signals():
-            for step, batches in self._loaded():
+            for step, batches in self.schedule.read(self.place, self.settings.steps - self.step):
                 entry = self.update(step, batches)
                 self.seconds = time.monotonic() - started
                 if self.processes.first:
@@ -198,45 +145,6 @@ class Trainer:
 
     # Steps
 
-    def _steps(self) -> Iterator[Step]:
-        """The steps of this process from where the run is."""
-        place, rank, count = self.place, self.processes.rank, self.processes.count
-        for _ in range(self.step, self.settings.steps):
-            steps = self._remaining(place)
-            if not steps:
-                place = Place(place.epoch + 1)
-                steps = self._remaining(place)
-            batches = steps[0]
-            total = sum(map(len, batches))
-            left = len(steps) > 1
-            then = Place(place.epoch, place.seen + total) if left else Place(place.epoch + 1)
-            mine = [batch[rank::count] for batch in batches]
-            yield Step(place.epoch, [batch for batch in mine if batch], total, then)
-            place = then
-
-    def _remaining(self, place):
-        """The steps of an epoch that are not done; what was done in other batches is passed over by its count."""
-        if getattr(self, "_planned", (None,))[0] != place.epoch:
-            options = {"accumulate": self.settings.accumulate, "budget": self.budget}
-            plan = self.examples.steps(place.epoch, ranks=self.processes.count, **options)
-            self._planned = (place.epoch, plan)
-        done, steps = 0, self._planned[1]
-        for index, batches in enumerate(steps):
-            if done >= place.seen:
-                return steps[index:]
-            done += sum(map(len, batches))
-        return []
-
-    def _loaded(self) -> Iterator[tuple[Step, list[list[Drawn]]]]:
-        """Steps with their examples drawn, by as many workers as are asked for."""
-        steps = self._steps()
-        if not self.settings.workers:
-            yield from (self.draws[step] for step in steps)
-            return
-        yield from DataLoader(
-            self.draws, sampler=steps, batch_size=None, num_workers=self.settings.workers, collate_fn=_as_it_is
-        )  # type: ignore[arg-type]
-
     def update(self, step: Step, batches: list[list[Drawn]]) -> dict[str, Any]:
         """One optimiser step on the mean loss of all its examples; returns the line of the log."""
         rate = rate_at(
@@ -267,7 +175,7 @@ class Trainer:
             def mean(batch: list[Drawn] = batch, weight: float = weight) -> Tensor:
                 return self.shared(batch).sum() * weight
 
-            with self._memory(batch):
+            with says_what_fits(batch, self.settings):
                 value = self.processes.backward(self.shared, mean, last=index + 1 >= len(batches))
             total += value * (step.count / self.processes.count)
         return total
@@ -286,37 +194,14 @@ class Trainer:
 
         So what does not fit is known at once, and not at step 900.
         """
-        plan = self.examples.steps(0, budget=self.budget)
-        batch = max((batches[0] for batches in plan), key=lambda batch: sum(self.tokens(index) for index in batch))
+        batch = self.schedule.largest()
         drawn = self.draws.of(Step(0, [batch], len(batch), Place()))[0]
         started = time.monotonic()
-        with self._memory(drawn):
+        with says_what_fits(drawn, self.settings):
             self.learner(drawn).sum().backward()
         self.optimizer.zero_grad(set_to_none=True)
         self.processes.wait()
         return time.monotonic() - started
-
-    def tokens(self, index: int) -> int:
-        """Latents of an example in its largest shape: what cost goes by."""
-        shape = self.examples.shape(index, 0)
-        return self.examples.shapes.counting.latent_frames(shape.frames) * shape.height * shape.width
-
-    @contextlib.contextmanager
-    def _memory(self, batch: Sequence[Drawn]) -> Iterator[None]:
-        """Says which bucket does not fit, and what helps."""
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)):
-                raise
-            sizes = batch[0].sizes
-            helps = [f"a batch size below {len(batch)}"] if len(batch) > 1 else []
-            helps += [] if self.settings.gradient_checkpointing else ["gradient_checkpointing"]
-            helps += [] if self.settings.precision == "bf16" else ["precision bf16"]
-            raise ValueError(
-                f"out of memory at {len(batch)} clips of {sizes['num_frames']:g} frames, {sizes['width']:g}x"
-                f"{sizes['height']:g}: {' or '.join(helps + ['a smaller bucket'])} helps ({str(error).splitlines()[0]})"
-            ) from error
 
     # Judging
 
@@ -432,20 +317,6 @@ class Trainer:
         with torch.no_grad():
             for name, value in weights.items():
                 self.parameters[name].copy_(value)
-
-
-def recompute_blocks(network: Any) -> None:
-    """Gradient checkpointing: each block's activations are computed again on the way back (Chen et al. 2016)."""
-
-    def run_block(index: int, block: Callable[..., Tensor], x: Tensor, caption: Any, t: Tensor) -> Tensor:
-        return checkpoint(block, x, caption, t, use_reentrant=False)
-
-    network.run_block = run_block
-
-
-def longest(shapes: Sequence[Shape]) -> Shape:
-    """The shape that costs most."""
-    return max(shapes, key=lambda shape: shape.frames * shape.height * shape.width)
 
 
 def _mean(values):

@@ -31,8 +31,8 @@ class Processes:
 
     def backward(self, module: nn.Module, loss: Any, *, last: bool) -> Tensor:
         """Call `loss()` and go back through it; gradients are exchanged with the `last` call of a step alone."""
-        alone = self.accelerator is None or last
-        with contextlib.nullcontext() if alone else self.accelerator.no_sync(module):
+        apart = contextlib.nullcontext() if self.accelerator is None or last else self.accelerator.no_sync(module)
+        with apart:
             value = loss()
             value.backward()
         return value.detach()

@@ -1,0 +1,119 @@
+"""The steps of a run: which examples come when, and their draws, read here or by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.examples import Examples
+from ..objective import Drawn, Objective, draw
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is: the epoch, and how many of its examples are done."""
+
+    epoch: int = 0
+    seen: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step of this process: its batches of examples, how many the whole step has, and what comes next."""
+
+    epoch: int
+    batches: list[list[int]]
+    count: int
+    then: Place
+
+
+class Draws(Dataset):
+    """Steps to their examples as they are drawn: read by this process, or by workers of its own."""
+
+    def __init__(self, examples: Examples, objective: Objective, null_caption: Tensor, seed: int) -> None:
+        self.examples, self.objective, self.null_caption, self.seed = examples, objective, null_caption, seed
+
+    def __getitem__(self, step: Step) -> tuple[Step, list[list[Drawn]]]:
+        return step, self.of(step)
+
+    def of(self, step: Step) -> list[list[Drawn]]:
+        """The batches of a step."""
+        return [[self._one(index, step.epoch) for index in batch] for batch in step.batches]
+
+    def _one(self, index, epoch):
+        example = self.examples.read(index, epoch)
+        return draw(example, self.objective, self.null_caption, seed=self.seed, epoch=epoch)
+
+
+def _as_it_is(value):
+    return value
+
+
+class Schedule:
+    """The steps of one of `ranks` processes, epoch after epoch.
+
+    Args:
+        draws: of which examples.
+        accumulate, budget: as `batches.epoch`.
+        workers: processes that read ahead; 0 reads in this one.
+    """
+
+    def __init__(
+        self, draws: Draws, *, rank: int = 0, ranks: int = 1, accumulate: int = 1, budget: int = 0, workers: int = 0
+    ) -> None:
+        self.draws, self.rank, self.ranks, self.workers = draws, rank, ranks, workers
+        self.options = {"accumulate": accumulate, "budget": budget}
+
+    def read(self, place: Place, count: int) -> Iterator[tuple[Step, list[list[Drawn]]]]:
+        """`count` steps from `place` on, each with its batches drawn."""
+        steps = self.steps(place, count)
+        if not self.workers:
+            yield from (self.draws[step] for step in steps)
+            return
+        yield from DataLoader(
+            self.draws,
+            sampler=steps,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+        )
+
+    def steps(self, place: Place, count: int) -> Iterator[Step]:
+        """`count` steps from `place` on, of this process."""
+        epoch, remaining = place.epoch, self._remaining(place)
+        while count > 0:
+            if not remaining:
+                epoch, remaining = epoch + 1, self._remaining(Place(epoch + 1))
+            for seen, batches in remaining[:count]:
+                mine = [batch[self.rank :: self.ranks] for batch in batches]
+                total = sum(map(len, batches))
+                yield Step(epoch, [batch for batch in mine if batch], total, Place(epoch, seen + total))
+            count -= len(remaining)
+            remaining = []
+
+    def _remaining(self, place):
+        """[(examples seen before, batches)] of an epoch's steps that are not done.
+
+        Where batches were others before, the count of examples says where to go on.
+        """
+        seen, found = 0, []
+        for batches in self.draws.examples.steps(place.epoch, ranks=self.ranks, **self.options):
+            if seen >= place.seen:
+                found.append((seen, batches))
+            seen += sum(map(len, batches))
+        return found
+
+    def largest(self) -> list[int]:
+        """The batch of a process that has the most latents, of the first epoch."""
+        examples = self.draws.examples
+        counting = examples.shapes.counting
+
+        def latents(index: int) -> int:
+            shape = examples.shape(index, 0)
+            return counting.latent_frames(shape.frames) * shape.height * shape.width
+
+        batches = [batches[0] for batches in examples.steps(0, budget=self.options["budget"])]
+        return max(batches, key=lambda batch: sum(map(latents, batch)))
