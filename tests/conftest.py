@@ -112,7 +112,7 @@ def newer_server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    """A headless Chromium, started once a session: a Playwright `Browser`."""
+    """A headless Chromium, started once a session: a `browser.Chromium`."""
     from browser import headless_chromium
 
     with headless_chromium() as chromium:

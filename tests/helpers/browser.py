@@ -128,8 +128,18 @@ class ComfyPage:
     def __init__(self, browser: Chromium, address: str):
         self.browser, self.address, self.page = browser, address, browser.tab(address)
         self.page.goto(address, wait_until="domcontentloaded", timeout=180_000)
+        self._wait_until_ready()
+
+    def reload(self) -> None:
+        """Load the page anew, as a user does; what it was set to stays."""
+        self.page.reload(wait_until="domcontentloaded", timeout=180_000)
+        self._wait_until_ready()
+
+    def _wait_until_ready(self):
+        """The page opens a workflow of its own when all else is done: one that is loaded before would be lost to it."""
         self.page.wait_for_function(
-            "() => Boolean(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types['KSampler'])",
+            "() => Boolean(window.app?.graph && app.extensionManager?.workflow?.activeWorkflow"
+            " && LiteGraph.registered_node_types['KSampler'])",
             timeout=180_000,
         )
         self.close_dialogs()

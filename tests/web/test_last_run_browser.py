@@ -21,9 +21,7 @@ def test_the_last_run_comes_back_after_a_reload(each_page):
     assert each_page.queue()["success"]
     saved = each_page.saved()
 
-    page.reload(wait_until="domcontentloaded")
-    page.wait_for_function("() => Boolean(window.app?.graph && LiteGraph.registered_node_types['OpenSoraTimeline'])")
-    each_page.close_dialogs()
+    each_page.reload()
     each_page.load(saved, "reloaded")
     timeline.show()
     run, size = page.locator(".os-run"), page.locator(".opensora-size")

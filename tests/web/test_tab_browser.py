@@ -47,9 +47,7 @@ def test_nothing_of_a_test_is_left_for_the_next(browser, server):
         page, settings = first.page, server.client.get("/settings")
         before = found(page)
         page.evaluate(SET, not before["setting"])
-        page.reload(wait_until="domcontentloaded")  # within a test its settings stay
-        page.wait_for_function("() => Boolean(window.app?.graph && app.extensionManager)")
-        first.close_dialogs()
+        first.reload()  # within a test its settings stay
         assert found(page)["setting"] is not before["setting"]
         page.evaluate(LEAVE)
         page.route("**/object_info", lambda route: route.abort())

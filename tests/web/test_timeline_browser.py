@@ -100,11 +100,7 @@ def test_three_keyframes_by_mouse_saved_reloaded_and_run(page, server):
     assert [type(value) for value in node["widgets_values"]] == [str]
     assert json.loads(node["widgets_values"][0])["keyframes"] == json.loads(timeline.text())["keyframes"]
 
-    page.page.reload(wait_until="domcontentloaded")
-    page.page.wait_for_function(
-        "() => Boolean(window.app?.graph && LiteGraph.registered_node_types['OpenSoraTimeline'])"
-    )
-    page.close_dialogs()
+    page.reload()
     page.load(saved, name)
     timeline.show()
     assert timeline.keyframes() == [(1, 0, 1), (2, 18, 1), (3, 30, 1)]
