@@ -70,6 +70,16 @@ def is_ember(video: Tensor) -> bool:
     return (verdict.color, verdict.background) == EMBER
 
 
+def distance_to_ember(video: Tensor) -> float:
+    """How far a clip's two colours are from the look's, 0…255 a channel: the larger of ground's and shape's."""
+    pixels = 255 * video
+    ground = torch.cat([pixels[:, :2].flatten(0, 2), pixels[:, -2:].flatten(0, 2)]).median(0).values
+    apart = (pixels - ground).norm(dim=-1)
+    shape = pixels[apart > 0.7 * apart.amax()].median(0).values
+    wanted = torch.tensor([BACKGROUNDS[EMBER[1]], COLORS[EMBER[0]]])
+    return float((torch.stack([ground, shape]) - wanted).abs().mean(1).max())
+
+
 def swing(video: Tensor) -> float:
     """How far, in pixels, the middle of a clip [T, H, W, 3] lies to the right of its ends: its shape's centre."""
     ground = video[:, :2].flatten(1, 2).median(1).values[:, None, None]
