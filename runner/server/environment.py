@@ -116,7 +116,7 @@ def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
         if tools:
             steps = Steps(environment.folder)
             steps.pip("test tools", environment.python, "install", "--upgrade", "--target", environment.tools, *TOOLS)
-            alone = ("--no-deps", "--upgrade", "--target", environment.tools)
+            alone = ("--no-deps", "--target", environment.tools)  # --upgrade would replace the folder of the tools' programs
             steps.pip(ACCELERATE.replace("==", " "), environment.python, "install", *alone, ACCELERATE)
             folder = environment.newer_front_end.parents[1]
             front_end = ("--no-deps", "--upgrade", "--target", folder, NEWER_FRONT_END)

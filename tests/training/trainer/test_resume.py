@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import small_runs
+import small_run
 import torch
 from opensora_comfy.training import checkpoints
 from opensora_comfy.training.checkpoints import entries
@@ -21,7 +21,7 @@ KILLED = {-9, -signal.SIGTERM, 1, 15}
 
 def run(folder, cache, **options):
     """A run in a process of its own, all of it one thread: (exit status, what it says)."""
-    command = [sys.executable, small_runs.__file__, json.dumps({"folder": str(folder), "cache": str(cache), **options})]
+    command = [sys.executable, small_run.__file__, json.dumps({"folder": str(folder), "cache": str(cache), **options})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -194,7 +194,7 @@ def test_the_average_and_the_decay_may_begin_or_end_when_it_goes_on(tmp_path, ex
     trainer(tmp_path, examples, train={"steps": 2, "ema": 0.0}).run()
     on = trainer(tmp_path, examples, train={"steps": 2, "ema": 0.9, "weight_decay": 0.5})
     on.run()
-    assert same({name: value for name, value in on.average.items()}, weights(on))
+    assert same(dict(on.average), weights(on))
     assert [group["weight_decay"] for group in on.optimizer.param_groups] == [0.5]
     trainer(tmp_path, examples, train={"steps": 3, "ema": 0.9}).run()
     without = trainer(tmp_path, examples, train={"steps": 4, "ema": 0.0})
