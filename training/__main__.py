@@ -14,6 +14,7 @@ import torch
 from . import config as configuration
 from . import lora
 from .checkpoints import entries
+from .checkpoints import write as write_whole
 from .config import Config
 from .data import preflight
 from .data.dataset import Clip, LeftOut, read_folder, read_manifest
@@ -30,6 +31,7 @@ from .setup import (
     objective_of,
     open_network,
     preflight_rows,
+    refuse_misfits,
     settings_in_file,
     shapes_of,
     write_result,
@@ -64,7 +66,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         return _run(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
 
@@ -101,7 +103,7 @@ def report(config: Config) -> Path:
     if not lines:
         raise ValueError(f"save.folder: {folder} holds no run; train first, or name the folder of one")
     path = folder / "curve.png"
-    curve(lines).save(path)
+    write_whole(path, lambda temporary: curve(lines).save(temporary, "PNG"))
     return path
 
 
@@ -118,6 +120,7 @@ class Project:
         self.reader = TextEncoder(
             config.model.text_encoder, config.model.tokenizer or None, network.max_caption_length, self._version()
         )
+        refuse_misfits(network, self.encoder.latent_channels, self.reader.config["d_model"])
         self.objective = objective_of(config, network, self.about)
         counting = self.encoder.counting
         self.shapes = shapes_of(config, self.about, self.clips, counting, network.version)
@@ -142,9 +145,9 @@ class Project:
 
     def preflight(self) -> Path:
         """Draw what will be trained on into the run's folder; returns the picture's path."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "preflight.png"
-        preflight.picture(preflight_rows(self.examples, self.held_back), self.left_out).save(path)
+        picture = preflight.picture(preflight_rows(self.examples, self.held_back), self.left_out)
+        write_whole(path, lambda temporary: picture.save(temporary, "PNG"))
         for one in self.left_out:
             print(f"left out: {one.name}: {one.reason}")
         return path
@@ -231,7 +234,8 @@ def read_clips(config: Config) -> tuple[list[Clip], list[LeftOut]]:
     path = config.data.path
     if not path:
         raise ValueError("data.path is empty; it must be a folder of clips with captions, or a manifest")
-    clips, left_out = read_folder(path) if Path(path).is_dir() else read_manifest(path)
+    folder = Path(path).is_dir()
+    clips, left_out = read_folder(path, config.data.trigger.strip()) if folder else read_manifest(path)
     if not clips:
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out[:5])
         raise ValueError(f"data.path: of {len(left_out)} files in {path} none can be used: {reasons}")

@@ -1,8 +1,10 @@
 """What a run keeps on disk: checkpoints that are whole or not there, and a log without a line twice."""
 
+import contextlib
 import json
 import os
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,26 @@ def write(path: Path, save: Any) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # PyTorch's writer says a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise ValueError(
-            f"save.folder: {path} cannot be written ({error}); free space there, or choose a folder that can be written; "
-            f"what was saved before is whole"
-        ) from error
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path, error):
+    return ValueError(
+        f"save.folder: {path} cannot be written ({error}); free space there, or choose a folder that can be written; "
+        f"what was saved before is whole"
+    )
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write the checkpoint of a step; of the others the newest `keep` - 1 stay."""
+    """Write the checkpoint of a step; of those before it the newest `keep` - 1 stay."""
     path = folder / f"step-{step:08d}.pt"
     write(path, lambda temporary: torch.save(state, temporary))
-    for old in sorted(folder.glob(PATTERN))[:-keep]:
+    others = sorted(other for other in folder.glob(PATTERN) if other != path)
+    before = [other for other in others if other < path]
+    # A run goes on from its newest whole checkpoint: what is numbered beyond this one is damaged.
+    for old in {*others} - {*before[max(0, len(before) - keep + 1) :]}:
         old.unlink(missing_ok=True)
     return path
 
@@ -44,11 +54,17 @@ def newest(folder: Path, say: Any = print) -> dict[str, Any] | None:
     """The state of the newest checkpoint that is whole; damaged ones are said and passed over. None: there is none."""
     for left in folder.glob(f"{PATTERN}.*.tmp"):
         left.unlink(missing_ok=True)
-    for path in sorted(folder.glob(PATTERN), reverse=True):
+    found = sorted(folder.glob(PATTERN))
+    while found:
+        path = found.pop()
         try:
+            with zipfile.ZipFile(path) as parts:  # PyTorch's own reader looks at no checksums
+                if parts.testzip() is not None:
+                    raise zipfile.BadZipFile
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged file makes of itself
-            say(f"{path.name} is damaged ({type(error).__name__}); going on from the one before it")
+            instead = "going on from the one before it" if found else "there is none before it, so the run begins again"
+            say(f"{path.name} is damaged ({type(error).__name__}); {instead}")
     return None
 
 
@@ -65,9 +81,12 @@ class Log:
             write(self.path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
 
     def add(self, **entry: object) -> dict[str, object]:
-        """Append one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Append one line. Raises ValueError as `write`."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
         return entry
 
     def entries(self) -> list[dict[str, Any]]:

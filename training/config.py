@@ -139,15 +139,13 @@ def from_mapping(values: Mapping[str, Any]) -> Config:
     """
     parts = {part.name: part.type for part in dataclasses.fields(Config)}
     _refuse_unknown(values, parts, "")
-    found = {name: _part(parts[name], name, values[name] or {}) for name in values}
+    found = {name: _part(parts[name], name, {} if values[name] is None else values[name]) for name in values}
     return Config(**found)
 
 
 def read(path: str | os.PathLike) -> Config:
     """The configuration in a YAML file; paths in it are relative to the file's folder. Errors as `from_mapping`."""
-    import yaml
-
-    path = Path(path)
+    yaml, path = _yaml(), Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [one.name for one in path.parent.glob("*.y*ml")], 1, 0)
         raise ValueError(f"there is no configuration {path}" + (f"; the nearest is {near[0]}" if near else ""))
@@ -169,9 +167,7 @@ def read(path: str | os.PathLike) -> Config:
 
 def write(config: Config, path: str | os.PathLike) -> None:
     """The configuration as YAML, each field with its meaning behind it; written to a temporary name, then renamed."""
-    import yaml
-
-    lines = []
+    yaml, lines = _yaml(), []
     for part in dataclasses.fields(config):
         lines.append(f"{part.name}:")
         values = getattr(config, part.name)
@@ -179,14 +175,26 @@ def write(config: Config, path: str | os.PathLike) -> None:
             value = yaml.safe_dump(getattr(values, one.name), default_flow_style=True, width=10_000, allow_unicode=True)
             lines.append(f"  {one.name}: {value.removesuffix('...' + chr(10)).strip()}  # {one.metadata['help']}")
     path = Path(path)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error}); free space there, or choose another folder") from error
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
     """The tree as plain mappings."""
     return dataclasses.asdict(config)
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise ValueError("a configuration is YAML, which needs the package PyYAML: pip install pyyaml") from error
+    return yaml
 
 
 def _names(kind):
@@ -212,16 +220,18 @@ def _value(one, name, value):
     """The value of a field in its type and range."""
     if one.type in (int, float):
         return _number(one, name, value)
-    if not isinstance(value, one.type):
-        raise ValueError(f"{name} is {value!r}; it must be {_KINDS_OF_VALUE[one.type]}, such as {_default(one)!r}")
     choices = one.metadata.get("choices")
+    if isinstance(value, float) and choices:  # YAML reads 1.2 as a number
+        value = str(value)
+    if not isinstance(value, one.type) or (one.type is list and not all(isinstance(each, str) for each in value)):
+        raise ValueError(f"{name} is {value!r}; it must be {_KINDS_OF_VALUE[one.type]}, such as {_default(one)!r}")
     if choices and value not in choices:
         near = difflib.get_close_matches(value, choices, 1, 0)[0]
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}; the nearest is {near}")
     return value
 
 
-_KINDS_OF_VALUE = {str: "text", bool: "true or false", dict: "a mapping", list: "a list"}
+_KINDS_OF_VALUE = {str: "text", bool: "true or false", dict: "a mapping", list: "a list of texts"}
 
 
 def _default(one):
@@ -236,13 +246,17 @@ def _number(one, name, value):
         except ValueError:
             pass
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise ValueError(f"{name} is {value!r}; it must be a number within {low:g} … {high:g}, such as {one.default:g}")
+        raise ValueError(f"{name} is {value!r}; it must be a number within {low} … {high}, such as {one.default}")
     if not low <= value <= high:
         near = low if value < low else high
-        raise ValueError(f"{name} is {value:g}; it must be within {low:g} … {high:g}; the nearest is {near:g}")
+        raise ValueError(f"{name} is {_short(value)}; it must be within {low} … {high}; the nearest is {near}")
     if one.type is int and value != int(value):
-        raise ValueError(f"{name} is {value:g}; it must be a whole number; the nearest is {round(value)}")
+        raise ValueError(f"{name} is {_short(value)}; it must be a whole number; the nearest is {round(value)}")
     return one.type(value)
+
+
+def _short(value):
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _placed(part, folder, names):

@@ -87,7 +87,7 @@ def state_dict(network: nn.Module) -> dict[str, Tensor]:
 
 
 def load_state_dict(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Take the values of a LoRA's file into the layers of `inject`.
+    """Take the values of a LoRA's file, and its alpha, into the layers of `inject`.
 
     Raises ValueError where it was made for another model, rank or other branches, naming the first key that differs.
     """
@@ -107,6 +107,9 @@ def load_state_dict(network: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
                     f"{tuple(parameter.shape)}; the rank or the model differs"
                 )
             parameter.data.copy_(value)
+        alpha = state_dict.get(f"{PREFIX}{name}.{ALPHA}")
+        if alpha is not None:
+            layer.scale = float(alpha) / layer.down.shape[0]
 
 
 @torch.no_grad()

@@ -56,7 +56,8 @@ def make_trainable(network: nn.Module, train: TrainConfig) -> nn.Module:
     if train.kind == "full":
         return network.requires_grad_(True)
     if train.precision == "bf16":
-        network.to(torch.bfloat16)
+        for parameter in network.parameters():  # tables of frequencies stay as exact as they are
+            parameter.data = parameter.data.to(torch.bfloat16)
     lora.inject(network, train.rank, train.alpha, train.branches, train.seed)
     return network
 
@@ -68,6 +69,9 @@ def objective_of(config: Config, network: Any, about: Mapping[str, Any]) -> Obje
     """
     given, version = config.objective, network.version if network.version in FAMILIES else "1.1"
     ratios = given.masks or (CONDITIONS if version == "1.3" else MASKS)
+    for name, ratio in ratios.items():
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
+            raise ValueError(f"objective.masks: {name} is {ratio!r}; it must be a probability within 0 … 1, such as 0.1")
     try:
         (check_conditions if version == "1.3" else check_ratios)(ratios)
     except ValueError as error:
@@ -81,6 +85,20 @@ def objective_of(config: Config, network: Any, about: Mapping[str, Any]) -> Obje
         version=version, ratios=ratios, caption_dropout=given.caption_dropout, stills=given.stills,
         method=given.timesteps, transform=given.shift, flow=dict(about.get("flow") or {}), way=config.shape.way,
     )  # fmt: skip
+
+
+def refuse_misfits(network: Any, latent_channels: int, caption_channels: int) -> None:
+    """ValueError where a VAE's latents or a text encoder's features are none that this transformer reads."""
+    if latent_channels != network.in_channels:
+        raise ValueError(
+            f"model.vae makes latents of {latent_channels} channels; this {network.family} reads {network.in_channels}: "
+            "take the VAE of its generation (1.0 to 1.2 have 4 channels, 1.3 has 16)"
+        )
+    if caption_channels != network.caption_channels:
+        raise ValueError(
+            f"model.text_encoder makes features of width {caption_channels}; this {network.family} reads "
+            f"{network.caption_channels}: take the T5 that it was trained with (the official models' is t5xxl, 4096)"
+        )
 
 
 def default_buckets(about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting) -> dict[str, dict[int, int]]:
@@ -106,7 +124,10 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
     folder = Path(config.data.cache or Path(config.save.folder) / "cache")
     trigger = config.data.trigger.strip()
     if trigger:
-        clips = [dataclasses.replace(clip, caption=f"{trigger} {clip.caption}") for clip in clips]
+        clips = [
+            clip if trigger.lower() in clip.caption.lower() else dataclasses.replace(clip, caption=f"{trigger}, {clip.caption}")
+            for clip in clips
+        ]
     training, held_back = split_by_source(clips, config.data.validation, config.train.seed)
     made = [
         Examples(part, shapes, Cache(folder), windows=config.data.windows, seed=config.train.seed)

@@ -67,6 +67,9 @@ class Shapes:
             raise ValueError(f"way is {way!r}; it must be one of {', '.join(WAYS)}; the usual one is buckets")
         if not config or not all(config.values()):
             raise ValueError("buckets is empty; it must name a resolution and a length, such as {240p: {17: 1}}")
+        for name, lengths in config.items():
+            if not isinstance(lengths, Mapping):
+                raise ValueError(f"buckets: {name} has {lengths!r}; it must have lengths in frames, such as {{17: 1}}")
         self.counting, self.way, self.interval = counting, way, interval
         self.version = version if version in aspect_ratios.VERSIONS else "1.2"
         self.areas = {name: self._area(name) for name in config}
@@ -111,11 +114,12 @@ class Shapes:
             length = max(fitting)
             chance, batch = lengths[length]
         else:
-            length = self.counting.nearest(usable)[0]
-            chance, batch = 1.0, max(batch for _, batch in lengths.values())
-            if length > 1:
-                batch = lengths[min(lengths, key=lambda known: abs(known - length))][1]
-            if frames > 1:
+            videos = [known for known in lengths if known > 1]
+            length = self.counting.nearest(usable)[0] if videos else 1
+            chance, batch = lengths[min(videos or lengths)]  # of what is shorter no more fit into memory
+            if frames > 1 and not videos:
+                notes.append(f"only images are asked for: one of its {frames} frames")
+            elif frames > 1:
                 notes.append(f"short: {length} of its {frames} frames" if length > 1 else "too short for motion: a still")
         size = self._size(name, height, width)
         growth = max(size[0] / height, size[1] / width)
@@ -132,23 +136,34 @@ class Shapes:
 
     def _area(self, name):
         custom = CUSTOM.fullmatch(str(name))
+        if custom and min(int(custom[1]), int(custom[2])) < MULTIPLE:
+            near = "x".join(str(max(MULTIPLE, int(side))) for side in custom.groups())
+            raise ValueError(f"buckets: the size is {name}; a side must have {MULTIPLE} pixels, the nearest is {near}")
         return int(custom[1]) * int(custom[2]) if custom else aspect_ratios.area(name, self.version)
 
 
 def _first(item):
+    if isinstance(item[0], bool) or not str(item[0]).isdigit() or int(item[0]) < 1:
+        raise ValueError(f"buckets: a length is {item[0]!r}; it must be a whole number of frames, the nearest is 1")
     return int(item[0])
 
 
 def _entry(name, frames, entry):
     """(keep probability, batch size); of an original's pair of probabilities the one that decides on the resolution."""
-    chance, batch = entry if isinstance(entry, (tuple, list)) else (1.0, entry)
-    chance = chance[0] if isinstance(chance, (tuple, list)) else chance
+    pair = entry if isinstance(entry, (tuple, list)) else (1.0, entry)
+    chance, batch = pair if len(pair) == 2 else (None, None)
+    chance = chance[0] if isinstance(chance, (tuple, list)) and chance else chance
+    if isinstance(chance, bool) or not isinstance(chance, (int, float)):
+        raise ValueError(
+            f"buckets: {name}, {frames} frames, has {entry!r}; it must be a batch size, or [keep probability, batch "
+            "size], such as [0.5, 4]"
+        )
     if not 0 <= chance <= 1:
         raise ValueError(
             f"buckets: the keep probability of {name}, {frames} frames, is {chance:g}; it must be within 0 … 1, the "
             f"nearest is {int(chance > 1)}"
         )
-    if chance and (not isinstance(batch, int) or batch < 1):
+    if chance and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise ValueError(f"buckets: the batch size of {name}, {frames} frames, is {batch}; it must be 1 at least")
     return float(chance), batch or 1
 
@@ -186,12 +201,13 @@ def epoch(
     ranks: int = 1,
     accumulate: int = 1,
     budget: int = 0,
-) -> list[list[list[int]]]:
-    """The steps of epoch `number`: each a list of batches, each a list of samples by their place in `shapes`.
+) -> list[list[list[list[int]]]]:
+    """The steps of epoch `number`: each a list of batches, each with what every process takes of it.
 
-    Every sample stands in exactly one batch. A batch is what `ranks` processes take together, a step `accumulate`
-    batches, of any shapes; the order follows from (seed, number) alone. "padding" and "packing" fill batches up to
-    `budget` tokens for each process; 0 means those of the bucket that has most.
+    That is for each of `ranks` processes a list of samples by their place in `shapes`, perhaps an empty one; every
+    sample stands in exactly one. A step has `accumulate` batches, of any shapes; the order follows from (seed, number)
+    alone. "padding" and "packing" fill what a process takes up to `budget` tokens; 0 means those of the bucket that has
+    most.
     """
     rng = numpy.random.default_rng((seed, number))
     order = rng.permutation(len(shapes)).tolist()
@@ -200,8 +216,10 @@ def epoch(
     else:
         grids = [grid_of(shape.frames, shape.height, shape.width, counting) for shape in shapes]
         tokens = [math.prod(grid) for grid in grids]
-        room = ranks * (budget or max(count * shape.batch_size for count, shape in zip(tokens, shapes)))
-        batches = packs(tokens, room, order) if way == "packing" else near_shapes(grids, len(shapes), order, budget=room)
+        room = budget or max(count * shape.batch_size for count, shape in zip(tokens, shapes))
+        found = packs(tokens, room, order) if way == "packing" else near_shapes(grids, len(shapes), order, budget=room)
+        found += [[]] * (-len(found) % ranks)
+        batches = [found[start : start + ranks] for start in range(0, len(found), ranks)]
     batches = [batches[index] for index in rng.permutation(len(batches)).tolist()]
     return [batches[start : start + accumulate] for start in range(0, len(batches), accumulate)]
 
@@ -211,9 +229,10 @@ def _by_shape(shapes, order, ranks):
     for sample in order:
         shape = shapes[sample]
         groups.setdefault((shape.frames, shape.height, shape.width), []).append(sample)
-    sizes = {size: shapes[samples[0]].batch_size * ranks for size, samples in groups.items()}
-    return [
-        samples[start : start + sizes[size]]
-        for size, samples in groups.items()
-        for start in range(0, len(samples), sizes[size])
-    ]
+    found = []
+    for samples in groups.values():
+        size = ranks * min(shapes[sample].batch_size for sample in samples)
+        for start in range(0, len(samples), size):
+            batch = samples[start : start + size]
+            found.append([batch[rank::ranks] for rank in range(ranks)])
+    return found

@@ -44,7 +44,8 @@ class VideoEncoder:
         state_dict, _, config = _read("VAE", path)
         self.plan = _named("VAE", path, lambda: plan_vae(state_dict, config))
         self.dtype, self.device = dtype, torch.device(device)
-        self.counting = self.plan.build().counting
+        built = self.plan.build()
+        self.counting, self.latent_channels = built.counting, built.latent_channels
 
     @cached_property
     def key(self) -> str:

@@ -1,6 +1,7 @@
 """A data set as training sees it: clips with their shapes, encoded once into the cache, and read from there."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from ...model.frames import IMAGE_FPS
 from .batches import Shape, Shapes, epoch
 from .cache import Cache, Cut, EncodesText, EncodesVideo
 from .dataset import Clip
+from .packing import grid_of, padded_tokens
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,35 @@ class Examples:
             self.cache.text(clip.caption, reader)
         progress(len(wanted), len(wanted), "")
 
-    def steps(self, number: int, **options: Any) -> list[list[list[int]]]:
-        """The steps of an epoch: see `batches.epoch`."""
-        shapes = [self.shape(index, number) for index in range(len(self))]
-        return epoch(
-            shapes, self.shapes.counting, seed=self.seed, number=number, way=self.shapes.way, **options
-        )
+    @cached_property
+    def _order(self) -> list[int]:
+        """The clips by what they are, so that the order in which they came is nothing to an epoch."""
+        return sorted(range(len(self)), key=lambda index: (self.identities[index], self.clips[index].caption))
+
+    def steps(self, number: int, **options: Any) -> list[list[list[list[int]]]]:
+        """The steps of an epoch: see `batches.epoch`, whose `ranks`, `accumulate` and `budget` are the options."""
+        found = self._steps([self.shape(index, number) for index in self._order], number, **options)
+        return [[[[self._order[place] for place in part] for part in batch] for batch in step] for step in found]
+
+    def _steps(self, shapes, number, **options):
+        return epoch(shapes, self.shapes.counting, seed=self.seed, number=number, way=self.shapes.way, **options)
+
+    def largest(self, budget: int = 0) -> list[tuple[int, Shape]]:
+        """What a process may have to compute at once at most, in any epoch: clips, each with its shape there."""
+        every = [
+            (index, shape)
+            for index, clip in enumerate(self.clips)
+            for shape in self.shapes.shapes(clip.frames, clip.height, clip.width)
+        ]
+        shapes = [shape for _, shape in every]
+        grids = [grid_of(shape.frames, shape.height, shape.width, self.shapes.counting) for shape in shapes]
+
+        def tokens(part: list[int]) -> int:
+            of = [grids[place] for place in part]
+            return padded_tokens(of) if self.shapes.way == "padding" else sum(map(math.prod, of))
+
+        parts = [part for step in self._steps(shapes, 0, budget=budget) for batch in step for part in batch]
+        return [every[place] for place in max(parts, key=tokens)]
 
     def read(self, index: int, number: int) -> Example:
         """What a clip is in epoch `number`."""

@@ -1,6 +1,7 @@
 """One process, or several that train together: started by `accelerate launch` or torchrun, joined by Accelerate."""
 
 import contextlib
+import datetime
 import os
 from typing import Any
 
@@ -41,6 +42,10 @@ class Processes:
         """The sum over all processes."""
         return value if self.accelerator is None else self.accelerator.reduce(value, "sum")
 
+    def any(self, *flags: bool) -> list[bool]:
+        """Which of the flags are up in any process: all get the same answer."""
+        return [bool(count) for count in self.total(torch.tensor(flags, dtype=torch.float32, device=self.device))]
+
     def wait(self) -> None:
         """Until all have come here."""
         if self.accelerator is not None:
@@ -54,5 +59,8 @@ def _accelerator(device):
         raise ValueError("several processes need the package accelerate: pip install accelerate") from error
     # Images pass no frame's neighbour, and LoRAs of one branch leave the rest: not every parameter is in every batch.
     unused = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
+    # The others wait while the first judges and shows samples; one that is gone is noticed at once all the same.
+    patient = accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6))
     on_cpu = not torch.cuda.is_available() or str(device) == "cpu"
-    return accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
+    # In which precision is computed is the configuration's to say, and not that of `accelerate config`.
+    return accelerate.Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[unused, patient])

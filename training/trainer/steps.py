@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.examples import Examples
+from ..data.examples import Example, Examples
 from ..objective import Drawn, Objective, draw
 
 
@@ -44,12 +45,20 @@ class Draws(Dataset):
         return [[self._one(index, step.epoch) for index in batch] for batch in step.batches]
 
     def _one(self, index, epoch):
-        example = self.examples.read(index, epoch)
+        return self.drawn(self.examples.read(index, epoch), epoch)
+
+    def drawn(self, example: Example, epoch: int) -> Drawn:
+        """An example with its draws of an epoch."""
         return draw(example, self.objective, self.null_caption, seed=self.seed, epoch=epoch)
 
 
 def _as_it_is(value):
     return value
+
+
+def _leave_interrupts(worker):
+    """Ctrl-C reaches all processes of a terminal; the one that trains decides what comes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Schedule:
@@ -79,6 +88,7 @@ class Schedule:
             batch_size=None,
             num_workers=self.workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_interrupts,
         )
 
     def steps(self, place: Place, count: int) -> Iterator[Step]:
@@ -88,9 +98,10 @@ class Schedule:
             if not remaining:
                 epoch, remaining = epoch + 1, self._remaining(Place(epoch + 1))
             for seen, batches in remaining[:count]:
-                mine = [batch[self.rank :: self.ranks] for batch in batches]
-                total = sum(map(len, batches))
-                yield Step(epoch, [batch for batch in mine if batch], total, Place(epoch, seen + total))
+                total = _count(batches)
+                yield Step(
+                    epoch, [batch[self.rank] for batch in batches if batch[self.rank]], total, Place(epoch, seen + total)
+                )
             count -= len(remaining)
             remaining = []
 
@@ -103,17 +114,15 @@ class Schedule:
         for batches in self.draws.examples.steps(place.epoch, ranks=self.ranks, **self.options):
             if seen >= place.seen:
                 found.append((seen, batches))
-            seen += sum(map(len, batches))
+            seen += _count(batches)
         return found
 
-    def largest(self) -> list[int]:
-        """The batch of a process that has the most latents, of the first epoch."""
+    def largest(self) -> list[Drawn]:
+        """The batch of a process that has the most tokens of all that any epoch may bring."""
         examples = self.draws.examples
-        counting = examples.shapes.counting
+        found = examples.largest(self.options["budget"])
+        return [self.draws.drawn(examples.read_cut(index, examples.cuts(index, shape)[0]), 0) for index, shape in found]
 
-        def latents(index: int) -> int:
-            shape = examples.shape(index, 0)
-            return counting.latent_frames(shape.frames) * shape.height * shape.width
 
-        batches = [batches[0] for batches in examples.steps(0, budget=self.options["budget"])]
-        return max(batches, key=lambda batch: sum(map(latents, batch)))
+def _count(batches):
+    return sum(len(part) for batch in batches for part in batch)

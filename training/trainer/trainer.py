@@ -23,6 +23,7 @@ from ..objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, fixed
 from ..optimizers import optimizer_of, rate_at
 from .learner import Learner, recompute_blocks, says_what_fits
 from .processes import Processes
+from .resuming import restore, state_of
 from .steps import Draws, Place, Schedule, Step
 
 
@@ -60,7 +61,8 @@ class Trainer:
         self.network, self.examples, self.validation, self.objective = network, examples, validation, objective
         self.settings, self.saving, self.about = settings, saving, about or {}
         self.processes = processes or Processes("cpu")
-        self.sample, self.on_step, self.say = sample, on_step, say
+        self.sample, self.on_step = sample, on_step
+        self.say = say if self.processes.first else lambda words: None
         self.folder = Path(saving.folder)
         if not len(examples):
             raise ValueError("the data set has no clip that can be used; see the list of what is left out and why")
@@ -97,10 +99,10 @@ class Trainer:
         Goes on from the newest whole checkpoint in the folder. Raises ValueError where the loss is no number, where
         memory does not suffice, and where the checkpoint belongs to another model or data set.
         """
-        checkpoints.write(self.folder / "about.json", lambda path: path.write_text(json.dumps(self.about, indent=1)))
         self.resume()
-        if self.step == 0:
+        if self.step < self.settings.steps:
             self.try_largest()
+        if self.step == 0:
             self.judge()
         started, minutes = time.monotonic() - self.seconds, checkpoints.Minutes(self.saving.every_minutes)
         with self._signals():
@@ -109,21 +111,19 @@ class Trainer:
                 self.seconds = time.monotonic() - started
                 if self.processes.first:
                     entry = self.log.add(**entry, seconds=round(self.seconds, 2))
-                self.stopping |= bool(self.on_step(entry))
-                last = self.step >= self.settings.steps or self._all_stop()
+                if self.on_step(entry):  # not |=, which would forget a signal that comes meanwhile
+                    self.stopping = True
+                stop, due = self.processes.any(self.stopping, minutes.due())  # clocks differ, what all do must not
+                last = stop or self.step >= self.settings.steps
                 if last or self.step % self.saving.validate_every == 0:
                     self.judge()
                 if self._sample_due(last):
                     self._show()
-                if last or self.step % self.saving.every_steps == 0 or minutes.due():
+                if last or due or self.step % self.saving.every_steps == 0:
                     self.save()
                 if last:
                     break
         return self.best or {"step": self.step, "loss": math.nan}
-
-    def _all_stop(self):
-        """Whether any process was asked to stop: all stop behind the same step."""
-        return bool(self.processes.total(torch.tensor(float(self.stopping), device=self.processes.device)) > 0)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -195,10 +195,9 @@ class Trainer:
         So what does not fit is known at once, and not at step 900.
         """
         batch = self.schedule.largest()
-        drawn = self.draws.of(Step(0, [batch], len(batch), Place()))[0]
         started = time.monotonic()
-        with says_what_fits(drawn, self.settings):
-            self.learner(drawn).sum().backward()
+        with says_what_fits(batch, self.settings):
+            self.learner(batch).sum().backward()
         self.optimizer.zero_grad(set_to_none=True)
         self.processes.wait()
         return time.monotonic() - started
@@ -267,48 +266,19 @@ class Trainer:
     def save(self) -> None:
         """Write where the run is; the first process does it, all wait."""
         if self.processes.first:
-            state = {
-                "parameters": {name: value.detach() for name, value in self.parameters.items()},
-                "average": self.average,
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "epoch": self.place.epoch,
-                "seen": self.place.seen,
-                "seconds": self.seconds,
-                "best": self.best,
-                "about": json.dumps(self.about, sort_keys=True),
-            }
-            checkpoints.save(self.folder, self.step, state, self.saving.keep)
+            checkpoints.save(self.folder, self.step, state_of(self), self.saving.keep)
         self.processes.wait()
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, where there is one; the log forgets what came behind it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         state = checkpoints.newest(self.folder, self.say)
-        if state is None:
-            self.log.rewind(-1)
-            return
-        self._refuse_other_run(json.loads(state["about"]))
-        with torch.no_grad():
-            for name, value in state["parameters"].items():
-                self.parameters[name].copy_(value)
-            for name, value in state["average"].items():
-                self.average[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.place = state["step"], Place(state["epoch"], state["seen"])
-        self.seconds, self.best = state["seconds"], state["best"]
+        if state is not None:
+            restore(self, state)
+            self.say(f"going on from step {self.step}")
         if self.processes.first:
-            self.log.rewind(self.step)
+            self.log.rewind(self.step if state else -1)
+            checkpoints.write(self.folder / "about.json", lambda path: path.write_text(json.dumps(self.about, indent=1)))
         self.processes.wait()
-        self.say(f"going on from step {self.step}")
-
-    def _refuse_other_run(self, before):
-        for name, value in self.about.items():
-            if name in before and before[name] != value:
-                raise ValueError(
-                    f"save.folder: the run in {self.folder} has {name} {before[name]}, this one {value}; choose another "
-                    f"folder, or the same {name}"
-                )
 
     def result(self) -> None:
         """Put the best weights that validation found into the network; without validation the averaged ones."""

@@ -1,0 +1,60 @@
+"""What a run needs to go on as if it had never stopped, and how another run is told from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .steps import Place
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """What a checkpoint holds: plain values and tensors alone, so that it is read without running anything."""
+    return {
+        "parameters": {name: value.detach() for name, value in trainer.parameters.items()},
+        "average": trainer.average,
+        "optimizer": trainer.optimizer.state_dict(),
+        "step": trainer.step,
+        "epoch": trainer.place.epoch,
+        "seen": trainer.place.seen,
+        "seconds": trainer.seconds,
+        "best": trainer.best,
+        "about": json.dumps(trainer.about, sort_keys=True),
+    }
+
+
+@torch.no_grad()
+def restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Put a checkpoint's values in place. How the average and the optimiser go on, the settings of now decide.
+
+    Raises ValueError for the checkpoint of another run, naming what differs.
+    """
+    refuse_other_run(trainer.folder, trainer.about, json.loads(state["about"]))
+    for name, value in state["parameters"].items():
+        trainer.parameters[name].copy_(value)
+    for name, mean in trainer.average.items():
+        mean.copy_(state["average"].get(name, trainer.parameters[name]))
+    chosen = [{name: value for name, value in group.items() if name in ("weight_decay", "eps")}
+              for group in trainer.optimizer.param_groups]  # fmt: skip
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    for group, own in zip(trainer.optimizer.param_groups, chosen):
+        group.update(own)
+    trainer.step, trainer.place = state["step"], Place(state["epoch"], state["seen"])
+    trainer.seconds, trainer.best = state["seconds"], state["best"]
+
+
+def refuse_other_run(folder: Path, about: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """ValueError where a run in `folder` was about something else."""
+    for name, value in about.items():
+        if name in before and before[name] != value:
+            raise ValueError(
+                f"save.folder: the run in {folder} has {name} {before[name]}, this one {value}; choose another folder, "
+                f"or the same {name}"
+            )
