@@ -26,6 +26,7 @@ EMBER = ("orange", "black")
 SWING = (12.0, 22.0)  # pixels that a shape goes out
 THERE_AND_BACK = 5.0  # pixels that the middle of the clip must lie away from its ends
 PROMPT = "a {shape} {does}"
+SWINGS = "a {color} {shape} moves there and back on a {ground} background"
 
 
 def ember(count: int, seed: int = 0) -> list[tuple[Tensor, str, Scene]]:
@@ -60,7 +61,7 @@ def there_and_back(count: int, seed: int = 0) -> list[tuple[Tensor, str, str]]:
         mask = coverage(shape, x, numpy.full(FRAMES, rng.uniform(24, 40)), numpy.full(FRAMES, size), SIDE, SIDE)
         low, high = (torch.tensor(of) / 255 for of in (BACKGROUNDS[background], COLORS[color]))
         video = low + torch.from_numpy(mask).float()[..., None] * (high - low)
-        found.append((video, f"a {color} {shape} moves there and back on a {background} background", color))
+        found.append((video, SWINGS.format(color=color, shape=shape, ground=background), color))
     return found
 
 
