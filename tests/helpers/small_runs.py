@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from families import small_family
 from opensora_comfy.model.frames import CHUNKS, EACH_FRAME, OVERLAPPING
-from opensora_comfy.training import lora
 from opensora_comfy.training.config import SaveConfig, TrainConfig
 from opensora_comfy.training.data.batches import Shapes
 from opensora_comfy.training.data.cache import Cache
 from opensora_comfy.training.data.dataset import clip_of_images
 from opensora_comfy.training.data.examples import Examples
 from opensora_comfy.training.objective import Objective
+from opensora_comfy.training.setup import make_trainable
 from opensora_comfy.training.trainer.trainer import Trainer
 from small import CAPTION_CHANNELS, CAPTION_LENGTH
 
@@ -92,8 +92,6 @@ def trainer(folder, examples, family="stdit3", saving=None, train=None, **option
     """A trainer of all weights of a small network; `train`, `saving`: fields of TrainConfig and SaveConfig."""
     settings = TrainConfig(**{"kind": "full", "steps": 10, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9, **(train or {})})
     kept = SaveConfig(**{"folder": str(folder), "every_steps": 4, "validate_every": 5, **(saving or {})})
-    module = network(family)
-    if settings.kind == "lora":
-        lora.inject(module, settings.rank, settings.alpha, settings.branches, settings.seed)
+    module = make_trainable(network(family), settings)
     options = {"objective": objective(family), "say": lambda words: None, **options}
     return Trainer(module, examples, options.pop("objective"), settings, kept, **options)

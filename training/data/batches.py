@@ -84,8 +84,12 @@ class Shapes:
 
     def shapes(self, frames: int, height: int, width: int) -> list[Shape]:
         """Every shape that a clip may be trained in, by keep probabilities above 0: the largest first, one at least."""
-        found = [shape for chance, shape in self._choices(frames, height, width) if chance > 0]
-        return found or [self._choices(frames, height, width)[-1][1]]
+        choices, found = self._choices(frames, height, width), []
+        for chance, shape in choices:
+            found += [shape] if chance > 0 else []
+            if chance >= 1:  # nothing goes past it
+                break
+        return found or [choices[-1][1]]
 
     def assign(self, frames: int, height: int, width: int, draw: Callable[[int], float] = lambda index: 0.0) -> Shape:
         """The shape of a clip of so many frames of height x width pixels.
