@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import checkpoints
 from .steps import Place
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
         group.update(own)
     trainer.step, trainer.place = state["step"], Place(state["epoch"], state["seen"])
     trainer.seconds, trainer.best = state["seconds"], state["best"]
+
+
+def refuse_another(folder: Path, about: Mapping[str, Any]) -> None:
+    """As `refuse_other_run` of what a folder holds, for those who have not written anything there yet."""
+    path = folder / "about.json"
+    if path.exists() and any(folder.glob(checkpoints.PATTERN)):
+        refuse_other_run(folder, about, json.loads(path.read_text(encoding="utf-8")))
 
 
 def refuse_other_run(folder: Path, about: Mapping[str, Any], before: Mapping[str, Any]) -> None:
