@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def objective_of(config: Config, network: Any, about: Mapping[str, Any]) -> Obje
     ratios = given.masks or (CONDITIONS if version == "1.3" else MASKS)
     for name, ratio in ratios.items():
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
-            raise ValueError(f"objective.masks: {name} is {ratio!r}; it must be a probability within 0 … 1, such as 0.1")
+            raise ValueError(
+                f"objective.masks: {name} is {ratio!r}; it must be a probability within 0 … 1, such as 0.1"
+            )
     try:
         (check_conditions if version == "1.3" else check_ratios)(ratios)
     except ValueError as error:
@@ -91,8 +94,8 @@ def refuse_misfits(network: Any, latent_channels: int, caption_channels: int) ->
     """ValueError where a VAE's latents or a text encoder's features are none that this transformer reads."""
     if latent_channels != network.in_channels:
         raise ValueError(
-            f"model.vae makes latents of {latent_channels} channels; this {network.family} reads {network.in_channels}: "
-            "take the VAE of its generation (1.0 to 1.2 have 4 channels, 1.3 has 16)"
+            f"model.vae makes latents of {latent_channels} channels; this {network.family} reads "
+            f"{network.in_channels}: take the VAE of its generation (1.0 to 1.2 have 4 channels, 1.3 has 16)"
         )
     if caption_channels != network.caption_channels:
         raise ValueError(
@@ -113,7 +116,9 @@ def default_buckets(about: Mapping[str, Any], clips: Sequence[Clip], counting: C
     return {f"{height}x{width}": batch}
 
 
-def shapes_of(config: Config, about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting, version: str) -> Shapes:
+def shapes_of(
+    config: Config, about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting, version: str
+) -> Shapes:
     """The shapes that the configuration asks for, or those that suit model and clips."""
     buckets = config.shape.buckets or default_buckets(about, clips, counting)
     return Shapes(buckets, counting, config.shape.way, version, config.data.frame_interval)
@@ -125,7 +130,9 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
     trigger = config.data.trigger.strip()
     if trigger:
         clips = [
-            clip if trigger.lower() in clip.caption.lower() else dataclasses.replace(clip, caption=f"{trigger}, {clip.caption}")
+            clip
+            if trigger.lower() in clip.caption.lower()
+            else dataclasses.replace(clip, caption=f"{trigger}, {clip.caption}")
             for clip in clips
         ]
     training, held_back = split_by_source(clips, config.data.validation, config.train.seed)
@@ -176,12 +183,13 @@ def write_result(network: Any, config: Config, about: Mapping[str, Any], path: P
 
 def settings_in_file(config: Config, examples: Examples, result: Mapping[str, float]) -> dict[str, str]:
     """The metadata that a result carries of how it was made."""
+    loss = result.get("loss", math.nan)
     told = {
         "settings": to_mapping(config),
         "trigger": config.data.trigger,
         "data_fingerprint": examples.fingerprint,
         "clips": len(examples),
         "step": result.get("step"),
-        "validation": result.get("loss"),
+        "validation": loss if math.isfinite(loss) else None,  # without clips that are held back there is none
     }
     return {"opensora_lora" if config.train.kind == "lora" else "opensora_training": json.dumps(told)}

@@ -81,7 +81,9 @@ def main(options):
         running.on_step = lambda entry: die() if entry["step"] == moments["at"] else None
     running.run()
     if running.processes.first:
-        torch.save({name: value.detach() for name, value in running.parameters.items()}, f"{options['folder']}/weights.pt")
+        torch.save(
+            {name: value.detach() for name, value in running.parameters.items()}, f"{options['folder']}/weights.pt"
+        )
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(cache, family, way):
 def test_a_step_is_the_mean_over_its_examples(cache, accumulate):
     """Not over its batches, which differ in size."""
     examples = prepared(cache, mixed_clips(), seed=3)
-    running = trainer(cache / f"run{accumulate}", examples, train={"accumulate": accumulate, "clip": 0, "learning_rate": 1e-9})
+    running = trainer(
+        cache / f"run{accumulate}", examples, train={"accumulate": accumulate, "clip": 0, "learning_rate": 1e-9}
+    )
     for step, batches in running.schedule.read(running.place, 2):
         flat = [each for batch in batches for each in batch]
         assert len(flat) == step.count and len(batches) == min(accumulate, len(step.batches))

@@ -100,7 +100,10 @@ class Schedule:
             for seen, batches in remaining[:count]:
                 total = _count(batches)
                 yield Step(
-                    epoch, [batch[self.rank] for batch in batches if batch[self.rank]], total, Place(epoch, seen + total)
+                    epoch,
+                    [batch[self.rank] for batch in batches if batch[self.rank]],
+                    total,
+                    Place(epoch, seen + total),
                 )
             count -= len(remaining)
             remaining = []

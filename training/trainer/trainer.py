@@ -277,7 +277,9 @@ class Trainer:
             self.say(f"going on from step {self.step}")
         if self.processes.first:
             self.log.rewind(self.step if state else -1)
-            checkpoints.write(self.folder / "about.json", lambda path: path.write_text(json.dumps(self.about, indent=1)))
+            checkpoints.write(
+                self.folder / "about.json", lambda path: path.write_text(json.dumps(self.about, indent=1))
+            )
         self.processes.wait()
 
     def result(self) -> None:

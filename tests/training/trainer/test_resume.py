@@ -29,7 +29,9 @@ def run(folder, cache, **options):
 
 def curve(folder):
     """The log without the time that it took."""
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in entries(folder / "log.jsonl")]
+    return [
+        {name: value for name, value in line.items() if name != "seconds"} for line in entries(folder / "log.jsonl")
+    ]
 
 
 def weights(trainer):
@@ -147,7 +149,12 @@ def test_asked_to_stop_it_ends_behind_the_step_and_is_saved(tmp_path, examples, 
             signal.raise_signal(number)
 
     stopped = trainer(
-        tmp_path / "run", examples, train={"workers": workers}, on_step=stop, say=said.append, saving={"every_steps": 99}
+        tmp_path / "run",
+        examples,
+        train={"workers": workers},
+        on_step=stop,
+        say=said.append,
+        saving={"every_steps": 99},
     )
     stopped.run()
     assert stopped.step == 3 and said == ["stopping behind this step; what is learned is saved"]

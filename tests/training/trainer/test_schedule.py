@@ -28,8 +28,13 @@ def flat(read):
 
 
 def same(left, right):
-    return left.t == right.t and left.sizes == right.sizes and all(
-        torch.equal(getattr(left, name), getattr(right, name)) for name in ("clean", "noise", "frame_mask", "caption")
+    return (
+        left.t == right.t
+        and left.sizes == right.sizes
+        and all(
+            torch.equal(getattr(left, name), getattr(right, name))
+            for name in ("clean", "noise", "frame_mask", "caption")
+        )
     )
 
 
