@@ -58,7 +58,7 @@ class DataConfig:
     path: str = text("", "folder of clips with captions beside them, or a manifest (.csv, .jsonl, .parquet)")
     trigger: str = text("", "words put in front of every caption, to call the LoRA by")
     cache: str = text("", "folder of encodings; empty: cache beside the run")
-    frame_interval: int = number(1, 1, 64, "every how manieth frame of a clip is taken")
+    frame_interval: int = number(1, 1, 64, "of so many frames one is taken: 2 halves the frame rate")
     windows: int = number(2, 1, 64, "stretches of a long clip that are cached; an epoch draws one")
     validation: float = number(0.1, 0, 0.5, "share of the source files that are held back, to judge by")
 
@@ -76,7 +76,7 @@ class ShapeConfig:
 class ObjectiveConfig:
     """What is drawn for an example."""
 
-    masks: dict = table({}, "mask strategy → probability (in 1.3 kind of condition); empty: those of MASKS")
+    masks: dict = table({}, "mask strategy → probability, in 1.3 kind of condition; empty: mostly none, see docs/training.md")
     caption_dropout: float = number(0.1, 0, 1, "how often the null caption stands for the caption")
     stills: float = number(0.0, 0, 1, "how often a lone kept frame is a lone image's encoding")
     timesteps: str = choice("logit-normal", METHODS, "how timesteps are drawn, for rectified flow")

@@ -70,6 +70,7 @@ class Shapes:
         for name, lengths in config.items():
             if not isinstance(lengths, Mapping):
                 raise ValueError(f"buckets: {name} has {lengths!r}; it must have lengths in frames, such as {{17: 1}}")
+        config = {str(name): lengths for name, lengths in config.items()}  # YAML reads 256 as a number
         self.counting, self.way, self.interval = counting, way, interval
         self.version = version if version in aspect_ratios.VERSIONS else "1.2"
         self.areas = {name: self._area(name) for name in config}
@@ -143,7 +144,7 @@ class Shapes:
         return tuple(max(MULTIPLE, round(length * side / MULTIPLE) * MULTIPLE) for length in (height, width))
 
     def _area(self, name):
-        custom = CUSTOM.fullmatch(str(name))
+        custom = CUSTOM.fullmatch(name)
         if custom and min(int(custom[1]), int(custom[2])) < MULTIPLE:
             near = "x".join(str(max(MULTIPLE, int(side))) for side in custom.groups())
             raise ValueError(f"buckets: the size is {name}; a side must have {MULTIPLE} pixels, the nearest is {near}")
@@ -187,7 +188,7 @@ def _refuse_length(name, frames, counting):
 
 def _sizes(name, version):
     """{height / width as text: (height, width)}: a table of the original's, or one made for an area of one's own."""
-    custom = CUSTOM.fullmatch(str(name))
+    custom = CUSTOM.fullmatch(name)
     if not custom:
         return aspect_ratios.sizes(name, version)
     own = int(custom[1]), int(custom[2])

@@ -114,10 +114,10 @@ def read_manifest(path: str | os.PathLike) -> tuple[list[Clip], list[LeftOut]]:
     whatever the table says. Raises ValueError for another kind of file, missing columns, and a table without rows.
     """
     path = Path(path)
-    if path.suffix.lower() not in MANIFESTS:
-        raise ValueError(f"manifest is {str(path)!r}; it must be one of {', '.join(MANIFESTS)}")
     if not path.is_file():
         raise ValueError(f"manifest is {str(path)!r}, and there is no such file{_nearest(path)}")
+    if path.suffix.lower() not in MANIFESTS:
+        raise ValueError(f"manifest is {str(path)!r}; it must be one of {', '.join(MANIFESTS)}")
     readers: dict[str, Callable] = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     rows = readers[path.suffix.lower()](path)
     if not rows:

@@ -148,3 +148,9 @@ def test_epochs_differ():
     shapes = [Shapes(BUCKETS, CHUNKS).assign(17, 240, 426)] * 30
     orders = {str(epoch(shapes, CHUNKS, seed=seed, number=number)) for seed in (0, 1) for number in (0, 1, 2)}
     assert len(orders) == 6
+
+
+def test_a_resolution_may_be_a_number():
+    """YAML reads 256 as one."""
+    number, text = (Shapes({name: {17: 2}}, CHUNKS).assign(17, 256, 256) for name in (256, "256"))
+    assert number == text and number.resolution == "256"

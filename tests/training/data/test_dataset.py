@@ -126,6 +126,10 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path):
         read_manifest(table)
     with pytest.raises(ValueError, match=r"sets.csv', and there is no such file; the nearest is 'set.csv'"):
         read_manifest(tmp_path / "sets.csv")
+    (tmp_path / "clips").mkdir()
+    with pytest.raises(ValueError, match=r"clisp', and there is no such file; the nearest is 'clips'"):
+        read_manifest(tmp_path / "clisp")
+    (tmp_path / "set.xlsx").touch()
     with pytest.raises(ValueError, match="it must be one of .csv, .jsonl, .parquet"):
         read_manifest(tmp_path / "set.xlsx")
     lines = tmp_path / "set.jsonl"
