@@ -18,6 +18,7 @@ from ..model.files import read_model
 from ..model.frames import Counting
 from . import checkpoints, lora
 from .config import Config, TrainConfig, to_mapping
+from .data import aspect_ratios
 from .data.batches import Shapes
 from .data.cache import Cache
 from .data.dataset import Clip
@@ -104,23 +105,38 @@ def refuse_misfits(network: Any, latent_channels: int, caption_channels: int) ->
         )
 
 
-def default_buckets(about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting) -> dict[str, dict[int, int]]:
-    """Buckets for clips and a model whose file says what it was `made_for`: its size, its length, and images."""
+def default_buckets(
+    about: Mapping[str, Any],
+    clips: Sequence[Clip],
+    counting: Counting,
+    version: str = "1.2",
+    *,
+    resolution: str = "",
+    frames: int = 0,
+    batch_size: int = 0,
+) -> dict[str, dict[int, int]]:
+    """Buckets for clips and a model whose file says what it was `made_for`: its size, its length, and images.
+
+    resolution, frames and batch_size are chosen where they are not empty. Raises ValueError for a resolution that the
+    `version` has no table of.
+    """
     made_for = about.get("made_for") or OFFICIAL
-    height, width = made_for["height"], made_for["width"]
+    version = version if version in aspect_ratios.VERSIONS else "1.2"  # as Shapes does
+    area = aspect_ratios.area(resolution, version) if resolution else made_for["height"] * made_for["width"]
     longest = max((clip.frames for clip in clips), default=1)
-    video = counting.nearest(min(longest, made_for["num_frames"]))[0]
+    video = frames or counting.nearest(min(longest, made_for["num_frames"]))[0]
     lengths = {video, *([1] if any(clip.frames == 1 for clip in clips) else [])}
-    side = counting.latent_side(height) * counting.latent_side(width)
-    batch = {length: max(1, LATENTS // (counting.latent_frames(length) * side)) for length in sorted(lengths)}
-    return {f"{height}x{width}": batch}
+    side = math.sqrt(area)
+    latents = counting.latent_side(round(side)) ** 2
+    batch = {length: batch_size or max(1, LATENTS // (counting.latent_frames(length) * latents)) for length in lengths}
+    return {resolution or f"{made_for['height']}x{made_for['width']}": dict(sorted(batch.items()))}
 
 
 def shapes_of(
     config: Config, about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting, version: str
 ) -> Shapes:
     """The shapes that the configuration asks for, or those that suit model and clips."""
-    buckets = config.shape.buckets or default_buckets(about, clips, counting)
+    buckets = config.shape.buckets or default_buckets(about, clips, counting, version)
     return Shapes(buckets, counting, config.shape.way, version, config.data.frame_interval)
 
 
@@ -129,12 +145,7 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
     folder = Path(config.data.cache or Path(config.save.folder) / "cache")
     trigger = config.data.trigger.strip()
     if trigger:
-        clips = [
-            clip
-            if trigger.lower() in clip.caption.lower()
-            else dataclasses.replace(clip, caption=f"{trigger}, {clip.caption}")
-            for clip in clips
-        ]
+        clips = [dataclasses.replace(clip, caption=_called(clip.caption, trigger)) for clip in clips]
     training, held_back = split_by_source(clips, config.data.validation, config.train.seed)
     made = [
         Examples(part, shapes, Cache(folder), windows=config.data.windows, seed=config.train.seed)
@@ -155,6 +166,11 @@ def preflight_rows(examples: Examples, held_back: Examples) -> list[Row]:
             rows.append(Row(clip, shape.name, cuts[len(cuts) // 2], note))
         found += sorted(rows, key=lambda row: row.bucket)
     return found
+
+
+def _called(caption, trigger):
+    """The caption with the trigger words in front, where it lacks them."""
+    return caption if trigger.lower() in caption.lower() else f"{trigger}, {caption}"
 
 
 def belongs_to(config: Config, examples: Examples, network: nn.Module) -> dict[str, Any]:
