@@ -154,10 +154,10 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
     return made[0], made[1]
 
 
-def preflight_rows(examples: Examples, held_back: Examples) -> list[Row]:
+def preflight_rows(examples: Examples, held_back: Examples | None = None) -> list[Row]:
     """All clips as the pre-flight picture shows them, those of a shape together, those held back last."""
     found = []
-    for part, aside in ((examples, ""), (held_back, "held back, to judge by")):
+    for part, aside in ((examples, ""), *([(held_back, "held back, to judge by")] if held_back else [])):
         rows = []
         for index, clip in enumerate(part.clips):
             shape = part.shape(index, 0)

@@ -16,7 +16,7 @@ from ....training.config import from_mapping
 from ....training.data import preflight
 from ....training.data.dataset import Clip, LeftOut, clip_of_images, read_folder, read_manifest
 from ....training.data.examples import Examples
-from ....training.setup import default_buckets, examples_of, shapes_of
+from ....training.setup import default_buckets, examples_of, preflight_rows, shapes_of
 from ..text.encoder import refuse_other_width
 from ..transformer.base_model import base_model_of
 from .encoders import TextEncoder, VideoEncoder
@@ -154,12 +154,12 @@ def prepare(examples: Examples, video: VideoEncoder, text: TextEncoder) -> None:
 
 def picture(examples: Examples, data: DataSet) -> torch.Tensor:
     """IMAGE [1, H, W, 3]: each clip with its crop and frames, and what is left out."""
-    return image_of(preflight.picture(examples.rows(), data.left_out))
+    return image_of(preflight.picture(preflight_rows(examples), data.left_out))
 
 
 def said(examples: Examples, data: DataSet) -> str:
     """The same in words: how many clips in which bucket, and what is left out and why."""
-    rows = examples.rows()
+    rows = preflight_rows(examples)
     lines = [f"{len(rows)} clips, {len({row.clip.caption for row in rows})} captions"]
     lines += [f"{count} in {name}" for name, count in Counter(row.bucket for row in rows).items()]
     lines += [f"{Path(row.clip.source).name}: {row.note}" for row in rows if row.note]

@@ -18,7 +18,6 @@ from ....training import lora
 from ....training.checkpoints import entries
 from ....training.config import from_mapping, to_mapping
 from ....training.data.media import write as write_video
-from ....training.processes import Processes
 from ....training.sampling import sample
 from ....training.setup import (
     belongs_to,
@@ -29,7 +28,8 @@ from ....training.setup import (
     shapes_of,
     write_result,
 )
-from ....training.train import Trainer
+from ....training.trainer.processes import Processes
+from ....training.trainer.trainer import Trainer
 from ..latent import COUNTING
 from ..text.encoder import refuse_other_width
 from ..transformer.base_model import base_model_of
