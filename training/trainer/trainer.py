@@ -20,7 +20,7 @@ from .. import checkpoints
 from ..config import SaveConfig, TrainConfig
 from ..data.examples import Examples
 from ..objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, fixed
-from ..optimizers import optimizer_of, rate_at
+from ..optimizers import MEMORY, optimizer_of, rate_at
 from .learner import Learner, recompute_blocks, says_what_fits
 from .processes import Processes
 from .resuming import restore, state_of
@@ -197,10 +197,17 @@ class Trainer:
         batch = self.schedule.largest()
         started = time.monotonic()
         with says_what_fits(batch, self.settings):
+            kept = torch.empty(self._numbers_yet_to_come(), device=self.processes.device)
             self.learner(batch).sum().backward()
+            del kept
         self.optimizer.zero_grad(set_to_none=True)
         self.processes.wait()
         return time.monotonic() - started
+
+    def _numbers_yet_to_come(self):
+        """Of the optimiser, and of gradients that wait for further batches: there from the second batch on."""
+        of_a_weight = 0.0 if self.optimizer.state else MEMORY[self.settings.optimizer]
+        return round((of_a_weight + (self.settings.accumulate > 1)) * sum(p.numel() for p in self.parameters.values()))
 
     # Judging
 

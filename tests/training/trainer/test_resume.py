@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -162,6 +163,25 @@ def test_asked_to_stop_it_ends_behind_the_step_and_is_saved(tmp_path, examples, 
     on = trainer(tmp_path / "run", examples, train={"workers": 2 - workers})
     on.run()
     assert curve(tmp_path / "run") == curve(tmp_path / "whole") and same(weights(on), weights(whole))
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="there a console's Ctrl-C cannot be sent to one group")
+def test_ctrl_c_reaches_the_workers_too_and_yet_it_is_saved(tmp_path):
+    """A terminal interrupts all processes of a run, those that read for it among them."""
+    given = {"folder": str(tmp_path / "run"), "cache": str(tmp_path / "cache")}
+    given |= {"train": {"steps": 100_000, "workers": 2}, "saving": {"every_steps": 100_000}, "validate": False}
+    process = subprocess.Popen(
+        [sys.executable, small_run.__file__, json.dumps(given)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    began = time.monotonic()
+    while len(entries(tmp_path / "run" / "log.jsonl")) < 3:
+        assert process.poll() is None and time.monotonic() - began < 120
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and said.count("stopping behind this step") == 1 and "Error" not in said, said
+    assert checkpoints.newest(tmp_path / "run")["step"] == curve(tmp_path / "run")[-1]["step"]
 
 
 def test_a_hook_may_stop_it(tmp_path, examples):
