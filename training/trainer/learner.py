@@ -50,6 +50,7 @@ def says_what_fits(batch: Sequence[Drawn], settings: TrainConfig) -> Iterator[No
         helps = [f"a batch size below {len(batch)}"] if len(batch) > 1 else []
         helps += [] if settings.gradient_checkpointing else ["gradient_checkpointing"]
         helps += [] if settings.precision == "bf16" else ["precision bf16"]
+        helps += [] if settings.kind == "lora" else ["kind lora"]
         raise ValueError(
             f"out of memory at {len(batch)} clips of {sizes['num_frames']:g} frames, {sizes['width']:g}x"
             f"{sizes['height']:g}: {' or '.join([*helps, 'a smaller bucket'])} helps "

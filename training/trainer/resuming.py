@@ -12,7 +12,7 @@ from .steps import Place
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
-    """What a checkpoint of a `Trainer` holds: plain values and tensors alone, so that it is read without running anything."""
+    """What a checkpoint of a `Trainer` holds: plain values and tensors, so that reading it runs nothing."""
     return {
         "parameters": {name: value.detach() for name, value in trainer.parameters.items()},
         "average": trainer.average,

@@ -176,7 +176,7 @@ def test_out_of_memory_names_the_bucket_and_what_helps(tmp_path, examples, error
         raise error
 
     monkeypatch.setattr(running.learner, "forward", fails)
-    words = "^out of memory at 2 clips of 17 frames, 32x32: a batch size below 2 or gradient_checkpointing or precision bf16 or a smaller bucket helps"
+    words = "^out of memory at 2 clips of 17 frames, 32x32: a batch size below 2 or gradient_checkpointing or precision bf16 or kind lora or a smaller bucket helps"
     with pytest.raises(ValueError, match=words):
         running.run()
     assert not entries(tmp_path / "log.jsonl")  # known before the first step
@@ -202,6 +202,21 @@ def test_memory_is_tried_and_nothing_of_it_is_kept(tmp_path, examples):
     assert running.try_largest() > 0
     assert len(calls) == 1 and [tuple(each.clean.shape) for each in calls[0]] == [(4, 5, 4, 4)] * 2
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in running.parameters.items())
+
+
+@pytest.mark.parametrize("accumulate, numbers", [(1, 2), (2, 3)])
+def test_the_trial_counts_what_the_optimizer_will_keep(tmp_path, examples, monkeypatch, accumulate, numbers):
+    """As from the second step on; when a run goes on it is there already."""
+    running = trainer(tmp_path, examples, train={"accumulate": accumulate, "steps": 1})
+    made, empty = [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda size, **options: made.append(size) or empty(size, **options))
+    running.try_largest()
+    count = sum(p.numel() for p in running.parameters.values())
+    assert made == [numbers * count]
+    running.run()
+    made.clear()
+    running.try_largest()
+    assert made == [(numbers - 2) * count]
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
