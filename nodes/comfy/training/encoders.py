@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import comfy.lora
 import comfy.model_management as management
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
     from ....model.frames import Counting
+
+
+_digests: WeakKeyDictionary = WeakKeyDictionary()  # a model → {which patches are on it: the sha256 of both together}
 
 
 def weights_of(patcher: ModelPatcher, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -38,8 +42,11 @@ def weights_of(patcher: ModelPatcher, prefix: str = "") -> dict[str, torch.Tenso
 
 def key_of(patcher: ModelPatcher, *settings: object) -> str:
     """A sha256 of a model's weights as they count, and of settings."""
-    weights = {key: value if _readable(value) else value.float() for key, value in weights_of(patcher).items()}
-    return digest(weights, *settings)
+    known = _digests.setdefault(patcher.model, {})
+    if patcher.patches_uuid not in known:
+        weights = {key: value if _readable(value) else value.float() for key, value in weights_of(patcher).items()}
+        known[patcher.patches_uuid] = digest(weights)
+    return digest({}, known[patcher.patches_uuid], *settings)
 
 
 def _readable(tensor):
