@@ -1,6 +1,7 @@
 """What artists see: one file a family of nodes, and the list ComfyUI registers."""
 
 from .codec import OpenSoraVAEDecode, OpenSoraVAEEncode
+from .dataset import OpenSoraDataset
 from .empty_latent import OpenSoraEmptyLatent
 from .fit_image import OpenSoraFitImage
 from .frame_strength import OpenSoraFrameStrength
@@ -13,6 +14,7 @@ from .region import OpenSoraMaskRegion
 from .sampler import OpenSoraModelSampling, OpenSoraSampler, OpenSoraScheduler
 from .text import OpenSoraNullPrompt, OpenSoraTextEncode
 from .timeline import OpenSoraTimeline
+from .training import OpenSoraTrain, OpenSoraTrainingReport
 from .v1_3_options import OpenSoraV13Options
 
 NODES = [
@@ -38,4 +40,7 @@ NODES = [
     OpenSoraVAEEncode,
     OpenSoraVAEDecode,
     OpenSoraV13Options,
+    OpenSoraDataset,
+    OpenSoraTrain,
+    OpenSoraTrainingReport,
 ]

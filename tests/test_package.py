@@ -51,6 +51,7 @@ def test_it_holds_what_runs_and_nothing_that_only_tests(package):
     assert {"LICENSE", "README.md", "__init__.py", "pyproject.toml", "assets/icon.png", "run.py"} <= package.keys()
     assert {f"model/bundled/{name}.safetensors" for name in ("transformer", "vae", "text_encoder")} <= package.keys()
     for folder in (
+        "assets/training_clips",
         "locales",
         "model",
         "nodes",

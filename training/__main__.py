@@ -19,9 +19,7 @@ from .config import Config
 from .data import preflight
 from .data.dataset import Clip, LeftOut, read_folder, read_manifest
 from .data.encoders import TextEncoder, VideoEncoder
-from .data.examples import Examples
 from .data.media import write as write_video
-from .trainer.processes import Processes
 from .report import curve
 from .sampling import sample
 from .setup import (
@@ -37,6 +35,8 @@ from .setup import (
     write_result,
 )
 from .start import FAMILIES
+from .trainer.processes import Processes
+from .trainer.resuming import refuse_another
 from .trainer.trainer import Trainer
 
 COMMANDS = ("train", "preflight", "sample", "report")
@@ -154,11 +154,13 @@ class Project:
 
     def train(self) -> Path:
         """Train to the end, or until it is stopped; returns the file with the result."""
+        network = make_trainable(self.network, self.config.train)
+        about = belongs_to(self.config, self.examples, network)
+        refuse_another(self.folder, about)
         if self.processes.first:
             print(self.preflight())
             configuration.write(self.config, self.folder / "config.yaml")
         self.prepare()
-        network = make_trainable(self.network, self.config.train)
         trainer = Trainer(
             network,
             self.examples,
@@ -166,7 +168,7 @@ class Project:
             self.config.train,
             self.config.save,
             validation=self.held_back,
-            about=belongs_to(self.config, self.examples, network),
+            about=about,
             budget=self.config.shape.budget,
             processes=self.processes,
             sample=lambda network, step: self._show(network, f"step-{step:06d}"),
@@ -176,16 +178,16 @@ class Project:
         path = self.folder / f"{self.config.train.kind}.safetensors"
         if self.processes.first:
             trainer.result()
-            write_result(
-                network, self.config, self.about, path, **settings_in_file(self.config, self.examples, result)
-            )
+            write_result(network, self.config, self.about, path, **settings_in_file(self.config, self.examples, result))
             print(f"{path}, step {result['step']}; {report(self.config)}")
         self.processes.wait()
         return path
 
     def _say(self, entry: dict[str, Any]) -> None:
         if self.processes.first:
-            print(json.dumps({name: round(v, 6) if isinstance(v, float) else v for name, v in entry.items()}), flush=True)
+            print(
+                json.dumps({name: round(v, 6) if isinstance(v, float) else v for name, v in entry.items()}), flush=True
+            )
 
     def sample(self, prompt: str | None, seed: int) -> list[Path]:
         """Clips by the run's result so far, or by the model as it is where there is none; returns their paths."""

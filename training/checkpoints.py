@@ -50,10 +50,14 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     return path
 
 
+def clear(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write."""
+    for left in folder.glob("*.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def newest(folder: Path, say: Any = print) -> dict[str, Any] | None:
     """The state of the newest checkpoint that is whole; damaged ones are said and passed over. None: there is none."""
-    for left in folder.glob(f"{PATTERN}.*.tmp"):
-        left.unlink(missing_ok=True)
     found = sorted(folder.glob(PATTERN))
     while found:
         path = found.pop()

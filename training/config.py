@@ -1,5 +1,6 @@
 """The configuration of a training run: one tree of typed fields with their ranges, read from YAML and written back."""
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -241,10 +242,8 @@ def _default(one):
 def _number(one, name, value):
     low, high = one.metadata["low"], one.metadata["high"]
     if isinstance(value, str):  # YAML reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise ValueError(f"{name} is {value!r}; it must be a number within {low} … {high}, such as {one.default}")
     if not low <= value <= high:

@@ -33,7 +33,7 @@ class LoRALinear(nn.Module):
 
 
 def branch_of(name: str) -> str | None:
-    """"look" or "motion" for the name of a module inside a transformer's blocks; None for what is in no block.
+    """ "look" or "motion" for the name of a module inside a transformer's blocks; None for what is in no block.
 
     1.2 and 1.3 have blocks of their own over time. A block of 1.0 and 1.1 holds both: all but its attention over time
     counts as look.
@@ -62,7 +62,9 @@ def inject(network: nn.Module, rank: int, alpha: float, branches: str = "all", s
         if isinstance(part, nn.Linear) and branch_of(name) and branches in ("all", branch_of(name))
     ]
     if not found:
-        raise ValueError(f"branches is {branches!r}, but this {getattr(network, 'family', 'network')} has none; use all")
+        raise ValueError(
+            f"branches is {branches!r}, but this {getattr(network, 'family', 'network')} has none; use all"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, part in found:

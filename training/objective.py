@@ -77,7 +77,9 @@ def draw(example: Example, objective: Objective, null_caption: Tensor, *, seed: 
     generator = torch.Generator().manual_seed(rng.getrandbits(63))
     kept = _kept(example, objective, rng, generator)
     T = example.latents.shape[1]
-    mask, condition_frames = (torch.ones(T, dtype=torch.bool), tuple(kept)) if objective.version == "1.3" else (kept, ())
+    mask, condition_frames = (
+        (torch.ones(T, dtype=torch.bool), tuple(kept)) if objective.version == "1.3" else (kept, ())
+    )
     clean = _with_stills(example, mask, objective.stills, rng)
     dropped = rng.random() < objective.caption_dropout
     caption = null_caption[: len(example.features)].to(example.features) if dropped else example.features

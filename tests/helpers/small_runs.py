@@ -16,7 +16,13 @@ from opensora_comfy.training.setup import make_trainable
 from opensora_comfy.training.trainer.trainer import Trainer
 from small import CAPTION_CHANNELS, CAPTION_LENGTH
 
-COUNTING = {"stdit": EACH_FRAME, "stdit2": EACH_FRAME, "stdit3": CHUNKS, "stdit3_v1_3": OVERLAPPING, "pixart": EACH_FRAME}
+COUNTING = {
+    "stdit": EACH_FRAME,
+    "stdit2": EACH_FRAME,
+    "stdit3": CHUNKS,
+    "stdit3_v1_3": OVERLAPPING,
+    "pixart": EACH_FRAME,
+}
 VERSIONS = {"stdit": "1.0", "stdit2": "1.1", "stdit3": "1.2", "stdit3_v1_3": "1.3"}
 MASKS = {"image_head": 0.2, "quarter_tail": 0.1, "random": 0.2}
 CONDITIONS = {"i2v_head": 0.3, "i2v_loop": 0.2, "v2v_head": 0.2}
@@ -85,12 +91,16 @@ def prepared(folder, clips, buckets=MIXED, family="stdit3", way="buckets", **opt
 def objective(family="stdit3", **options):
     """With masks (in 1.3 conditions) and captions that are dropped."""
     ratios = CONDITIONS if family == "stdit3_v1_3" else MASKS
-    return Objective(**{"version": VERSIONS[family], "ratios": ratios, "caption_dropout": 0.3, "stills": 0.5, **options})
+    return Objective(
+        **{"version": VERSIONS[family], "ratios": ratios, "caption_dropout": 0.3, "stills": 0.5, **options}
+    )
 
 
 def trainer(folder, examples, family="stdit3", saving=None, train=None, **options):
     """A trainer of all weights of a small network; `train`, `saving`: fields of TrainConfig and SaveConfig."""
-    settings = TrainConfig(**{"kind": "full", "steps": 10, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9, **(train or {})})
+    settings = TrainConfig(
+        **{"kind": "full", "steps": 10, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9, **(train or {})}
+    )
     kept = SaveConfig(**{"folder": str(folder), "every_steps": 4, "validate_every": 5, **(saving or {})})
     module = make_trainable(network(family), settings)
     options = {"objective": objective(family), "say": lambda words: None, **options}

@@ -31,7 +31,9 @@ def test_the_stock_loader_gives_what_was_trained(comfy, models, positive, tmp_pa
     stems = {key.removesuffix(".lora_A.weight") for key in saved if key.endswith(".lora_A.weight")}
     assert len(stems) == len(lora.layers(network)) and stems <= set(known)
     with caplog.at_level(logging.WARNING):
-        loaded = stock("nodes", "LoraLoaderModelOnly", model=models[name], lora_name="trained.safetensors", strength_model=1.0)[0]
+        loaded = stock(
+            "nodes", "LoraLoaderModelOnly", model=models[name], lora_name="trained.safetensors", strength_model=1.0
+        )[0]
     assert "lora key not loaded" not in caplog.text and set(loaded.patches) == {f"{stem}.weight" for stem in stems}
 
     lora.merge(network)

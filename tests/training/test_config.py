@@ -44,7 +44,9 @@ def test_every_number_has_its_range(section, one):
     for value in ("much", True, None, [1], float("nan")):
         assert refusal(section, one, value).startswith(f"{section}.{one.name} is {value!r}; it must be a number within")
     if one.type is int:
-        assert refusal(section, one, low + 0.25).endswith(f"is {low + 0.25:g}; it must be a whole number; the nearest is {low}")
+        assert refusal(section, one, low + 0.25).endswith(
+            f"is {low + 0.25:g}; it must be a whole number; the nearest is {low}"
+        )
 
 
 @pytest.mark.parametrize("section, one", CHOICES, ids=ids)
@@ -54,7 +56,9 @@ def test_every_choice_names_the_nearest(section, one):
         wrong = f"{choice}x"
         near = difflib.get_close_matches(wrong, choices, 1, 0)[0]
         said = refusal(section, one, wrong)
-        assert said == f"{section}.{one.name} is '{wrong}'; it must be one of {', '.join(choices)}; the nearest is {near}"
+        assert (
+            said == f"{section}.{one.name} is '{wrong}'; it must be one of {', '.join(choices)}; the nearest is {near}"
+        )
         assert getattr(getattr(from_mapping({section: {one.name: choice}}), section), one.name) == choice
 
 
@@ -69,7 +73,9 @@ def test_every_other_field_has_its_type(section, one):
 def test_what_has_no_name_is_refused():
     with pytest.raises(ValueError, match="^trian is no field; known are model, data, .*; the nearest is train$"):
         from_mapping({"trian": {}})
-    with pytest.raises(ValueError, match="^train.lerning_rate is no field; known are kind, .*; the nearest is learning_rate$"):
+    with pytest.raises(
+        ValueError, match="^train.lerning_rate is no field; known are kind, .*; the nearest is learning_rate$"
+    ):
         from_mapping({"train": {"lerning_rate": 1}})
     for value in (3, [], "x", 0):
         with pytest.raises(ValueError, match="^train is .*; it must be a section with fields: kind, rank"):
@@ -94,7 +100,9 @@ def test_paths_are_seen_from_the_file(tmp_path):
     path.write_text("data: {path: ../clips}\nmodel: {vae: /weights/vae.safetensors}\nsave: {folder: out}\n")
     found = configuration.read(path)
     assert Path(found.data.path).resolve() == (tmp_path / "clips").resolve()
-    assert Path(found.model.vae) == Path("/weights/vae.safetensors").absolute() or found.model.vae.endswith("vae.safetensors")
+    assert Path(found.model.vae) == Path("/weights/vae.safetensors").absolute() or found.model.vae.endswith(
+        "vae.safetensors"
+    )
     assert found.model.transformer == "bundled" and found.data.cache == ""
     assert found.save.folder == str(tmp_path / "runs" / "out")
 
@@ -138,6 +146,9 @@ def test_a_file_that_is_not_there_or_cannot_be_written(tmp_path):
 
 def test_without_yaml_the_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    for call in (lambda: configuration.read(tmp_path / "c.yaml"), lambda: configuration.write(Config(), tmp_path / "c.yaml")):
+    for call in (
+        lambda: configuration.read(tmp_path / "c.yaml"),
+        lambda: configuration.write(Config(), tmp_path / "c.yaml"),
+    ):
         with pytest.raises(ValueError, match="needs the package PyYAML: pip install pyyaml"):
             call()

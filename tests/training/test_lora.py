@@ -69,18 +69,25 @@ def test_an_image_model_has_no_motion():
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="branches is 'moton'; it must be one of all, look, motion; the nearest is motion"):
+    with pytest.raises(
+        ValueError, match="branches is 'moton'; it must be one of all, look, motion; the nearest is motion"
+    ):
         lora.inject(network(), RANK, 1.0, "moton")
     with pytest.raises(ValueError, match="rank is 0; it must be at least 1"):
         lora.inject(network(), 0, 1.0)
     small, large = network(), network()
     lora.inject(small, 2, 1.0)
     lora.inject(large, 4, 1.0)
-    with pytest.raises(ValueError, match=r"another size: spatial_blocks.0.attn.qkv.lora_A.weight is \(2, 48\), here it must be \(4, 48\); the rank"):
+    with pytest.raises(
+        ValueError,
+        match=r"another size: spatial_blocks.0.attn.qkv.lora_A.weight is \(2, 48\), here it must be \(4, 48\); the rank",
+    ):
         lora.load_state_dict(large, lora.state_dict(small))
     other = network("stdit2")
     lora.inject(other, 2, 1.0)
-    with pytest.raises(ValueError, match="for other layers: the (file|model) has diffusion_model.*, the (file|model) has not"):
+    with pytest.raises(
+        ValueError, match="for other layers: the (file|model) has diffusion_model.*, the (file|model) has not"
+    ):
         lora.load_state_dict(small, lora.state_dict(other))
     before = copy.deepcopy(small.state_dict())
     broken = {**lora.state_dict(small), "diffusion_model.spatial_blocks.1.mlp.fc2.lora_A.weight": torch.ones(3, 3)}

@@ -72,11 +72,43 @@ def test_gradient_checkpointing_gives_the_same_gradients(cache, family, way):
         assert (left is None) == (right is None) and (left is None or torch.equal(left, right))
 
 
+@pytest.mark.parametrize("family", VIDEO)
+def test_what_the_network_is_told(cache, family):
+    """Kept frames as they are (of 1.0 and 1.1 a little noisy), in 1.3 the condition beside what is noisy all over."""
+    module, told = network(family), []
+    module.register_forward_pre_hook(lambda _, args, kwargs: told.append((args, kwargs)), with_kwargs=True)
+    batch, aim = drawn(cache, module, family, [clip(n, frames=LENGTH[family]) for n in range(6)], epoch=2)
+    some = [each for each in batch if each.condition_frames or not each.frame_mask.all()]
+    assert some
+    for each in some:
+        told.clear()
+        loss(module, [each], aim)
+        ((noisy, t), given) = told[0]
+        noisy = noisy[0]
+        assert t.tolist() == [each.t] and all(given[name].tolist() == [value] for name, value in each.sizes.items())
+        length = int(each.caption_mask.sum())
+        assert torch.equal(given["caption"][0], each.caption[:length]) and given["caption_mask"].all()
+        frames = list(each.condition_frames)
+        if family == "stdit3_v1_3":
+            expected = torch.zeros_like(each.clean)
+            expected[:, frames] = each.clean[:, frames]
+            assert given["condition_frames"] == frames and torch.equal(given["condition"][0], expected)
+            assert given["condition_mask"][0].sum((0, 2, 3)).nonzero().flatten().tolist() == frames
+            assert given["frame_mask"] is None
+            continue
+        assert torch.equal(given["frame_mask"][0], each.frame_mask)
+        far = (noisy - each.clean).abs().amax((0, 2, 3))
+        assert far[~each.frame_mask].max() < (1e-6 if aim.is_flow else 0.05)
+        assert each.t < 30 or far[each.frame_mask].min() > 0.02
+
+
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
 def test_a_step_is_the_mean_over_its_examples(cache, accumulate):
     """Not over its batches, which differ in size."""
     examples = prepared(cache, mixed_clips(), seed=3)
-    running = trainer(cache / f"run{accumulate}", examples, train={"accumulate": accumulate, "clip": 0, "learning_rate": 1e-9})
+    running = trainer(
+        cache / f"run{accumulate}", examples, train={"accumulate": accumulate, "clip": 0, "learning_rate": 1e-9}
+    )
     for step, batches in running.schedule.read(running.place, 2):
         flat = [each for batch in batches for each in batch]
         assert len(flat) == step.count and len(batches) == min(accumulate, len(step.batches))

@@ -76,7 +76,9 @@ class Shapes:
         self.areas = {name: self._area(name) for name in config}
         self.resolutions = sorted(config, key=lambda name: self.areas[name], reverse=True)
         self.lengths = {
-            name: {int(frames): _entry(name, frames, entry) for frames, entry in sorted(config[name].items(), key=_first)}
+            name: {
+                int(frames): _entry(name, frames, entry) for frames, entry in sorted(config[name].items(), key=_first)
+            }
             for name in self.resolutions
         }
         for name, lengths in self.lengths.items():
@@ -125,7 +127,9 @@ class Shapes:
             if frames > 1 and not videos:
                 notes.append(f"only images are asked for: one of its {frames} frames")
             elif frames > 1:
-                notes.append(f"short: {length} of its {frames} frames" if length > 1 else "too short for motion: a still")
+                notes.append(
+                    f"short: {length} of its {frames} frames" if length > 1 else "too short for motion: a still"
+                )
         size = self._size(name, height, width)
         growth = max(size[0] / height, size[1] / width)
         if growth > 1.05:
@@ -177,7 +181,8 @@ def _refuse_length(name, frames, counting):
     if counting.nearest(frames) != (frames,):
         near = " or ".join(map(str, counting.nearest(frames)))
         raise ValueError(
-            f"buckets: {name} asks for {frames} frames, which this VAE does not represent exactly; the nearest are {near}"
+            f"buckets: {name} asks for {frames} frames, which this VAE does not represent exactly; the nearest are "
+            f"{near}"
         )
 
 

@@ -165,7 +165,7 @@ class Examples:
 
 
 def split_by_source(clips: Sequence[Clip], share: float, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
-    """(training, validation): about `share` of the source files, so that no file is in both; all of one file goes along.
+    """(training, validation): about `share` of the source files are held back, each with all that is of it.
 
     Of fewer than four files none is held back: there every clip is needed.
     """

@@ -46,11 +46,13 @@ def says_what_fits(batch: Sequence[Drawn], settings: TrainConfig) -> Iterator[No
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)):
             raise
-        sizes = batch[0].sizes
+        sizes = max(batch, key=lambda drawn: drawn.clean.numel()).sizes
         helps = [f"a batch size below {len(batch)}"] if len(batch) > 1 else []
         helps += [] if settings.gradient_checkpointing else ["gradient_checkpointing"]
         helps += [] if settings.precision == "bf16" else ["precision bf16"]
+        helps += [] if settings.kind == "lora" else ["kind lora"]
         raise ValueError(
             f"out of memory at {len(batch)} clips of {sizes['num_frames']:g} frames, {sizes['width']:g}x"
-            f"{sizes['height']:g}: {' or '.join([*helps, 'a smaller bucket'])} helps ({(str(error) or 'no memory').splitlines()[0]})"
+            f"{sizes['height']:g}: {' or '.join([*helps, 'a smaller bucket'])} helps "
+            f"({(str(error) or 'no memory').splitlines()[0]})"
         ) from error

@@ -1,22 +1,18 @@
 """What a run needs to go on as if it had never stopped, and how another run is told from it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from .. import checkpoints
 from .steps import Place
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
-
-def state_of(trainer: Trainer) -> dict[str, Any]:
-    """What a checkpoint holds: plain values and tensors alone, so that it is read without running anything."""
+def state_of(trainer: Any) -> dict[str, Any]:
+    """What a checkpoint of a `Trainer` holds: plain values and tensors, so that reading it runs nothing."""
     return {
         "parameters": {name: value.detach() for name, value in trainer.parameters.items()},
         "average": trainer.average,
@@ -31,8 +27,8 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    """Put a checkpoint's values in place. How the average and the optimiser go on, the settings of now decide.
+def restore(trainer: Any, state: Mapping[str, Any]) -> None:
+    """Put a checkpoint's values into a `Trainer`. How the average and the optimiser go on, the settings of now decide.
 
     Raises ValueError for the checkpoint of another run, naming what differs.
     """
@@ -48,6 +44,13 @@ def restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
         group.update(own)
     trainer.step, trainer.place = state["step"], Place(state["epoch"], state["seen"])
     trainer.seconds, trainer.best = state["seconds"], state["best"]
+
+
+def refuse_another(folder: Path, about: Mapping[str, Any]) -> None:
+    """As `refuse_other_run` of what a folder holds, for those who have not written anything there yet."""
+    path = folder / "about.json"
+    if path.exists() and any(folder.glob(checkpoints.PATTERN)):
+        refuse_other_run(folder, about, json.loads(path.read_text(encoding="utf-8")))
 
 
 def refuse_other_run(folder: Path, about: Mapping[str, Any], before: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,10 +53,6 @@ class Draws(Dataset):
         return draw(example, self.objective, self.null_caption, seed=self.seed, epoch=epoch)
 
 
-def _as_it_is(value):
-    return value
-
-
 def _leave_interrupts(worker):
     """Ctrl-C reaches all processes of a terminal; the one that trains decides what comes of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -82,14 +79,15 @@ class Schedule:
         if not self.workers:
             yield from (self.draws[step] for step in steps)
             return
-        yield from DataLoader(
+        read = DataLoader(
             self.draws,
             sampler=steps,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=pickle.dumps,  # by value: PyTorch would open a file of shared memory for each of many tensors
             worker_init_fn=_leave_interrupts,
         )
+        yield from map(pickle.loads, read)
 
     def steps(self, place: Place, count: int) -> Iterator[Step]:
         """`count` steps from `place` on, of this process."""
@@ -100,7 +98,10 @@ class Schedule:
             for seen, batches in remaining[:count]:
                 total = _count(batches)
                 yield Step(
-                    epoch, [batch[self.rank] for batch in batches if batch[self.rank]], total, Place(epoch, seen + total)
+                    epoch,
+                    [batch[self.rank] for batch in batches if batch[self.rank]],
+                    total,
+                    Place(epoch, seen + total),
                 )
             count -= len(remaining)
             remaining = []

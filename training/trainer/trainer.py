@@ -20,7 +20,7 @@ from .. import checkpoints
 from ..config import SaveConfig, TrainConfig
 from ..data.examples import Examples
 from ..objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, fixed
-from ..optimizers import optimizer_of, rate_at
+from ..optimizers import MEMORY, optimizer_of, rate_at
 from .learner import Learner, recompute_blocks, says_what_fits
 from .processes import Processes
 from .resuming import restore, state_of
@@ -114,10 +114,13 @@ class Trainer:
                 if self.on_step(entry):  # not |=, which would forget a signal that comes meanwhile
                     self.stopping = True
                 stop, due = self.processes.any(self.stopping, minutes.due())  # clocks differ, what all do must not
-                last = stop or self.step >= self.settings.steps
+                finished = self.step >= self.settings.steps
+                last = stop or finished
+                if stop:  # at once: who asks for it may not wait for more than a step
+                    self.save()
                 if last or self.step % self.saving.validate_every == 0:
                     self.judge()
-                if self._sample_due(last):
+                if self._sample_due(finished):
                     self._show()
                 if last or due or self.step % self.saving.every_steps == 0:
                     self.save()
@@ -197,10 +200,17 @@ class Trainer:
         batch = self.schedule.largest()
         started = time.monotonic()
         with says_what_fits(batch, self.settings):
+            kept = torch.empty(self._numbers_yet_to_come(), device=self.processes.device)
             self.learner(batch).sum().backward()
+            del kept
         self.optimizer.zero_grad(set_to_none=True)
         self.processes.wait()
         return time.monotonic() - started
+
+    def _numbers_yet_to_come(self):
+        """Of the optimiser, and of gradients that wait for further batches: there from the second batch on."""
+        of_a_weight = 0.0 if self.optimizer.state else MEMORY[self.settings.optimizer]
+        return round((of_a_weight + (self.settings.accumulate > 1)) * sum(p.numel() for p in self.parameters.values()))
 
     # Judging
 
@@ -252,9 +262,9 @@ class Trainer:
             self.folder / "best.safetensors", lambda path: safetensors.torch.save_file(weights, path, metadata=about)
         )
 
-    def _sample_due(self, last):
+    def _sample_due(self, finished):
         every = self.saving.sample_every
-        return self.sample is not None and bool(every) and self.processes.first and (last or self.step % every == 0)
+        return self.sample is not None and bool(every) and self.processes.first and (finished or self.step % every == 0)
 
     @torch.no_grad()
     def _show(self):
@@ -271,13 +281,17 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, where there is one; the log forgets what came behind it."""
+        if self.processes.first:
+            checkpoints.clear(self.folder)
         state = checkpoints.newest(self.folder, self.say)
         if state is not None:
             restore(self, state)
             self.say(f"going on from step {self.step}")
         if self.processes.first:
             self.log.rewind(self.step if state else -1)
-            checkpoints.write(self.folder / "about.json", lambda path: path.write_text(json.dumps(self.about, indent=1)))
+            checkpoints.write(
+                self.folder / "about.json", lambda path: path.write_text(json.dumps(self.about, indent=1))
+            )
         self.processes.wait()
 
     def result(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ....model.text import add_scores
-from ..text.encoder import OpenSoraTokenizer
+from ..text.encoder import refuse_other_clip, refuse_other_width
 from ..transformer.base_model import base_model_of
 
 if TYPE_CHECKING:
@@ -36,18 +36,11 @@ def encode_prompt(
 
     Raises ValueError for a CLIP or MODEL of another family, or where the two do not belong together.
     """
-    if not isinstance(getattr(clip, "tokenizer", None), OpenSoraTokenizer):
-        raise ValueError("clip is not a text encoder for Open-Sora; connect the output of Load Open-Sora Text Encoder")
+    refuse_other_clip(clip)
     max_length, version = None, DEFAULT_VERSION
     if model is not None:
         network = base_model_of(model).diffusion_model
-        channels = clip.cond_stage_model.t5xxl.channels
-        if channels != network.caption_channels:
-            raise ValueError(
-                f"clip gives {channels} channels a token, this model reads {network.caption_channels}: the tiny text "
-                "encoder belongs to the tiny model, t5xxl to the official ones; choose the other in Load Open-Sora "
-                "Text Encoder"
-            )
+        refuse_other_width(clip, network)
         max_length, version = network.max_caption_length, network.version
     wording = version if version in SCORE_VERSIONS else DEFAULT_VERSION
     prompt = add_scores(prompt, aesthetic or None, motion or None, camera, version=wording)

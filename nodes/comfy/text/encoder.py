@@ -103,3 +103,20 @@ class OpenSoraTokenizer(sd1_clip.SD1Tokenizer):
         """What ComfyUI's Save nodes write beside the weights: the file's metadata."""
         own = metadata_tensor(self.metadata) if self.metadata else {}
         return {f"t5xxl.{key}": tensor for key, tensor in own.items()}
+
+
+def refuse_other_clip(clip: object) -> None:
+    """ValueError for a CLIP that is none of this pack's."""
+    if not isinstance(getattr(clip, "tokenizer", None), OpenSoraTokenizer):
+        raise ValueError("clip is not a text encoder for Open-Sora; connect the output of Load Open-Sora Text Encoder")
+
+
+def refuse_other_width(clip: Any, network: Any) -> None:
+    """ValueError for a CLIP of this pack whose features a transformer cannot read."""
+    channels = clip.cond_stage_model.t5xxl.channels
+    if channels != network.caption_channels:
+        raise ValueError(
+            f"clip gives {channels} channels a token, this model reads {network.caption_channels}: the tiny text "
+            "encoder belongs to the tiny model, t5xxl to the official ones; choose the other in Load Open-Sora "
+            "Text Encoder"
+        )

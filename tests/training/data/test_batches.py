@@ -16,7 +16,14 @@ def assigned(frames, height, width, draw=0.0, buckets=BUCKETS, counting=CHUNKS, 
 
 @pytest.mark.parametrize(
     "frames, length, note",
-    [(51, 51, ""), (60, 51, ""), (50, 17, ""), (17, 17, ""), (16, 1, "too short for motion: a still"), (2, 1, "too short for motion: a still")],
+    [
+        (51, 51, ""),
+        (60, 51, ""),
+        (50, 17, ""),
+        (17, 17, ""),
+        (16, 1, "too short for motion: a still"),
+        (2, 1, "too short for motion: a still"),
+    ],
 )
 def test_lengths(frames, length, note):
     found = assigned(frames, 240, 426)
@@ -49,7 +56,9 @@ def test_pictures_among_videos_and_videos_among_pictures():
 def test_what_is_small_is_enlarged_and_says_so():
     found = assigned(51, 60, 106)
     assert found.resolution == "240p" and found.note == "small: enlarged 4.0 times"
-    assert assigned(20, 60, 106, buckets={"240p": {51: 1}}).note == "short: 17 of its 20 frames; small: enlarged 4.0 times"
+    assert (
+        assigned(20, 60, 106, buckets={"240p": {51: 1}}).note == "short: 17 of its 20 frames; small: enlarged 4.0 times"
+    )
 
 
 def test_resolutions_are_drawn_by_their_probability():
@@ -107,18 +116,31 @@ def test_epochs_hold_every_sample_once():
     for number in range(150):
         way = rng.choice(WAYS)
         plan = Shapes({"64x64": {1: rng.randint(1, 5), 17: rng.randint(1, 3), 34: 1}, "32x32": {17: 2}}, CHUNKS, way)
-        sizes = [(rng.choice([1, 5, 17, 30, 40]), rng.choice([24, 64, 90]), rng.choice([32, 64, 120])) for _ in range(rng.randint(1, 30))]
+        sizes = [
+            (rng.choice([1, 5, 17, 30, 40]), rng.choice([24, 64, 90]), rng.choice([32, 64, 120]))
+            for _ in range(rng.randint(1, 30))
+        ]
         shapes = [plan.assign(*size, draw=lambda index: rng.random()) for size in sizes]
-        options = {"way": way, "ranks": rng.randint(1, 4), "accumulate": rng.randint(1, 4), "budget": rng.choice([0, 100])}
+        options = {
+            "way": way,
+            "ranks": rng.randint(1, 4),
+            "accumulate": rng.randint(1, 4),
+            "budget": rng.choice([0, 100]),
+        }
         steps = epoch(shapes, CHUNKS, seed=3, number=number, **options)
         batches = [batch for step in steps for batch in step]
         assert sorted(n for batch in batches for part in batch for n in part) == list(range(len(shapes)))
         assert all(len(batch) == options["ranks"] and any(batch) for batch in batches)
-        assert all(len(step) == options["accumulate"] for step in steps[:-1]) and 1 <= len(steps[-1]) <= options["accumulate"]
+        assert (
+            all(len(step) == options["accumulate"] for step in steps[:-1])
+            and 1 <= len(steps[-1]) <= options["accumulate"]
+        )
         assert steps == epoch(shapes, CHUNKS, seed=3, number=number, **options)
         for batch in batches if way == "buckets" else ():
             alike = {(shapes[n].frames, shapes[n].height, shapes[n].width) for part in batch for n in part}
-            assert len(alike) == 1 and all(len(part) <= max(shapes[n].batch_size for n in part) for part in batch if part)
+            assert len(alike) == 1 and all(
+                len(part) <= max(shapes[n].batch_size for n in part) for part in batch if part
+            )
             assert max(map(len, batch)) - min(map(len, batch)) <= 1
 
 

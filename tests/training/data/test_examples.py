@@ -70,7 +70,9 @@ def test_ranks_encode_their_share(tmp_path):
     told = []
     for rank in (0, 1):
         examples = Examples(mixed_clips(), Shapes(MIXED, CHUNKS), Cache(tmp_path))
-        examples.prepare(MixingVAE(), WordEncoder(), lambda done, total, name: told.append((done, total, name)), rank, 2)
+        examples.prepare(
+            MixingVAE(), WordEncoder(), lambda done, total, name: told.append((done, total, name)), rank, 2
+        )
     assert [entry[:2] for entry in told] == [*((n, 5) for n in range(6)), *((n, 4) for n in range(5))]
     assert sorted(name for _, _, name in told if name) == sorted(each.path for each in mixed_clips())
     assert all(examples.read(n, 0) for n in range(9))

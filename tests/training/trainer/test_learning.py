@@ -74,13 +74,18 @@ def test_the_learning_rate_rises_and_falls(tmp_path, examples):
     assert rates["constant"] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, *[1e-3] * 5])
     falling = [0.5e-3 * (1 + math.cos(math.pi * part / 5)) for part in range(5)]
     assert rates["cosine"] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, *falling])
-    assert rate_at(0, 1.0, warmup=0, steps=10, schedule="cosine") == 1.0 and rate_at(10, 1.0, warmup=0, steps=10, schedule="cosine") == 0
+    assert (
+        rate_at(0, 1.0, warmup=0, steps=10, schedule="cosine") == 1.0
+        and rate_at(10, 1.0, warmup=0, steps=10, schedule="cosine") == 0
+    )
 
 
 def test_the_average_follows_the_weights(tmp_path, examples):
     seen = []
     running = trainer(tmp_path, examples, train={"steps": 4, "ema": 0.75, "warmup": 0})
-    running.on_step = lambda entry: seen.append({name: p.detach().clone() for name, p in running.parameters.items()}) and None
+    running.on_step = lambda entry: (
+        seen.append({name: p.detach().clone() for name, p in running.parameters.items()}) and None
+    )
     expected = {name: p.detach().clone() for name, p in running.parameters.items()}
     running.run()
     for weights in seen:
@@ -101,7 +106,10 @@ def test_validation_by_noise_band_and_the_best_is_kept(tmp_path, cache, examples
     result = running.run()
     judged = [line for line in entries(tmp_path / "log.jsonl") if "validation" in line]
     assert [line["step"] for line in judged] == [0, 2, 4, 6]
-    sizes = {name: sum(low <= t < high for t in VALIDATION_TIMESTEPS) for name, (low, high) in {"low": (0, 333), "middle": (333, 667), "high": (667, 1000)}.items()}
+    sizes = {
+        name: sum(low <= t < high for t in VALIDATION_TIMESTEPS)
+        for name, (low, high) in {"low": (0, 333), "middle": (333, 667), "high": (667, 1000)}.items()
+    }
     for line in judged:
         assert line["validation"] == pytest.approx(sum(line[name] * count for name, count in sizes.items()) / 10)
     best = min(judged, key=lambda line: line["validation"])
@@ -115,7 +123,9 @@ def test_samples_are_shown_with_the_average(tmp_path, examples):
     shown = []
     running = trainer(tmp_path, examples, train={"steps": 5}, saving={"sample_every": 2})
     name = next(iter(running.parameters))
-    running.sample = lambda module, step: shown.append((step, torch.equal(running.parameters[name], running.average[name])))
+    running.sample = lambda module, step: shown.append(
+        (step, torch.equal(running.parameters[name], running.average[name]))
+    )
     running.run()
     assert shown == [(2, True), (4, True), (5, True)]
 
@@ -123,7 +133,9 @@ def test_samples_are_shown_with_the_average(tmp_path, examples):
 def test_clipping_bounds_the_step(tmp_path, examples):
     running = trainer(tmp_path, examples, train={"clip": 1e-3, "steps": 1})
     norms = []
-    running.optimizer.step = lambda: norms.append(torch.cat([p.grad.flatten() for p in running.parameters.values() if p.grad is not None]).norm())
+    running.optimizer.step = lambda: norms.append(
+        torch.cat([p.grad.flatten() for p in running.parameters.values() if p.grad is not None]).norm()
+    )
     running.run()
     (line,) = entries(tmp_path / "log.jsonl")
     assert float(norms[0]) == pytest.approx(1e-3, rel=1e-3) and line["norm"] > 1e-2
@@ -138,7 +150,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_is_kept(tmp_pat
             running.network.final_layer.linear.weight.data.fill_(math.nan)
 
     running.on_step = lambda entry: heard.append(entry["step"]) or spoil(entry)
-    with pytest.raises(ValueError, match="step 4: the loss is nan, not a number; the clips were clip .*; a tenth of it") as caught:
+    with pytest.raises(
+        ValueError, match="step 4: the loss is nan, not a number; the clips were clip .*; a tenth of it"
+    ) as caught:
         running.run()
     assert "learning_rate is 0.001" in str(caught.value) and heard == [1, 2, 3]
     assert [line["step"] for line in entries(tmp_path / "log.jsonl")] == [1, 2, 3]
@@ -147,7 +161,14 @@ def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_is_kept(tmp_pat
     assert on.step == 2 and all(torch.isfinite(p).all() for p in on.parameters.values())
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
 def test_out_of_memory_names_the_bucket_and_what_helps(tmp_path, examples, error, monkeypatch):
     running = trainer(tmp_path, examples)
 
@@ -155,7 +176,7 @@ def test_out_of_memory_names_the_bucket_and_what_helps(tmp_path, examples, error
         raise error
 
     monkeypatch.setattr(running.learner, "forward", fails)
-    words = "^out of memory at 2 clips of 17 frames, 32x32: a batch size below 2 or gradient_checkpointing or precision bf16 or a smaller bucket helps"
+    words = "^out of memory at 2 clips of 17 frames, 32x32: a batch size below 2 or gradient_checkpointing or precision bf16 or kind lora or a smaller bucket helps"
     with pytest.raises(ValueError, match=words):
         running.run()
     assert not entries(tmp_path / "log.jsonl")  # known before the first step
@@ -165,7 +186,10 @@ def test_other_errors_are_left_as_they_are(examples, tmp_path):
     batch = trainer(tmp_path, examples).schedule.largest()
     with pytest.raises(RuntimeError, match="^something else$"), says_what_fits(batch, TrainConfig()):
         raise RuntimeError("something else")
-    with pytest.raises(ValueError) as caught, says_what_fits(batch[:1], TrainConfig(precision="bf16", gradient_checkpointing=True)):
+    with (
+        pytest.raises(ValueError) as caught,
+        says_what_fits(batch[:1], TrainConfig(precision="bf16", gradient_checkpointing=True)),
+    ):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
     assert "at 1 clips of 17 frames, 32x32: a smaller bucket helps" in str(caught.value)
 
@@ -180,11 +204,29 @@ def test_memory_is_tried_and_nothing_of_it_is_kept(tmp_path, examples):
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in running.parameters.items())
 
 
+@pytest.mark.parametrize("accumulate, numbers", [(1, 2), (2, 3)])
+def test_the_trial_counts_what_the_optimizer_will_keep(tmp_path, examples, monkeypatch, accumulate, numbers):
+    """As from the second step on; when a run goes on it is there already."""
+    running = trainer(tmp_path, examples, train={"accumulate": accumulate, "steps": 1})
+    made, empty = [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda size, **options: made.append(size) or empty(size, **options))
+    running.try_largest()
+    count = sum(p.numel() for p in running.parameters.values())
+    assert made == [numbers * count]
+    running.run()
+    made.clear()
+    running.try_largest()
+    assert made == [(numbers - 2) * count]
+
+
 @pytest.mark.parametrize("kind", PACKAGES)
 def test_packages_of_optimizers_are_named(kind, monkeypatch):
     package = PACKAGES[kind][0].partition(".")[0]
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=f"optimizer is '{kind}', which needs the package {package}: pip install {package}; adamw needs none"):
+    with pytest.raises(
+        ValueError,
+        match=f"optimizer is '{kind}', which needs the package {package}: pip install {package}; adamw needs none",
+    ):
         optimizer_of(kind, [torch.nn.Parameter(torch.ones(1))], 1e-3)
     with pytest.raises(ValueError, match="optimizer is 'sgd'; it must be one of adamw, adamw8bit, prodigy"):
         optimizer_of("sgd", [], 1e-3)
@@ -207,7 +249,9 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path, examples, monkeypatch):
         whole(state, path)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ValueError, match="step-00000004.pt cannot be written .*No space left on device.*what was saved before is whole"):
+    with pytest.raises(
+        ValueError, match="step-00000004.pt cannot be written .*No space left on device.*what was saved before is whole"
+    ):
         running.run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["about.json", "log.jsonl", "step-00000002.pt"]
     assert json.loads((tmp_path / "about.json").read_text()) == {}

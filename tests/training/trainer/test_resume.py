@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from opensora_comfy.training.checkpoints import entries
 from safetensors.torch import load_file
 from small_runs import mixed_clips, prepared, trainer
 
-KILLED = {-9, -signal.SIGTERM, 1, 15}
+KILLED = -signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM
 
 
 def run(folder, cache, **options):
@@ -29,7 +30,9 @@ def run(folder, cache, **options):
 
 def curve(folder):
     """The log without the time that it took."""
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in entries(folder / "log.jsonl")]
+    return [
+        {name: value for name, value in line.items() if name != "seconds"} for line in entries(folder / "log.jsonl")
+    ]
 
 
 def weights(trainer):
@@ -65,7 +68,8 @@ def test_killed_again_and_again_it_is_the_run_that_was_not(tmp_path):
     folder = tmp_path / "killed"
     for moment, workers in moments:
         status, said = run(folder, cache, die=moment, train={"workers": workers})
-        assert status in KILLED and not (folder / "weights.pt").exists(), said
+        assert status == KILLED and not (folder / "weights.pt").exists(), said
+    (folder / "best.safetensors.123.tmp").write_bytes(b"half")
     status, said = run(folder, cache, train={"workers": 1})
     assert status == 0 and "going on from step 4" in said
     assert curve(folder) == curve(tmp_path / "whole")
@@ -147,7 +151,12 @@ def test_asked_to_stop_it_ends_behind_the_step_and_is_saved(tmp_path, examples, 
             signal.raise_signal(number)
 
     stopped = trainer(
-        tmp_path / "run", examples, train={"workers": workers}, on_step=stop, say=said.append, saving={"every_steps": 99}
+        tmp_path / "run",
+        examples,
+        train={"workers": workers},
+        on_step=stop,
+        say=said.append,
+        saving={"every_steps": 99},
     )
     stopped.run()
     assert stopped.step == 3 and said == ["stopping behind this step; what is learned is saved"]
@@ -157,10 +166,34 @@ def test_asked_to_stop_it_ends_behind_the_step_and_is_saved(tmp_path, examples, 
     assert curve(tmp_path / "run") == curve(tmp_path / "whole") and same(weights(on), weights(whole))
 
 
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="there a console's Ctrl-C cannot be sent to one group")
+def test_ctrl_c_reaches_the_workers_too_and_yet_it_is_saved(tmp_path):
+    """A terminal interrupts all processes of a run, those that read for it among them."""
+    given = {"folder": str(tmp_path / "run"), "cache": str(tmp_path / "cache")}
+    given |= {"train": {"steps": 100_000, "workers": 2}, "saving": {"every_steps": 100_000}, "validate": False}
+    process = subprocess.Popen(
+        [sys.executable, small_run.__file__, json.dumps(given)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    began = time.monotonic()
+    while len(entries(tmp_path / "run" / "log.jsonl")) < 3:
+        assert process.poll() is None and time.monotonic() - began < 120
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and said.count("stopping behind this step") == 1 and "Error" not in said, said
+    assert checkpoints.newest(tmp_path / "run")["step"] == curve(tmp_path / "run")[-1]["step"]
+
+
 def test_a_hook_may_stop_it(tmp_path, examples):
-    stopped = trainer(tmp_path, examples, on_step=lambda entry: entry["step"] == 2)
+    """It is saved before it is judged, which takes longer than some wait; no sample is made."""
+    stopped = trainer(
+        tmp_path, examples, on_step=lambda entry: entry["step"] == 2, saving={"sample_every": 5}, sample=pytest.fail
+    )
+    judged = []
+    stopped.judge = lambda: judged.append((checkpoints.newest(tmp_path) or {"step": 0})["step"])
     stopped.run()
-    assert stopped.step == 2 and checkpoints.newest(tmp_path)["step"] == 2
+    assert stopped.step == 2 and judged == [0, 2] and checkpoints.newest(tmp_path)["step"] == 2
 
 
 def test_a_finished_run_does_nothing_and_more_steps_go_on(tmp_path, examples):

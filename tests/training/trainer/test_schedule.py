@@ -28,8 +28,13 @@ def flat(read):
 
 
 def same(left, right):
-    return left.t == right.t and left.sizes == right.sizes and all(
-        torch.equal(getattr(left, name), getattr(right, name)) for name in ("clean", "noise", "frame_mask", "caption")
+    return (
+        left.t == right.t
+        and left.sizes == right.sizes
+        and all(
+            torch.equal(getattr(left, name), getattr(right, name))
+            for name in ("clean", "noise", "frame_mask", "caption")
+        )
     )
 
 
@@ -39,6 +44,7 @@ def test_draws_belong_to_the_example(cache):
     plain = flat(Schedule(draws_of(prepared(cache, clips, seed=2))).read(Place(), count))
     assert len(plain) == 2 * len(clips)
     by_workers = flat(Schedule(draws_of(prepared(cache, clips, seed=2)), workers=2).read(Place(), count))
+    assert not any(drawn.clean.is_shared() for drawn in by_workers.values())  # containers have little such memory
     assert by_workers.keys() == plain.keys() and all(same(by_workers[key], plain[key]) for key in plain)
 
     order = list(range(len(clips)))
