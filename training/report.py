@@ -169,7 +169,7 @@ def _grid(draw, panel, title, form):
     for step in ticks(0, panel.last, 7):
         if step == int(step):
             _write(draw, panel.place(step, 0)[0], panel.bottom + 5, f"{int(step)}", 13, QUIET, end=None)
-    _write(draw, panel.right + 12, panel.bottom + 5, "steps", 13, QUIET)
+    _write(draw, panel.right + 36, panel.bottom + 5, "steps", 13, QUIET)
 
 
 def _line(draw, places, color, thickness):
