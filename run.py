@@ -80,8 +80,13 @@ def parser() -> argparse.ArgumentParser:
     }
     for name, text in trainings.items():
         command(name, train, text, passes_on=True).set_defaults(training=name)
-    bench_ = command("bench", bench, "time the demo's generation, or list what the official models need of memory")
-    bench_.add_argument("what", nargs="?", choices=("time", "memory"), default="time", help="time or memory")
+    bench_ = command(
+        "bench",
+        bench,
+        "time the demo's generation, list what the official models need of memory, or compare the ways to train on "
+        "clips of mixed shapes",
+    )
+    bench_.add_argument("what", nargs="?", choices=("time", "memory", "training"), default="time", help="which")
     add_workflow(bench_)
     command("symbols", judge_symbols, "list the names of ComfyUI that the pack uses, and how this ComfyUI has them")
     bench_.add_argument("--runs", metavar="N", type=int, default=3, help="how often, besides a first one to warm up")
@@ -100,9 +105,12 @@ def demo(options, rest) -> int:
 
 
 def bench(options, rest) -> int:
-    """Print the median time of several generations, model loading left out; or the tables of docs/memory.md."""
+    """Print the median time of several generations, model loading left out; or tables of docs/memory.md, training.md."""
     if options.what == "memory":
         return run_module(environment.prepare(options.comfyui), "runner.memory_table")
+    if options.what == "training":
+        env = environment.prepare(options.comfyui)
+        return run_module(env, "runner.training_ways", "--tokenizer", tokenizer_of(env))
     with prepared_server(options) as (_, client, graph):
         generate(client, graph)
         seconds = []
@@ -244,10 +252,15 @@ def train(options, rest) -> int:
     `train` without a CONFIG is the bundled model's recipe.
     """
     env = environment.prepare(options.comfyui)
-    tokenizer = env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
+    tokenizer = tokenizer_of(env)
     if options.training == "train" and (not rest or (rest[0].startswith("-") and "--new" not in rest)):
         return run_module(env, "training.tiny", "--tokenizer", tokenizer, *rest)
     return run_module(env, "training", options.training, "--tokenizer", tokenizer, *rest)
+
+
+def tokenizer_of(env) -> Path:
+    """T5's tokenizer, which ComfyUI brings."""
+    return env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
 
 
 def run_module(env, module, *arguments) -> int:

@@ -103,12 +103,13 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers within low … high: at most `most`, by 1, 2 or 5 of a power of ten."""
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(step for step in (power, 2 * power, 5 * power, 10 * power, 20 * power) if _count(low, high, step) <= most)
-    return [round(step * number, 12) for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    steps = (power * times for times in (1, 2, 5, 10, 20))
+    return next(found for found in (_multiples(low, high, step) for step in steps) if len(found) <= most)
 
 
-def _count(low, high, step):
-    return math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) + 1
+def _multiples(low, high, step):
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(step * number, 12) for number in range(first, last + 1)]
 
 
 def _validation(draw, judged, room, last):
@@ -138,7 +139,7 @@ def _losses(draw, losses, room, last):
     usual = sorted(value for _, value in losses)[int(0.95 * (len(losses) - 1))]
     top = max(1.15 * usual, 1e-9)
     panel = Panel(*room, last, 0.0, top)
-    _grid(draw, panel, "Loss of the steps: it jumps with the noise that each draws, the line is its running mean", "{:g}")
+    _grid(draw, panel, "Loss of the steps: it jumps with the noise that each draws; the line is the mean", "{:g}")
     for point in losses:
         _disc(draw, *panel.place(*point), 1.8, POINTS)
     places = [panel.place(*point) for point in mean]
@@ -168,7 +169,7 @@ def _grid(draw, panel, title, form):
     for step in ticks(0, panel.last, 7):
         if step == int(step):
             _write(draw, panel.place(step, 0)[0], panel.bottom + 5, f"{int(step)}", 13, QUIET, end=None)
-    _write(draw, panel.right + 12, panel.bottom + 5, "steps", 13, QUIET)
+    _write(draw, panel.right + 36, panel.bottom + 5, "steps", 13, QUIET)
 
 
 def _line(draw, places, color, thickness):

@@ -70,13 +70,25 @@ def colored(image, color):
     return numpy.nonzero(abs(numpy.asarray(image, int) - ImageColor.getrgb(color)).sum(-1) < 30)
 
 
-def test_the_best_step_is_marked():
-    """The ring around it is the only place where the line is wider than a few pixels, and its middle is paper."""
-    rows, columns = colored(curve(log((1.0, 0.8, 0.7, 0.9, 0.95))), report.JUDGED)
+def marked(validations):
+    """(height of the line's beginning, column and row of the ring) in the curve of these validations."""
+    rows, columns = colored(curve(log(validations)), report.JUDGED)
     inside = columns < 960 - report.RIGHT + 8
-    across = report.LEFT + (960 - report.LEFT - report.RIGHT) * 40 / 80
-    lowest = rows[inside].max()
-    assert abs(columns[inside][rows[inside] == lowest].mean() - across) < 1.5
+    rows, columns = rows[inside], columns[inside]
+    row, column = max(zip(rows, columns), key=lambda at: sum((abs(rows - at[0]) <= 6) & (abs(columns - at[1]) <= 6)))
+    return rows[columns == report.LEFT + 2].mean(), column, row
+
+
+@pytest.mark.parametrize("best", [1, 2, 3, 4])
+def test_the_best_step_is_marked(best):
+    """With a ring: nowhere else has the line so many pixels together."""
+    _, column, _ = marked([0.7 if number == best else 1 - 0.01 * number for number in range(5)])
+    assert abs(column - report.LEFT - (960 - report.LEFT - report.RIGHT) * best / 4) < 8
+
+
+def test_a_run_that_falls_apart_does_not_hide_what_was_better():
+    beginning, _, row = marked((1.0, 0.8, 50.0))
+    assert row - beginning > 15
 
 
 def test_one_outlier_does_not_stretch_the_scale():
