@@ -23,6 +23,10 @@ SHOWN = (
     ("LoadImage", "image", {}),
     ("LoadVideo", "file", {}),
     ("OpenSoraTimeline", "timeline", {"height": 480}),
+    ("OpenSoraDataset", "folder", {}),
+    ("OpenSoraTrain", "name", {}),
+    ("OpenSoraTrain", "branches", {}),
+    ("OpenSoraTrain", "steps", {}),
     ("OpenSoraTextEncode", "prompt", {"height": 120}),
     ("OpenSoraSampler", "seed", {}),
     ("OpenSoraExtend", "seed", {}),
@@ -32,7 +36,7 @@ SHOWN = (
 CARD, CLIP, EDGE, STRIP, APP = 384, 288, 16, 44, 240
 PAPER, QUIET, GIVEN, NOW, PALE = (24, 26, 29), (62, 66, 72), (54, 178, 164), (240, 170, 70), (230, 232, 235)
 # What the card says where there is nothing to show but words.
-WORDS = {"1": "an orange triangle moves to the right", "8": "a blue circle"}
+WORDS = {"1": "an orange triangle moves to the right", "8": "a blue circle", "9": "before, and with the LoRA"}
 # Where in the clip the card marks what the artist gave: (file, place as a part of the clip), or (from, to) of a clip.
 MARKS = {
     "2": [("opensora_first_frame.png", 0)],
@@ -73,9 +77,17 @@ def draw_cards(name: str, video: str) -> None:
     """Write the card of the template (the clip over its timeline) and of its app (the clip alone) as moving WebP."""
     frames = frames_of(video)
     given = frames_of(INPUTS / "opensora_clip.mp4") if name[0] == "8" else None
+    if name[0] == "9":  # both stand side by side in the video
+        given, frames = zip(*(halves(frame) for frame in frames))
     cards = [card(name, frames, i, given) for i in range(len(frames))]
     write(cards, WORKFLOWS / f"{name}.jpg")
     write([frame.resize((APP, APP), 1) for frame in frames], WORKFLOWS / f"{name}.app.jpg")
+
+
+def halves(picture: Image) -> tuple[Image, Image]:
+    """The squares at the left and the right end of a picture."""
+    side = picture.height
+    return picture.crop((0, 0, side, side)), picture.crop((picture.width - side, 0, picture.width, side))
 
 
 def write(pictures: list[Image], path: Path) -> None:

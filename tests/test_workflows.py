@@ -8,6 +8,7 @@ import av
 import pytest
 import torch
 from opensora_comfy.training.tiny.judge import judge
+from opensora_comfy.training.tiny.looks import is_ember
 from tiny import track
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
@@ -22,6 +23,7 @@ EXPECTED = {
     "7 Loop (seamless)": (34, "red", "white", "right", "left"),
     "8 Inpaint a region (video to video)": (17, "blue", "white", "right", "right"),
 }
+TRAINING = "9 Train a LoRA on my clips"
 
 
 def frames_of(data):
@@ -37,7 +39,7 @@ def test_every_template_of_the_tiny_model_is_here():
         for path in WORKFLOWS.glob("*.json")
         if "official files" not in path.stem and not path.stem.endswith(".app")
     }
-    assert own == set(EXPECTED)
+    assert own == {*EXPECTED, TRAINING}
 
 
 @pytest.mark.timeout(600)
@@ -55,6 +57,23 @@ def test_the_video_shows_what_the_template_says(name, server):
     steps = (video.roll(-1, 0) - video).abs().mean((1, 2, 3))
     if name == "7 Loop (seamless)":
         assert steps[-1] <= steps[:-1].max()
+
+
+@pytest.mark.timeout(600)
+def test_what_is_trained_has_the_look_of_the_clips(server):
+    """Before and after, side by side; without the samples on the way, which change nothing."""
+    workflow = json.loads((WORKFLOWS / f"{TRAINING}.json").read_text(encoding="utf-8"))
+    graph = server.page_workflow_to_api(workflow)
+    (train,) = [node for node in graph.values() if node["class_type"] == "OpenSoraTrain"]
+    assert train["inputs"]["steps"] == 150 and train["inputs"]["branches"] == "look"
+    train["inputs"]["sample_every"] = 0
+    result = server.run(graph, timeout=600)
+    (file,) = [file for file in result.files() if file["filename"].endswith(".mp4")]
+    video = frames_of(server.view(file))
+    assert video.shape == (17, 64, 136, 3)
+    before, after = video[:, :, :64], video[:, :, -64:]
+    assert is_ember(after) and not is_ember(before)
+    assert moves(before) == moves(after) == "right"
 
 
 def moves(video):
