@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import comfy.cli_args
 import comfy.model_management as management
 import comfy.model_patcher
 import comfy.sd
@@ -42,6 +43,11 @@ def node_replacement() -> tuple[Callable, type] | None:
     register = getattr(getattr(ComfyAPI(), "node_replacement", None), "register", None)
     replacement = getattr(io, "NodeReplace", None)
     return None if register is None or replacement is None else (register, replacement)
+
+
+def tells_of_graphs() -> bool:
+    """Whether files may carry the graph that made them: unless ComfyUI was started with --disable-metadata."""
+    return not getattr(comfy.cli_args.args, "disable_metadata", False)
 
 
 # --- loading
