@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import comfy.cli_args
 import comfy.model_management as management
 import comfy.model_patcher
 import comfy.sd
@@ -37,18 +38,16 @@ def running_server() -> Any:
     return getattr(PromptServer, "instance", None)
 
 
-def without_metadata() -> bool:
-    """Whether ComfyUI was started so that saved files carry no graph; it says so in what argparse made."""
-    from comfy.cli_args import args  # read as late as it can be set
-
-    return bool(getattr(args, "disable_metadata", False))
-
-
 def node_replacement() -> tuple[Callable, type] | None:
     """(register, NodeReplace) for nodes of packs that are not installed, from 0.14 on; None before."""
     register = getattr(getattr(ComfyAPI(), "node_replacement", None), "register", None)
     replacement = getattr(io, "NodeReplace", None)
     return None if register is None or replacement is None else (register, replacement)
+
+
+def tells_of_graphs() -> bool:
+    """Whether files may carry the graph that made them: unless ComfyUI was started with --disable-metadata."""
+    return not getattr(comfy.cli_args.args, "disable_metadata", False)
 
 
 # --- loading

@@ -71,8 +71,7 @@ class SourceTree:
             return Found("class", self._constructor(module, node))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             words = {word.id for word in node.decorator_list if isinstance(word, ast.Name)}
-            of_a_module = node in self.names_in(module)[0].values()
-            method = not of_a_module and "staticmethod" not in words
+            method = self.names_in(module)[0].get(node.name) is not node and "staticmethod" not in words
             return Found("value" if "property" in words else "function", signature_of(node, method))
         return Found("value")
 

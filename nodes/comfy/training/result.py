@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from ....training import filmstrip
 from ....training.report import curve
-from .. import versions
+from ..versions import tells_of_graphs
 from .progress import WIDTH, picture
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def digest_of(value: object) -> str:
 def graph_of(node: Any) -> dict[str, str]:
     """The graph that runs a node, as a saved file carries it: dropped on the page, the file opens it."""
     hidden = node.hidden
-    if hidden is None or versions.without_metadata():
+    if hidden is None or not tells_of_graphs():
         return {}
     found = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
     return {key: json.dumps(value) for key, value in found.items() if value}
