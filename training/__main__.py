@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,11 @@ from .setup import (
     write_result,
 )
 from .start import FAMILIES
+from .trainer.learner import Learner
 from .trainer.processes import Processes
 from .trainer.resuming import refuse_another
 from .trainer.trainer import Trainer
+from .trainer.trial import in_words, trial
 
 COMMANDS = ("train", "preflight", "sample", "report")
 SAMPLES = 4  # captions of the data set that are sampled where no prompts are given
@@ -87,7 +91,8 @@ def _run(options) -> int:
         return 0
     project = Project(config, options.device)
     if options.command == "preflight":
-        print(project.preflight())
+        lines = project.try_out()
+        print(*lines, project.preflight(lines), sep="\n")
     elif options.command == "train":
         project.train()
     else:
@@ -143,10 +148,25 @@ class Project:
         elif self.processes.first:
             print(f"\r{total} stretches are encoded{'':50}", flush=True)
 
-    def preflight(self) -> Path:
-        """Draw what will be trained on into the run's folder; returns the picture's path."""
+    def try_out(self) -> list[str]:
+        """Time and memory of the run, in words: one step of its largest batch is tried on made-up latents."""
+        network = make_trainable(self.network, self.config.train)
+        learner = Learner(network.to(self.processes.device), self.objective)
+        budget, counting = self.config.shape.budget, self.shapes.counting
+        steps = self.examples.steps(0, accumulate=self.config.train.accumulate, budget=budget)
+        largest = [shape for _, shape in self.examples.largest(budget)]
+        latents = [
+            (counting.latent_frames(shape.frames), counting.latent_side(shape.height), counting.latent_side(shape.width))
+            for shape in largest
+        ]
+        taken = trial(learner, largest, latents, self.config.train)
+        name = f"{len(largest)} of {max(zip(latents, largest), key=lambda one: math.prod(one[0]))[1].name}"
+        return in_words(*taken, self.config.train.steps, len(steps), name)
+
+    def preflight(self, lines: Sequence[str] = ()) -> Path:
+        """Draw what will be trained on into the run's folder, `lines` above; returns the picture's path."""
         path = self.folder / "preflight.png"
-        picture = preflight.picture(preflight_rows(self.examples, self.held_back), self.left_out)
+        picture = preflight.picture(preflight_rows(self.examples, self.held_back), self.left_out, lines=lines)
         write_whole(path, lambda temporary: picture.save(temporary, "PNG"))
         for one in self.left_out:
             print(f"left out: {one.name}: {one.reason}")

@@ -15,6 +15,7 @@ from opensora_comfy.model.checkpoints.t5 import shapes_of
 from opensora_comfy.training.__main__ import main
 from opensora_comfy.training.checkpoints import entries
 from opensora_comfy.training.config import from_mapping, read
+from opensora_comfy.training.trainer.trial import in_words
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
@@ -175,7 +176,7 @@ def test_empty_folders_and_captions(project, tmp_path, capsys):
     assert (
         main(["preflight", str(path), "--tokenizer", TOKENIZER, "--device", "cpu"]) == 0
     )  # the trigger is its caption
-    assert Image.open(capsys.readouterr().out.strip()).width > 100
+    assert Image.open(capsys.readouterr().out.strip().splitlines()[-1]).width > 100
 
 
 def test_folders_that_cannot_be_written(project, tmp_path, capsys):
@@ -194,3 +195,26 @@ def test_a_run_of_other_settings_in_the_folder_is_refused(project, tmp_path, cap
     assert said.startswith("save.folder: the run in ") and "has train.rank 2, this one 4; choose another folder" in said
     assert read(tmp_path / "run" / "config.yaml").train.rank == 2  # of the run that is there
     assert "holds no run; train first" in refusal(capsys, "report", project(save={"folder": "elsewhere"}))
+
+
+def test_the_preflight_tries_the_largest_batch_and_says_what_a_run_takes(project, capsys, monkeypatch):
+    path = project(train={"rank": 2, "steps": 300, "warmup": 1})
+    command = ["preflight", str(path), "--tokenizer", TOKENIZER, "--device", "cpu"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "300 steps, about 150 epochs; the largest batch is 2 of 32x32 · 17 frames · 48x32" in said
+    assert "so the run takes" in said and said.rstrip().endswith("preflight.png")
+
+    def full(*given):
+        raise MemoryError
+
+    monkeypatch.setattr("opensora_comfy.training.trainer.learner.loss", full)
+    assert main(command) == 1
+    assert "out of memory at 2 clips of 17 frames, 48x32: a batch size below 2" in capsys.readouterr().err
+
+
+def test_hours_and_memory_are_said_in_words():
+    assert in_words(30.0, 12_000_000_000, 600, 60, "1 of 720p")[1] == (
+        "A step of it takes 30.0 s here, so the run takes 5.0 hours at most, and 12.0 GB on the graphics card"
+    )
+    assert "takes a minute at most" in in_words(0.1, None, 100, 10, "a")[1]
