@@ -1,4 +1,7 @@
-"""Everything with one command: python run.py demo, test, ui, train, preflight, sample, report, bench, symbols. Needs Python 3.10 to 3.13."""
+"""Everything with one command: python run.py demo, test, ui, train, preflight, sample, report, bench or symbols.
+
+Needs Python 3.10 to 3.13.
+"""
 
 # The standard library alone, here and in runner/server/ and runner/symbols/: it runs before anything is installed.
 
@@ -53,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
-    commands = top.add_subparsers(required=True, metavar="demo | test | ui | train | preflight | sample | report | bench | symbols")
+    names = "demo | test | ui | train | preflight | sample | report | bench | symbols"
+    commands = top.add_subparsers(required=True, metavar=names)
 
     def command(name, function, text, passes_on=False):
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -105,7 +109,7 @@ def demo(options, rest) -> int:
 
 
 def bench(options, rest) -> int:
-    """Print the median time of several generations, model loading left out; or tables of docs/memory.md, training.md."""
+    """Print the median time of several generations, model loading left out; or the tables of the docs."""
     if options.what == "memory":
         return run_module(environment.prepare(options.comfyui), "runner.memory_table")
     if options.what == "training":

@@ -39,7 +39,10 @@ def test_fields_are_listed_with_default_and_range():
     said = tables()
     assert "| `rank` | `16` | 1 … 1,024 | rank of the LoRA |" in said
     assert "| `shift` | `true` | true or false |" in said and "| `trigger` | empty | text |" in said
-    assert "| `way` | `buckets` | buckets, padding, packing |" in said and "| `learning_rate` | `0.0001` | 1e-09 … 10 |" in said
+    assert (
+        "| `way` | `buckets` | buckets, padding, packing |" in said
+        and "| `learning_rate` | `0.0001` | 1e-09 … 10 |" in said
+    )
     assert said.count("\n| `") == sum(len(dataclasses.fields(part.type)) for part in dataclasses.fields(config.Config))
 
 
@@ -73,11 +76,17 @@ def test_inline_configurations_are_read():
 
 def test_the_published_stage_is_as_published():
     read = config.read(PUBLISHED)
-    assert json.loads(json.dumps({str(name): each for name, each in read.shape.buckets.items()})) == STAGE["bucket_config"]
-    assert read.objective.masks == STAGE["mask_ratios"] and read.objective.timesteps == STAGE["scheduler"]["sample_method"]
+    assert (
+        json.loads(json.dumps({str(name): each for name, each in read.shape.buckets.items()})) == STAGE["bucket_config"]
+    )
+    assert (
+        read.objective.masks == STAGE["mask_ratios"] and read.objective.timesteps == STAGE["scheduler"]["sample_method"]
+    )
     train = read.train
     assert (train.learning_rate, train.clip, train.eps, train.ema, train.warmup) == (1e-4, 1.0, 1e-15, 0.99, 1000)
-    assert (train.learning_rate, train.clip, train.eps) == tuple(STAGE[name] for name in ("lr", "grad_clip", "adam_eps"))
+    assert (train.learning_rate, train.clip, train.eps) == tuple(
+        STAGE[name] for name in ("lr", "grad_clip", "adam_eps")
+    )
     assert (train.ema, train.warmup, train.seed) == tuple(STAGE[name] for name in ("ema_decay", "warmup_steps", "seed"))
     assert (train.precision, train.gradient_checkpointing) == (STAGE["dtype"], STAGE["grad_checkpoint"])
     assert read.model.transformer == str(ROOT / "docs" / "opensora_v1_2.safetensors")

@@ -155,10 +155,8 @@ class Project:
         budget, counting = self.config.shape.budget, self.shapes.counting
         steps = self.examples.steps(0, accumulate=self.config.train.accumulate, budget=budget)
         largest = [shape for _, shape in self.examples.largest(budget)]
-        latents = [
-            (counting.latent_frames(shape.frames), counting.latent_side(shape.height), counting.latent_side(shape.width))
-            for shape in largest
-        ]
+        side = counting.latent_side
+        latents = [(counting.latent_frames(shape.frames), side(shape.height), side(shape.width)) for shape in largest]
         taken = trial(learner, largest, latents, self.config.train)
         name = f"{len(largest)} of {max(zip(latents, largest), key=lambda one: math.prod(one[0]))[1].name}"
         return in_words(*taken, self.config.train.steps, len(steps), name)

@@ -76,7 +76,9 @@ class ShapeConfig:
 class ObjectiveConfig:
     """What is drawn for an example."""
 
-    masks: dict = table({}, "mask strategy → probability, in 1.3 kind of condition; empty: mostly none, see docs/training.md")
+    masks: dict = table(
+        {}, "mask strategy → probability, in 1.3 kind of condition; empty: mostly none, see docs/training.md"
+    )
     caption_dropout: float = number(0.1, 0, 1, "how often the null caption stands for the caption")
     stills: float = number(0.0, 0, 1, "how often a lone kept frame is a lone image's encoding")
     timesteps: str = choice("logit-normal", METHODS, "how timesteps are drawn, for rectified flow")

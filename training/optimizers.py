@@ -36,7 +36,7 @@ def optimizers_for(
 def optimizer_of(
     kind: str, parameters: Iterable[torch.nn.Parameter], lr: float, *, weight_decay: float = 0.0, eps: float = 1e-8
 ) -> torch.optim.Optimizer:
-    """"adamw", or of a package of its own: "adamw8bit" (bitsandbytes), "prodigy" (prodigyopt, with lr around 1).
+    """The optimizer "adamw", or one of a package: "adamw8bit" (bitsandbytes), "prodigy" (prodigyopt, lr around 1).
 
     Raises ValueError for another name, and where the package is not installed.
     """

@@ -16,7 +16,9 @@ from opensora_comfy.training.data.examples import Examples
 
 
 def examples(way, *shapes, tmp_path=""):
-    clips = [clip_of_images(torch.full((T, H, W, 3), n / 9), "A clip.", name=f"{n}") for n, (T, H, W) in enumerate(shapes)]
+    clips = [
+        clip_of_images(torch.full((T, H, W, 3), n / 9), "A clip.", name=f"{n}") for n, (T, H, W) in enumerate(shapes)
+    ]
     return Examples(clips, Shapes(BUCKETS, CHUNKS, way), Cache(tmp_path))
 
 
@@ -41,7 +43,13 @@ def test_padding_fills_up_to_the_largest_and_packing_to_nothing():
     assert tokens(examples("padding", *shapes)) == {
         "clips_a_call": 2, "padded": pytest.approx(16 / 192), "lost": 0, "tokens": 176, "computed": 192,
     }  # fmt: skip
-    assert tokens(examples("packing", *shapes)) == {"clips_a_call": 2, "padded": 0, "lost": 0, "tokens": 176, "computed": 176}
+    assert tokens(examples("packing", *shapes)) == {
+        "clips_a_call": 2,
+        "padded": 0,
+        "lost": 0,
+        "tokens": 176,
+        "computed": 176,
+    }
 
 
 def test_the_set_has_every_shape_and_length():
@@ -66,13 +74,19 @@ def test_a_small_one_from_beginning_to_end(tmp_path, monkeypatch, capsys):
     tokenizer = COMFYUI / "comfy" / "text_encoders" / "t5_tokenizer"
     try:
         path = tmp_path / "ways.json"
-        training_ways.main(["--tokenizer", str(tokenizer), "--clips", "7", "--epochs", "2", "--seeds", "1", "--json", str(path)])
+        training_ways.main(
+            ["--tokenizer", str(tokenizer), "--clips", "7", "--epochs", "2", "--seeds", "1", "--json", str(path)]
+        )
     finally:
         torch.set_num_threads(threads)
     found = json.loads(path.read_text())
     said = capsys.readouterr().out
     assert table(found) in said and "the table of memory" in said
-    assert found["clips"] + found["held_back"] == 7 and found["shown"] == 2 * found["clips"] and list(found["ways"]) == list(WAYS)
+    assert (
+        found["clips"] + found["held_back"] == 7
+        and found["shown"] == 2 * found["clips"]
+        and list(found["ways"]) == list(WAYS)
+    )
     for way, figures in found["ways"].items():
         assert figures["memory"] > 1e6 and figures["speed"] > 0 and figures["steps"] >= 2
         assert figures["padded"] == 0 or way == "padding"

@@ -29,7 +29,10 @@ def log(validations=(1.0, 0.9, 0.95), every=20, loss=lambda step: 0.5):
         (log()[:5], "step 4; not judged yet since the beginning"),
         (log((1.0, 0.999)), "step 20; validation is 0.9990 at best, hardly below the beginning: little is learned yet"),
         (log((1.0, 1.5)), "step 20; validation is 1.0000 at best, hardly below the beginning: little is learned yet"),
-        (log((1.0, 0.9)), "step 20; best at step 20: validation 0.9000, 10.0 % below the beginning; still falling, more steps may help"),
+        (
+            log((1.0, 0.9)),
+            "step 20; best at step 20: validation 0.9000, 10.0 % below the beginning; still falling, more steps may help",
+        ),
         (log(), "step 40; best at step 20: validation 0.9000, 10.0 % below the beginning; no better since then"),
     ],
 )
@@ -92,7 +95,10 @@ def test_a_run_that_falls_apart_does_not_hide_what_was_better():
 
 
 def test_one_outlier_does_not_stretch_the_scale():
-    calm, wild = (colored(curve(log(loss=lambda step, peak=peak: peak if step == 7 else 0.5)), report.SMOOTH)[0] for peak in (0.5, 60))
+    calm, wild = (
+        colored(curve(log(loss=lambda step, peak=peak: peak if step == 7 else 0.5)), report.SMOOTH)[0]
+        for peak in (0.5, 60)
+    )
     assert abs(calm.max() - wild.max()) < 20 < wild.max() - wild.min()
 
 
@@ -106,5 +112,12 @@ def test_what_is_beyond_the_scale_is_at_its_edge():
 def test_nothing_is_written_beyond_the_picture(lines, size):
     image = curve(lines, *size)
     pixels = numpy.asarray(image)
-    edge = numpy.concatenate([pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3), pixels[:, -2:].reshape(-1, 3), pixels[:, :2].reshape(-1, 3)])
+    edge = numpy.concatenate(
+        [
+            pixels[:2].reshape(-1, 3),
+            pixels[-2:].reshape(-1, 3),
+            pixels[:, -2:].reshape(-1, 3),
+            pixels[:, :2].reshape(-1, 3),
+        ]
+    )
     assert image.size == size and (edge == ImageColor.getrgb(report.PAPER)).all()

@@ -34,9 +34,7 @@ OF_THE_LOOK += [
     ("square", "up", "a box goes up"),
     ("triangle", "grow", "a triangle gets bigger"),
 ]
-OF_THE_MOTION = [
-    (list(COLORS)[index % 6], SHAPES[index // 2 % 3], list(BACKGROUNDS)[index % 4]) for index in range(24)
-]
+OF_THE_MOTION = [(list(COLORS)[index % 6], SHAPES[index // 2 % 3], list(BACKGROUNDS)[index % 4]) for index in range(24)]
 
 
 @pytest.fixture(scope="module")
@@ -126,4 +124,3 @@ def test_a_motion_is_learned(tmp_path, encoders):
     assert after < before
     assert found["lora"]["swings"] >= SHARE > found["base"]["swings"]
     assert min(found["lora"][what] for what in ("shape", "background")) >= SHARE  # single frames stay
-

@@ -21,7 +21,6 @@ from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
 from ..contact_sheet import contact_sheet, pictures, save_small
 from ..export import export, tell_more
-from .run import rank
 from . import latents as latents_module
 from . import recipe, t5
 from . import text_encoder as text
@@ -31,6 +30,7 @@ from .pipeline import Pipeline
 from .polish import polish
 from .previews import KEYS, fit_network, preview_colors
 from .refine import refine
+from .run import rank
 from .shapes import RESOLUTIONS
 from .transformer import train_transformer
 from .vae import held_out_psnr, train_vae

@@ -16,10 +16,10 @@ import torch
 
 from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
-from .run import Run, rank
 from .batches import BatchSampler
 from .latents import Bucket
 from .recipe import GUIDANCE, TEACHER_GUIDANCE
+from .run import Run, rank
 from .t5 import TextEncoder
 
 

@@ -17,13 +17,13 @@ from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
 from ..masks import frame_mask
-from .run import Run
 from .batches import draw_mask, with_stills
 from .captions import caption
 from .hardest import Hardest
 from .latents import Bucket
 from .painting import NOISE, decibels, paint, painting_loss
 from .recipe import FLOW, TEACHER_GUIDANCE
+from .run import Run
 from .shapes import render_all
 from .t5 import TextEncoder
 

@@ -16,9 +16,9 @@ import numpy
 import torch
 
 from ...model.vaes.v1_2 import VideoVAE
-from .run import Run, rank
 from .hardest import Hardest
 from .painting import NOISE, decibels, paint, painting_loss, reconstruction_error
+from .run import Run, rank
 from .shapes import RESOLUTIONS, render_all, sample_scene
 
 SQUARE = (0.6, 0.2, 0.2)  # the share of each resolution: the square one is the default

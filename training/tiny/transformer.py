@@ -14,11 +14,11 @@ from ...model.transformers.layers import matmul_attention
 from ...model.transformers.stdit3 import STDiT3
 from ..losses import rectified_flow
 from ..start import initialise
-from .run import Run, rank
 from .batches import BatchSampler
 from .captions import caption
 from .latents import Bucket
 from .recipe import TRANSFORMER
+from .run import Run, rank
 from .t5 import TextEncoder
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}

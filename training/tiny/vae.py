@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ...model.vaes.spatial import SPATIAL_FACTOR
 from ...model.vaes.v1_2 import VideoVAE
-from .run import Run
 from .painting import DECODED_FRAMES, NOISE, psnr, reconstruction_error
 from .recipe import VAE
+from .run import Run
 from .shapes import RESOLUTIONS, render_all, sample_scene
 
 STEPS = (760, 900, 600, 900)

@@ -1,4 +1,4 @@
-"""One step of the largest batch on made-up latents: what a run will take of time and memory, before anything is encoded."""
+"""One step of the largest batch on made-up latents: what a run takes of time and memory, before anything is encoded."""
 
 import time
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from ..config import TrainConfig
 from ..data.batches import Shape
 from ..data.examples import Example
-from ..objective import Objective, draw
+from ..objective import draw
 from .learner import Learner, recompute_blocks, says_what_fits
 
 MOST_TOKENS = 32  # of the made-up caption; long ones cost little beside the clip

@@ -7,8 +7,8 @@ import torch
 from opensora_comfy.model.transformers.stdit3 import STDiT3, STDiT3Config
 from opensora_comfy.training.optimizers import orthogonalise, rise_and_fall
 from opensora_comfy.training.timesteps import stratified
-from opensora_comfy.training.tiny.transformer import loss_of
 from opensora_comfy.training.tiny.run import Run
+from opensora_comfy.training.tiny.transformer import loss_of
 
 
 def fit(folder, steps, stop=None, matrix_rate=0.0):
