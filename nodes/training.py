@@ -135,9 +135,10 @@ class OpenSoraTrain(io.ComfyNode):
                         "masks",
                         default="",
                         multiline=True,
+                        force_input=True,  # a field of its own would make the node too tall
                         optional=True,
                         tooltip="How often frames are kept while the rest is learned, so that keyframes go on working: "
-                        "lines such as image_head: 0.1. Empty: a sensible mixture.",
+                        "lines such as image_head: 0.1, from a text node. Left out: a sensible mixture.",
                     )
                 ),
                 io.String.Input(
@@ -202,7 +203,7 @@ class OpenSoraTrain(io.ComfyNode):
         caption_dropout: float = 0.1, masks: str = "", sample_prompts: str = "", sample_every: int = 50,
         validation: float = 0.1, settings: str = "",
     ) -> io.NodeOutput:  # fmt: skip
-        from .comfy.training import pictures, result, run
+        from .comfy.training import result, run
         from .comfy.training.settings import masks_of, precision_of, tree_of
 
         train = {
@@ -220,8 +221,8 @@ class OpenSoraTrain(io.ComfyNode):
         made = run.Run(model, dataset, name, run.merged(widgets, tree_of(settings)))
         training, lora = made.train(result.graph_of(cls))
         losses = {"loss": [line["loss"] for line in training.lines if "loss" in line]}
-        picture = pictures.image_of(result.picture_of(training))
-        shown = pictures.shown(picture, cls, text=(result.said(training),))
+        # The picture stays with Training Report: fifteen settings and a curve are too tall for one node.
+        shown = {"text": (result.said(training),)}
         return io.NodeOutput(run.patched(model, lora), lora, losses, training, ui=shown)
 
 
