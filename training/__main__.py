@@ -37,7 +37,7 @@ from .setup import (
     write_result,
 )
 from .start import FAMILIES
-from .trainer.learner import Learner
+from .trainer.learner import learner_of
 from .trainer.processes import Processes
 from .trainer.resuming import refuse_another
 from .trainer.trainer import Trainer
@@ -151,7 +151,7 @@ class Project:
     def try_out(self) -> list[str]:
         """Time and memory of the run, in words: one step of its largest batch is tried on made-up latents."""
         network = make_trainable(self.network, self.config.train)
-        learner = Learner(network.to(self.processes.device), self.objective)
+        learner = learner_of(network.to(self.processes.device), self.objective, self.config.train)
         budget, counting = self.config.shape.budget, self.shapes.counting
         steps = self.examples.steps(0, accumulate=self.config.train.accumulate, budget=budget)
         largest = [shape for _, shape in self.examples.largest(budget)]

@@ -112,12 +112,18 @@ def draw(
 
 
 def _draw(ratios, frames, version, rng, generator):
+    name = choose(ratios, rng)
+    return torch.ones(frames, dtype=torch.bool) if name is None else frame_mask(name, frames, rng, generator, version)
+
+
+def choose(ratios: Mapping[str, float], rng: random.Random) -> str | None:
+    """A name by its probability, from one draw; None where the draw falls into what `ratios` leaves of 1."""
     chance, total = rng.random(), 0.0
     for name, ratio in ratios.items():
         total += ratio
         if total > chance:
-            return frame_mask(name, frames, rng, generator, version)
-    return torch.ones(frames, dtype=torch.bool)
+            return name
+    return None
 
 
 def check_ratios(ratios: Mapping[str, float], version: str | None = None) -> None:

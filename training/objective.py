@@ -108,12 +108,8 @@ def _kept(example, objective, rng, generator):
     T = example.latents.shape[1]
     if objective.version != "1.3":
         return masks.draw(objective.ratios, T, 1, version=None, rng=rng, generator=generator)[0]
-    chance, total = rng.random(), 0.0
-    for kind, ratio in objective.ratios.items():
-        total += ratio
-        if total > chance:
-            return masks.condition_frames(kind, T, rng) if T > 2 else []
-    return []
+    kind = masks.choose(objective.ratios, rng)
+    return masks.condition_frames(kind, T, rng) if kind and T > 2 else []
 
 
 def _with_stills(example, mask, stills, rng):

@@ -7,7 +7,7 @@ PyTorch have it. Here convolutions count as matrices of their output channels.
 
 import importlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
@@ -59,7 +59,7 @@ def optimizer_of(
 def rate_at(step: int, lr: float, *, warmup: int, steps: int, schedule: str = "constant") -> float:
     """The learning rate of `step` (from 0 on): rising over `warmup` steps, then `schedule`, constant or cosine to 0."""
     if step < warmup or schedule == "constant":
-        return lr if step >= warmup else lr * (step + 1) / (warmup + 1)
+        return _rising(step, warmup, lr)
     done = (step - warmup) / max(1, steps - warmup)
     return lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
@@ -77,9 +77,11 @@ def warmup(step: int, steps: int, lr: float, version: str = "1.2") -> float:
 
     1.3 begins 1e-6 higher all the way up.
     """
-    if not steps or step >= steps:
-        return lr
-    return lr * (step + 1) / (steps + 1) + (1e-6 if version == "1.3" else 0.0)
+    return _rising(step, steps, lr) + (1e-6 if version == "1.3" and step < steps else 0.0)
+
+
+def _rising(step, steps, lr):
+    return lr if step >= steps else lr * (step + 1) / (steps + 1)
 
 
 @torch.no_grad()
@@ -88,10 +90,15 @@ def ema_update(average: torch.nn.Module, module: torch.nn.Module, decay: float) 
 
     As Open-Sora averages: parameters that are frozen or called pos_embed stay, and buffers too.
     """
-    averages = dict(average.named_parameters())
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad and name != "pos_embed":
-            averages[name].mul_(decay).add_(parameter.to(averages[name]), alpha=1 - decay)
+    learned = {name: p for name, p in module.named_parameters() if p.requires_grad and name != "pos_embed"}
+    ema_update_of(dict(average.named_parameters()), learned, decay)
+
+
+@torch.no_grad()
+def ema_update_of(averages: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor], decay: float) -> None:
+    """Move `averages` towards the values of the same names, in place; what has no value stays."""
+    for name, value in values.items():
+        averages[name].mul_(decay).add_(value.to(averages[name]), alpha=1 - decay)
 
 
 def orthogonalise(matrix: torch.Tensor, iterations: int = 4) -> torch.Tensor:

@@ -29,6 +29,14 @@ class Learner(nn.Module):
             return loss(self.network, batch, self.objective).float()
 
 
+def learner_of(network: nn.Module, objective: Objective, settings: TrainConfig) -> Learner:
+    """A network with its loss as `settings` have it computed: in which precision, and what is kept for the way back."""
+    if settings.gradient_checkpointing:
+        recompute_blocks(network)
+    autocast = torch.bfloat16 if settings.precision == "bf16" and settings.kind == "full" else None
+    return Learner(network, objective, autocast)
+
+
 def recompute_blocks(network: Any) -> None:
     """Gradient checkpointing: each block's activations are computed again on the way back (Chen et al. 2016)."""
 

@@ -20,8 +20,8 @@ from .. import checkpoints
 from ..config import SaveConfig, TrainConfig
 from ..data.examples import Examples
 from ..objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, fixed
-from ..optimizers import MEMORY, optimizer_of, rate_at
-from .learner import Learner, recompute_blocks, says_what_fits
+from ..optimizers import MEMORY, ema_update_of, optimizer_of, rate_at
+from .learner import learner_of, says_what_fits
 from .processes import Processes
 from .resuming import restore, state_of
 from .steps import Draws, Place, Schedule, Step
@@ -67,10 +67,7 @@ class Trainer:
         if not len(examples):
             raise ValueError("the data set has no clip that can be used; see the list of what is left out and why")
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        if settings.gradient_checkpointing:
-            recompute_blocks(network)
-        autocast = torch.bfloat16 if settings.precision == "bf16" and settings.kind == "full" else None
-        self.learner = Learner(network.to(self.processes.device), objective, autocast)
+        self.learner = learner_of(network.to(self.processes.device), objective, settings)
         self.shared = self.processes.share(self.learner)
         self.optimizer = optimizer_of(
             settings.optimizer,
@@ -163,8 +160,8 @@ class Trainer:
             self._refuse_nan(step, value)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        for name, mean in self.average.items():
-            mean.mul_(self.settings.ema).add_(self.parameters[name].detach(), alpha=1 - self.settings.ema)
+        if self.average:
+            ema_update_of(self.average, self.parameters, self.settings.ema)
         self.step, self.place = self.step + 1, step.then
         return {"step": self.step, "epoch": step.epoch, "loss": value, "norm": norm, "rate": rate, "count": step.count}
 

@@ -9,7 +9,7 @@ from ..config import TrainConfig
 from ..data.batches import Shape
 from ..data.examples import Example
 from ..objective import draw
-from .learner import Learner, recompute_blocks, says_what_fits
+from .learner import Learner, says_what_fits
 
 MOST_TOKENS = 32  # of the made-up caption; long ones cost little beside the clip
 
@@ -23,8 +23,6 @@ def trial(
     Raises ValueError where it does not fit.
     """
     network: Any = learner.network
-    if settings.gradient_checkpointing:
-        recompute_blocks(network)
     batch = [
         draw(_example(network, shape, size), learner.objective, network.null_caption.float().cpu(), seed=0, epoch=0)
         for shape, size in zip(shapes, latents)
