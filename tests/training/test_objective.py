@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from opensora_comfy.training import lora
+from opensora_comfy.training.config import TrainConfig
 from opensora_comfy.training.objective import Objective, draw, fixed, loss, seed_of
-from opensora_comfy.training.trainer.learner import recompute_blocks
+from opensora_comfy.training.trainer.learner import learner_of, recompute_blocks
 from small_runs import COUNTING, VERSIONS, clip, mixed_clips, network, objective, prepared, trainer
 
 VIDEO = list(VERSIONS)
@@ -166,3 +167,10 @@ def test_validation_is_always_the_same(cache):
 def test_seeds_differ_by_each_part_and_stay():
     assert len({seed_of(a, b, c) for a in range(3) for b in range(3) for c in ("1", "11", "x")}) == 27
     assert seed_of(1, 12) != seed_of(11, 2) and seed_of(0, 0, "a") == 9196027511977055662
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("full", torch.bfloat16), ("lora", None)])
+def test_all_weights_in_bf16_are_computed_by_autocast_in_a_run_and_in_its_trial(kind, expected):
+    """A LoRA's base is bf16 itself; weights that learn are fp32."""
+    settings = TrainConfig(kind=kind, precision="bf16")
+    assert learner_of(torch.nn.Linear(1, 1), Objective(), settings).autocast is expected
