@@ -13,10 +13,10 @@ import torch
 PATTERN = "step-*.pt"
 
 
-def write(path: Path, save: Any) -> None:
+def write(path: Path, save: Any, name: str = "save.folder") -> None:
     """Let `save(temporary)` write a file, see it on the disk, then rename it to `path`: whole, or not there at all.
 
-    Raises ValueError for a folder that cannot be written and for a full disk.
+    `name`: of the input that says where, for errors. Raises ValueError for a folder that cannot be written and for a full disk.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -28,13 +28,13 @@ def write(path: Path, save: Any) -> None:
     except (OSError, RuntimeError) as error:  # PyTorch's writer says a full disk as a RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, name) from error
 
 
-def _cannot_write(path, error):
+def _cannot_write(path, error, name="save.folder"):
     return ValueError(
-        f"save.folder: {path} cannot be written ({error}); free space there, or choose a folder that can be written; "
-        f"what was saved before is whole"
+        f"{name}: {path} cannot be written ({error}); free space there, or choose a folder that can be written; "
+        "what was saved before is whole"
     )
 
 

@@ -1,12 +1,10 @@
 """What is trained on: clips with their captions, from a folder or a manifest, and what had to be left out and why."""
 
-import csv
 import difflib
 import hashlib
-import json
 import mimetypes
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +14,10 @@ import torch
 from torch import Tensor
 
 from ...model.frames import IMAGE_FPS
-from . import media
+from . import media, tables
 
 COLUMNS = ("path", "text")  # of a manifest; the original's others are allowed, and read from the files instead
 OTHER_NAMES = {"path": ("file", "file_name", "filename", "video", "image"), "text": ("caption", "prompt")}
-MANIFESTS = (".csv", ".jsonl", ".parquet")
 FILES_AT_ONCE = 4
 
 
@@ -71,12 +68,15 @@ class LeftOut(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A file that is to become a clip: its path, the name to report it by, and its caption or why it has none."""
+    """A file that is to become a clip, or a part of one: its path, the name to report it by, its caption or why it has
+    none, and which of its frames."""
 
     path: Path
     name: str
     caption: str
     reason: str = ""
+    start: int = 0
+    frames: int | None = None  # all of the file's
 
 
 def read_folder(folder: str | os.PathLike, trigger: str = "") -> tuple[list[Clip], list[LeftOut]]:
@@ -107,23 +107,22 @@ def read_folder(folder: str | os.PathLike, trigger: str = "") -> tuple[list[Clip
     return clips, sorted(left_out + broken)
 
 
-def read_manifest(path: str | os.PathLike) -> tuple[list[Clip], list[LeftOut]]:
+def read_manifest(path: str | os.PathLike, trigger: str = "") -> tuple[list[Clip], list[LeftOut]]:
     """The clips that a table names (.csv, .jsonl or .parquet), in its order, and what had to be left out.
 
-    Its columns `path` (as seen from the table) and `text` are read; sizes and lengths are those of the files,
-    whatever the table says. Raises ValueError for another kind of file, missing columns, and a table without rows.
+    Its columns `path` (as seen from the table) and `text` are read; sizes and lengths are those of the files, whatever
+    the table says. A row with a `start` is a shot: `num_frames` frames of the file from that one on. One that is not
+    `kept` is left out for its `reason`. `trigger` as in `read_folder`. Raises ValueError for another kind of file,
+    missing columns, and a table without rows.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"manifest is {str(path)!r}, and there is no such file{_nearest(path)}")
-    if path.suffix.lower() not in MANIFESTS:
-        raise ValueError(f"manifest is {str(path)!r}; it must be one of {', '.join(MANIFESTS)}")
-    readers: dict[str, Callable] = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    rows = readers[path.suffix.lower()](path)
+    rows = list(tables.rows(path))
     if not rows:
         raise ValueError(f"manifest {path} has no rows; each names a file and its caption: {', '.join(COLUMNS)}")
     _check_columns(path, rows)
-    return _clips(_entry(path.parent, number, row) for number, row in enumerate(rows, start=1))
+    return _clips([_entry(path.parent, number, row, trigger) for number, row in enumerate(rows, start=1)])
 
 
 def clip_of_images(images: Tensor, caption: str, fps: float = 24, name: str = "images") -> Clip:
@@ -149,23 +148,34 @@ def file_key(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _clips(entries: Iterable[_Entry]) -> tuple[list[Clip], list[LeftOut]]:
-    """Each entry probed; decoders leave Python free, so several are at it at once."""
+def _clips(entries: Sequence[_Entry]) -> tuple[list[Clip], list[LeftOut]]:
+    """Each file probed once; decoders leave Python free, so several are at it at once."""
+    paths = list(dict.fromkeys(entry.path for entry in entries if not entry.reason))
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        found = list(pool.map(_clip, entries))
+        files = dict(zip(paths, pool.map(_probed, paths)))
+    found = [_clip(entry, files.get(entry.path, "")) for entry in entries]
     return [x for x in found if isinstance(x, Clip)], [x for x in found if isinstance(x, LeftOut)]
 
 
-def _clip(entry):
-    if entry.reason:
-        return LeftOut(entry.name, entry.reason)
+def _probed(path):
+    """(what the file holds, its key), or why it cannot be used."""
     try:
-        if not entry.path.is_file():
-            return LeftOut(entry.name, f"there is no such file{_nearest(entry.path)}")
-        key = file_key(entry.path)
-        return Clip(str(entry.path), entry.caption, *media.probe(entry.path), key)
+        if not path.is_file():
+            return f"there is no such file{_nearest(path)}"
+        return media.probe(path), file_key(path)
     except (ValueError, OSError) as error:
-        return LeftOut(entry.name, str(error).removeprefix(f"{entry.path}: "))
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _clip(entry, file):
+    if entry.reason or isinstance(file, str):
+        return LeftOut(entry.name, entry.reason or file)
+    (frames, height, width, fps), key = file
+    end = frames if entry.frames is None else entry.start + entry.frames
+    if not 0 <= entry.start < end <= frames:
+        reason = f"its frames {entry.start} to {end - 1} are not in the file, which has {frames}; prepare it again"
+        return LeftOut(entry.name, reason)
+    return Clip(str(entry.path), entry.caption, end - entry.start, height, width, fps, key, entry.start)
 
 
 def _caption_beside(path, trigger):
@@ -183,63 +193,35 @@ def _caption_beside(path, trigger):
         caption = ""
     if not caption and not trigger:
         return "", f"its caption {beside.name} is empty; write one, or give a trigger word for all"
-    if trigger and trigger.lower() not in caption.lower():
-        caption = f"{trigger}, {caption}" if caption else trigger
-    return caption, ""
+    return _with_trigger(caption, trigger), ""
 
 
-def _entry(folder, number, row):
+def _with_trigger(caption, trigger):
+    if not trigger or trigger.lower() in caption.lower():
+        return caption
+    return f"{trigger}, {caption}" if caption else trigger
+
+
+def _entry(folder, number, row, trigger):
     """The entry of a row of a manifest, which may lie."""
     path, text = (str(row.get(column) or "").strip() for column in COLUMNS)
     if not path:
         return _Entry(folder, f"row {number}", "", "it names no file; fill in its path")
-    reason = "" if text else f"row {number} has no caption; fill in its text"
-    full = folder / path
-    if not reason and full.is_file() and not (media.is_video(full) or media.is_picture(full)):
+    full, text = folder / path, _with_trigger(text, trigger)
+    name, start, frames, reason = path, 0, None, ""
+    try:
+        if row.get("start") not in (None, ""):
+            start, frames = int(row["start"]), int(row["num_frames"])
+            name = f"{path}#{row.get('shot', start)}"
+    except (KeyError, TypeError, ValueError):
+        reason = f"row {number} has a start, {row['start']!r}, and no count of frames; fill in its num_frames"
+    if str(row.get("kept", "")).lower() in ("false", "0"):
+        reason = str(row.get("reason") or "it is not kept in the table")
+    elif not text:
+        reason = reason or f"row {number} has no caption; fill in its text, or give a trigger word for all"
+    elif full.is_file() and not (media.is_video(full) or media.is_picture(full)):
         reason = f"{full.suffix or 'a file without an ending'} is not read; save it as .mp4 or .png"
-    return _Entry(full, path, text, reason)
-
-
-def _csv_rows(path):
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"manifest {path} is not readable CSV in UTF-8 ({error}); save it again as such") from error
-
-
-def _jsonl_rows(path):
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"manifest {path} is not in UTF-8 ({error}); save it again as such") from error
-    return [_json_object(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _json_object(path, number, line):
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        row = error
-    if not isinstance(row, dict):
-        raise ValueError(
-            f'manifest {path}, line {number}: {row}; each line is one object: {{"path": "…", "text": "…"}}'
-        )
-    return row
-
-
-def _parquet_rows(path):
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ValueError(
-            f"manifest {path} is Parquet, which needs the package pyarrow: pip install pyarrow; or save it as .csv"
-        ) from error
-    try:
-        names = parquet.read_schema(path).names
-        return parquet.read_table(path, columns=[column for column in COLUMNS if column in names] or None).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise ValueError(f"manifest {path} is not readable Parquet ({error}); save it again") from error
+    return _Entry(full, name, text, reason, start, frames)
 
 
 def _check_columns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -64,7 +64,7 @@ def collect(
     """
     clips, left_out = [], []
     if source is not None:
-        clips, left_out = read_folder(source, trigger.strip()) if source.is_dir() else read_manifest(source)
+        clips, left_out = (read_folder if source.is_dir() else read_manifest)(source, trigger.strip())
     lines = [line.strip() for line in captions.splitlines() if line.strip()]
     if len(lines) != len(images):
         raise ValueError(

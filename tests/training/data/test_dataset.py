@@ -5,11 +5,11 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy
 import pytest
 import torch
+from opensora_comfy.training.data import tables
 from opensora_comfy.training.data.dataset import Clip, clip_of_images, read_folder, read_manifest
 from PIL import Image
 from videos import numbered, numbers, video
@@ -107,7 +107,7 @@ def test_tables_are_read_and_files_are_believed(tmp_path):
     assert clips[0].frames == 20 and clips[0].key == clips[2].key
     assert left_out == [
         ("media/b.mp4", "there is no such file; the nearest is 'a.mp4'"),
-        ("media/a.mp4", "row 5 has no caption; fill in its text"),
+        ("media/a.mp4", "row 5 has no caption; fill in its text, or give a trigger word for all"),
         ("row 6", "it names no file; fill in its path"),
         ("media/film.raw", ".raw is not read; save it as .mp4 or .png"),
     ]
@@ -148,26 +148,43 @@ def test_parquet_names_its_package_and_is_read_by_it(tmp_path, monkeypatch):
     ):
         read_manifest(table)
 
+    monkeypatch.undo()
     picture(tmp_path / "a.png")
-    rows = [{"path": "a.png", "text": "A."}, {"path": "a.png", "text": None}]
-    asked = []
-
-    class Table:
-        def to_pylist(self):
-            return rows
-
-    def read_table(path, columns):
-        asked.append((path, columns))
-        return Table()
-
-    package = ModuleType("pyarrow")
-    package.parquet = ModuleType("pyarrow.parquet")
-    package.parquet.read_schema = lambda path: type("Schema", (), {"names": ["path", "text", "flow"]})
-    package.parquet.read_table = read_table
-    monkeypatch.setitem(sys.modules, "pyarrow", package)
+    rows = [{"path": "a.png", "text": "A.", "flow": 1.5}, {"path": "a.png", "text": None, "flow": None}]
+    tables.write(table, rows, {"path": str, "text": str, "flow": float})
     clips, left_out = read_manifest(table)
-    assert [clip.caption for clip in clips] == ["A."] and asked == [(table, ["path", "text"])]
-    assert left_out == [("a.png", "row 2 has no caption; fill in its text")]
+    assert [clip.caption for clip in clips] == ["A."]
+    assert left_out == [("a.png", "row 2 has no caption; fill in its text, or give a trigger word for all")]
+    table.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="set.parquet is not readable Parquet"):
+        read_manifest(table)
+
+
+def test_shots_are_ranges_of_their_file(tmp_path):
+    video(tmp_path / "film.mp4", 30)
+    table = tmp_path / "set.jsonl"
+    shot = {"path": "film.mp4", "text": "A scene.", "num_frames": 8, "kept": True, "reason": ""}
+    rows = [
+        {**shot, "shot": 0, "start": 0},
+        {**shot, "shot": 1, "start": 8, "kept": False, "reason": "it is too short"},
+        {**shot, "shot": 2, "start": 11, "text": ""},
+        {**shot, "shot": 3, "start": 25},
+        {"path": "film.mp4", "text": "All of it.", "num_frames": 5},
+        {**shot, "shot": 5, "start": 9, "num_frames": None},
+    ]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    clips, left_out = read_manifest(table, trigger="zwx")
+    assert [(clip.caption, clip.start, clip.frames) for clip in clips] == [
+        ("zwx, A scene.", 0, 8),
+        ("zwx", 11, 8),
+        ("zwx, All of it.", 0, 30),
+    ]
+    assert numbers(clips[1].read([0, 7])) == [11, 18] and len({clip.key for clip in clips}) == 1
+    assert left_out == [
+        ("film.mp4#1", "it is too short"),
+        ("film.mp4#3", "its frames 25 to 32 are not in the file, which has 30; prepare it again"),
+        ("film.mp4", "row 6 has a start, 9, and no count of frames; fill in its num_frames"),
+    ]
 
 
 def test_a_range_of_a_file_counts_from_its_own_first_frame(tmp_path):

@@ -1,0 +1,222 @@
+"""A folder of footage made a manifest: every file surveyed on all cores, then the whole table written."""
+
+import hashlib
+import mimetypes
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import media
+from . import manifest as table
+from .captions import Captions
+from .likeness import duplicates
+from .manifest import Row
+from .measures import Measure
+from .scenes import Cutter
+from .survey import Notes, read_notes, survey
+
+SHORTEST = 0.5  # seconds of a shot
+# Files that stand beside footage and are none.
+BESIDE = (".txt", ".json", ".csv", ".jsonl", ".parquet", ".html", ".md", ".yaml", ".ini", ".db", ".tmp")
+Tell = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How footage is prepared: what cuts it, what scores its shots, and how long a shot must last, in seconds."""
+
+    cutter: Cutter
+    measures: Sequence[Measure] = ()
+    shortest: float = SHORTEST
+    captions: Captions = Captions()
+
+
+class Job(NamedTuple):
+    """A file to survey, the name it has in the manifest, and where its notes are."""
+
+    file: Path
+    name: str
+    notes: Path
+
+
+def prepare(
+    folder: str | os.PathLike,
+    manifest: str | os.PathLike,
+    settings: Settings,
+    tell: Tell = lambda done, total, name: None,
+    workers: int | None = None,
+    each: Callable[..., Iterable[Job]] | None = None,
+) -> Path:
+    """Survey every file in `folder`, and the folders in it, and write the manifest; returns its path.
+
+    What an earlier run with the same manifest has done is not done again. An exception out of `tell`, such as an
+    interrupt, ends the work after the shots that are under way; what is done stays noted.
+
+    Args:
+        tell: told after every file: how many are done, of how many, and its name.
+        workers: files at once; left out, as many as there are cores.
+        each: what does the jobs instead, such as `on_ray.each`; as `on_threads`.
+
+    Raises ValueError for a folder that is none or holds no footage, and where nothing can be written.
+    """
+    jobs = Jobs(Path(folder), Path(manifest))
+    for done, job in enumerate((each or on_threads)(jobs, settings, workers), start=1):
+        tell(done, len(jobs), job.name)
+    return table.write(manifest, rows(jobs, settings))
+
+
+class Jobs:
+    """The files of a folder that may be footage, by name; hidden ones, and those of BESIDE, are not.
+
+    A million of them are held as their names. Raises ValueError for a folder that is none or has nothing in it, and for
+    a manifest that is no table by its name.
+    """
+
+    def __init__(self, folder: Path, manifest: Path) -> None:
+        table.tables.check_kind(manifest)
+        if not folder.is_dir():
+            raise ValueError(f"folder is {str(folder)!r}, and there is no such folder; it must be a folder of footage")
+        self.folder, self.manifest, own = folder, manifest, notes_folder(manifest)
+        found = (path for path in _files(folder, own) if path.suffix.lower() not in BESIDE)
+        self.names = [path.relative_to(folder).as_posix() for path in found]
+        if not self.names:
+            kinds = " ".join(media.VIDEOS + media.PICTURES)
+            raise ValueError(f"folder is {str(folder)!r}, and it has no videos or pictures ({kinds}); put some there")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Job]:
+        for name in self.names:
+            place = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+            notes = notes_folder(self.manifest) / place[:2] / f"{place}.jsonl"
+            yield Job(self.folder / name, table.path_in(self.folder / name, self.manifest), notes)
+
+
+def notes_folder(manifest: Path) -> Path:
+    """Where the notes of a manifest's files are."""
+    return manifest.with_name(f"{manifest.name}.notes")
+
+
+def do(job: Job, settings: Settings, go_on: Callable[[], None] = lambda: None) -> Job:
+    """Survey the file of a job; returns the job. What does not look like footage is left alone."""
+    if not refusal(job.file):
+        survey(job.file, job.notes, settings.cutter, settings.measures, go_on)
+    return job
+
+
+def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = None) -> Iterator[Job]:
+    """Do the jobs, several at once, and yield each as it is done.
+
+    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores.
+    """
+    stopped = threading.Event()
+
+    def go_on() -> None:
+        if stopped.is_set():
+            raise _Stopped
+
+    workers = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        running: set[Future[Job]] = set()
+        try:
+            for job in jobs:
+                running.add(pool.submit(do, job, settings, go_on))
+                if len(running) >= 2 * workers:
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in finished)
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        finally:
+            stopped.set()
+            for future in running:
+                future.cancel()
+
+
+class _Stopped(Exception):
+    """The run was ended from outside."""
+
+
+def rows(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
+    """The rows of the manifest by what is noted, file by file."""
+    repeats = dict(duplicates(_scored(jobs, settings))) if any("phash" in one.columns for one in settings.measures) else {}
+    for row in _scored(jobs, settings):
+        original = repeats.get(table.name_of(row), "")
+        reason = row["reason"] or (f"it repeats {original}" if original else "")
+        yield {**row, "duplicate_of": original, "reason": reason, "kept": not reason}
+
+
+def refusal(file: Path) -> str:
+    """Why a file is no footage by its name, or nothing."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return "its name is not readable text; rename it"
+    if media.is_video(file) or media.is_picture(file):
+        return ""
+    if (mimetypes.guess_type(file.name)[0] or "").startswith(("video/", "image/")):
+        return f"{file.suffix} is not read; save it as .mp4 or .png"
+    return "it is no video or picture by its name"
+
+
+def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
+    """Rows without what depends on other rows."""
+    for job in jobs:
+        reason = refusal(job.file)
+        if reason:
+            name = job.name.encode(errors="backslashreplace").decode()
+            yield _row(name, Notes(), table.WHOLE_FILE, reason)
+            continue
+        notes, (text, reason) = read_notes(job.notes), _caption(job.file, settings.captions)
+        if not notes.shots:
+            reason = notes.reason or "it holds no shot"
+            yield {**_row(job.name, notes, table.WHOLE_FILE, reason), "text": text}
+        for number in range(len(notes.shots)):
+            row = _row(job.name, notes, number, _too_short(notes, number, settings.shortest) or reason)
+            scores = notes.scores.get(number, {})
+            values: Mapping[str, Any] = {k: v for one in settings.measures for k, v in scores.get(one.key, {}).items()}
+            yield {**row, **values, "text": text, "text_len": len(text.split())}
+
+
+def _row(name, notes, number, reason):
+    whole = (0, notes.holds.frames if notes.holds else 0)
+    start, end = whole if number == table.WHOLE_FILE else notes.shots[number]
+    row = {"path": name, "text": "", "num_frames": end - start, "shot": number, "start": start, "reason": reason}
+    if notes.holds:
+        _, height, width, fps = notes.holds
+        row |= {"height": height, "width": width, "fps": fps}
+        row |= {"aspect_ratio": height / width, "resolution": height * width}
+    return row
+
+
+def _caption(file, captions):
+    """(caption, why it cannot be read)."""
+    try:
+        return captions(file), ""
+    except ValueError as error:
+        return "", str(error)
+
+
+def _too_short(notes, number, shortest):
+    start, end = notes.shots[number]
+    seconds = (end - start) / notes.holds.fps
+    if notes.holds.frames == 1 or seconds >= shortest:
+        return ""
+    return f"it lasts {seconds:.2f} s, less than {shortest:g} s"
+
+
+def _files(folder, but):
+    """All files below a folder, but for one in it, in the order of their names; hidden ones are none."""
+    with os.scandir(folder) as entries:
+        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in found:
+        path = Path(entry.path)
+        if entry.is_dir() and path != but:
+            yield from _files(path, but)
+        elif entry.is_file():
+            yield path
