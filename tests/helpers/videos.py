@@ -1,5 +1,6 @@
 """Small videos and pictures for tests: frames that tell their number, and files that are turned, uneven or broken."""
 
+import os
 import struct
 from fractions import Fraction
 
@@ -32,12 +33,18 @@ def video(path, count=20, height=48, width=64, fps=24):
 
 def uneven(path, times, rate=1000):
     """A video whose numbered frames are shown at these times, in units of 1 / rate seconds."""
-    with av.open(str(path), "w", format="mp4") as container:
+    return coded_frames(path, numbered(len(times)), times, rate)
+
+
+def coded_frames(path, frames, times=None, rate=24, pixels="yuv420p"):
+    """Frames uint8 [T, H, W, 3] as an mp4 of these pixels, shown at `times` in units of 1 / rate seconds (left out: evenly)."""
+    with av.open(os.fspath(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "14"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixels
         stream.codec_context.time_base = Fraction(1, rate)
-        for time, pixels in zip(times, numbered(len(times))):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        for time, picture in zip(times or range(len(frames)), frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -5,7 +5,7 @@ Frames are counted and found by decoding (PyAV, Pillow): what a header or a time
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -46,23 +46,36 @@ def probe(path: str | os.PathLike) -> Media:
     if is_picture(path):
         picture = _picture(path)
         return Media(1, picture.height, picture.width, IMAGE_FPS)
-    times: list[float | None] = []
-    size: tuple[int, int] | None = None
+    counting = _shown(path, bool)  # pixels are not looked at
+    while True:
+        try:
+            next(counting)
+        except StopIteration as end:
+            return end.value
+
+
+def frames(path: str | os.PathLike) -> Generator[numpy.ndarray, None, Media]:
+    """The frames of a video or picture one by one, upright: uint8 [H, W, 3], RGB.
+
+    The generator's own value, of `yield from`, is what `probe` says. Raises ValueError as `probe`.
+    """
+    if is_picture(path):
+        pixels = numpy.array(_picture(path))
+        yield pixels
+        return Media(1, pixels.shape[0], pixels.shape[1], IMAGE_FPS)
+    return (yield from _shown(path, _pixels))
+
+
+def promised_rate(path: str | os.PathLike) -> float:
+    """Frames a second as a video's header has them, without decoding; DEFAULT_FPS where it says nothing sensible.
+
+    `probe` knows better. Raises ValueError, with the path and the reason, for a file that cannot be opened.
+    """
+    if is_picture(path):
+        return IMAGE_FPS
     with _reading(path), _open(path) as container:
         rate = float(container.streams.video[0].average_rate or 0)
-        for frame in _decoded(container, path):
-            shown = _shown_size(frame)
-            if size is not None and size != shown:
-                raise ValueError(
-                    f"{path}: its frames change size after {len(times)}, from {size[1]}×{size[0]} to "
-                    f"{shown[1]}×{shown[0]} pixels; export it again in one size"
-                )
-            size = shown
-            times.append(frame.time)
-    if size is None:
-        raise ValueError(f"{path}: it has no frames")
-    height, width = size
-    return Media(len(times), height, width, _rate(times, rate))
+    return rate if 0 < rate < LARGEST_RATE else DEFAULT_FPS
 
 
 def read(path: str | os.PathLike, indices: Sequence[int]) -> Tensor:
@@ -175,6 +188,27 @@ def _decoded(container: Any, path: Any) -> Iterator[Any]:
                 raise ValueError(f"{path}: it is damaged after {count} frames; export or download it again")
             count += 1
             yield frame
+
+
+def _shown(path: Any, view: Callable[[Any], Any]) -> Generator[Any, None, Media]:
+    """`view` of every frame of a video; the generator's value is what the file holds. ValueError as `probe`."""
+    times: list[float | None] = []
+    size: tuple[int, int] | None = None
+    with _reading(path), _open(path) as container:
+        rate = float(container.streams.video[0].average_rate or 0)
+        for frame in _decoded(container, path):
+            shown = _shown_size(frame)
+            if size is not None and size != shown:
+                raise ValueError(
+                    f"{path}: its frames change size after {len(times)}, from {size[1]}×{size[0]} to "
+                    f"{shown[1]}×{shown[0]} pixels; export it again in one size"
+                )
+            size = shown
+            times.append(frame.time)
+            yield view(frame)
+    if size is None:
+        raise ValueError(f"{path}: it has no frames")
+    return Media(len(times), *size, _rate(times, rate))
 
 
 def _counted(path, wanted):
