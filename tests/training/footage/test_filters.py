@@ -62,7 +62,7 @@ def test_missing_in_all_its_ways():
     missing = why("flow_dis >= 0 or sharpness > 0.9", flow_dis=None)
     assert missing.startswith("flow_dis is missing and sharpness is 0.5; the filter asks for")
     assert "the measure quality" in parse("sharpness > 0").why_not({})
-    assert "the measure duplicates" in why('duplicate_of == ""', duplicate_of=None)
+    assert "the measure phash" in why('duplicate_of == ""', duplicate_of=None)
     assert "a picture has no motion; num_frames == 1 or" in why("flow_dis > 0", flow_dis=None, num_frames=1)
     assert why("num_frames / fps >= 2", fps=0.0) == "num_frames / fps is missing; the filter asks for >= 2"
 

@@ -22,6 +22,7 @@ KNOWN = (
     ("text_len", "Caption length", "words or tokens"),
     ("resolution", "Size", "pixels of a frame"),
 )
+VARIES = re.compile(r'"[^"]*"|\S+#\d+|(?<![\w.])-?\d+(?:\.\d+)?(?!\w)')  # from row to row, in a reason
 NO_SCORE = (
     "num_frames", "height", "width", "aspect_ratio", "fps", "shot", "start", "kept", *(known for known, _, _ in KNOWN)
 )  # fmt: skip
@@ -87,9 +88,10 @@ def kind_of(row: Row) -> str:
     reason = reason_of(row).removeprefix(f"{row['path']}: ")
     value, semicolon, asked = reason.partition("; the filter asks for ")
     if semicolon:
-        return f"{re.sub(r' is .*', '', value)}; the filter asks for {asked}"
-    plain = re.sub(r"\S+#\d+", "…", re.sub(r'"[^"]*"', "…", reason))
-    return re.sub(r"(?<![\w.])-?\d+(\.\d+)?(?![\w.])", "…", plain)
+        column = re.sub(r" is .*", "", value)
+        whole = asked.removesuffix(" in it") + f" in {column}" if asked.endswith(" in it") else asked
+        return f"the filter asks for {f'{column} {asked}' if asked[0] in '<=>!' else whole}"
+    return VARIES.sub("…", reason)
 
 
 def account(rows: Sequence[Row]) -> Account:
@@ -98,7 +100,10 @@ def account(rows: Sequence[Row]) -> Account:
     for number, row in enumerate(rows):
         if not is_kept(row):
             groups.setdefault(kind_of(row), []).append(number)
-    found = [Group(kind, numbers, sum(seconds(rows[number]) for number in numbers)) for kind, numbers in groups.items()]
+    found = [
+        Group(_common([rows[one] for one in numbers]), numbers, sum(seconds(rows[one]) for one in numbers))
+        for numbers in groups.values()
+    ]
     return Account(
         len({row["path"] for row in rows}),
         sum(is_shot(row) for row in rows),
@@ -135,6 +140,16 @@ def lasting(length: float) -> str:
     if length < 99.95:
         return f"{length:.1f} s"
     return f"{length / 60:.1f} min" if length < 99.95 * 60 else f"{length / 3600:,.1f} h"
+
+
+def _common(rows):
+    """The reason of rows of one kind, with what is the same in all of them."""
+    kind, first = kind_of(rows[0]), reason_of(rows[0])
+    if "…" not in kind or kind.startswith("the filter asks for "):
+        return kind
+    found = [VARIES.findall(reason_of(row).removeprefix(f"{row['path']}: ")) for row in rows]
+    parts = iter([values[0] if len(set(values)) == 1 else "…" for values in zip(*found)])
+    return VARIES.sub(lambda _: next(parts, "…"), first.removeprefix(f"{rows[0]['path']}: "))
 
 
 def _a_name(column):

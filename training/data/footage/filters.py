@@ -14,7 +14,7 @@ TEXTS = ("path", "text", "cmotion", "phash", "duplicate_of")  # columns that hol
 MEASURES = {
     "aes": "aes", "flow_dis": "flow_dis", "flow_raft": "flow_raft", "match": "match", "ocr": "ocr",
     "cmotion": "cmotion", "sharpness": "quality", "exposure": "quality", "colorfulness": "quality",
-    "phash": "duplicates", "duplicate_of": "duplicates",
+    "phash": "phash", "duplicate_of": "phash",
 }  # fmt: skip
 OF_MOTION = ("flow_dis", "flow_raft", "cmotion")
 COLUMNS = (

@@ -13,8 +13,8 @@ function drawShare() {
   data.reasons.forEach((reason, group) => {
     parts.push([reason, rows.filter((row) => row.group === group), COLORS[Math.min(group, COLORS.length - 1)]])
   })
-  const all = parts.filter(([, list]) => list.length)
-  byId('share').replaceChildren(...all.map(([name, list, color]) => {
+  const all = parts.filter(([, list], place) => place < 2 || list.length)
+  byId('share').replaceChildren(...all.filter(([, list]) => list.length).map(([name, list, color]) => {
     const part = h('i', { title: name })
     part.style.cssText = `flex-grow: ${weight(list)}; background: ${color}`
     return part
@@ -83,7 +83,7 @@ async function copy() {
 function reset() {
   limits.clear()
   words.motion.clear()
-  Object.assign(words, { copies: false, text: '' })
+  Object.assign(words, { copies: false, text: '', pictures: pictures.length > 0 && pictures.length < shots.length })
   changed()
 }
 
@@ -91,6 +91,8 @@ document.title = `Footage: ${data.name}`
 byId('name').textContent = data.name
 byId('sum').textContent = `${counted(data.files.length, 'file')}, ${counted(shots.length, 'shot')}`
   + (lengthOf(shots) ? `, ${lasting(lengthOf(shots))} in all` : '')
+byId('reel').append(...(shots.length ? Array.from({ length: 24 }, (_, place) => shots[Math.floor((place * shots.length) / 24)]) : [])
+  .filter((row) => data.films[row.number] && !isOut(row)).map(cropped))
 byId('scores').append(...data.scores.map(makeChart))
 byId('chips').append(...makeChips())
 byId('scores-part').hidden = !data.scores.length && !byId('chips').children.length

@@ -1,4 +1,4 @@
-"""The report on a manifest: one HTML file, pictures within it, that opens from disk and asks the network for nothing."""
+"""The report on a manifest: one HTML file, pictures within it, that opens from disk and needs no network."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from .account import Account, account, by_file, is_kept, is_shot, kind_of, reason_of, scores
+from .account import account, by_file, is_kept, is_shot, reason_of, scores
 from .thumbnails import thumbnails
 
 SCRIPTS = ("report_filter.js", "report_page.js", "report_scores.js", "report_sheet.js", "report_files.js", "report.js")
@@ -134,11 +134,12 @@ def _webp(frames, most):
 def _data(rows, films, name):
     """What the page is made of; of each row a list in the order of `fields`."""
     numbers = {path: number for number, path in enumerate(by_file(rows))}
-    kinds = {group.reason: number for number, group in enumerate(account(rows).groups)}
+    groups = account(rows).groups
+    group_of = {number: place for place, group in enumerate(groups) for number in group.rows}
     return {
         "name": name,
         "files": list(numbers),
-        "reasons": list(kinds),
+        "reasons": [group.reason for group in groups],
         "fields": [
             "file",
             "shot",
@@ -162,13 +163,13 @@ def _data(rows, films, name):
                 _finite(row.get("fps")) or 0,
                 row.get("height") or 0,
                 row.get("width") or 0,
-                -1 if is_kept(row) else kinds[kind_of(row)],
+                group_of.get(number, -1),
                 "" if is_kept(row) else reason_of(row),
                 None if row.get("text") is None else str(row["text"])[:LONGEST_TEXT],
                 row.get("cmotion"),
                 row.get("duplicate_of"),
             ]
-            for row in rows
+            for number, row in enumerate(rows)
         ],
         "scores": [
             {"expression": score.expression, "label": score.label, "note": score.note, "values": score.values}

@@ -3,8 +3,8 @@
 function fileRow(list) {
   const counts = h('span', { class: 'count', 'data-file': list[0].file })
   return h('button', { type: 'button', class: 'file', onclick: () => openFile(list[0].file) },
-    h('span', { class: 'file-name', text: data.files[list[0].file], title: data.files[list[0].file] }),
-    list.some(isShot) ? timeLine(list, () => h('i')) : h('span', { class: 'reason-line', text: list[0].reason }), counts)
+    fileTitle(list[0], false),
+    list.some(isShot) ? timeLine(list, () => h('i')) : h('span', { class: 'reason-line', text: list[0].reason.replace(`${data.files[list[0].file]}: `, '') }), counts)
 }
 
 function countFiles(root) {
@@ -25,6 +25,8 @@ function drawFiles() {
   }, 40)
 }
 
+const FRAMES = 4 // of a film
+
 // One file close up, one of its shots in full.
 function openFile(number, row) {
   const list = filesOf[number]
@@ -33,8 +35,13 @@ function openFile(number, row) {
   const facts = first ? [`${first.width} × ${first.height}`, first.frames > 1 ? `${shown(first.fps)} fps` : 'picture',
     counted(list.filter(isShot).length, 'shot'), lasting(lengthOf(list))] : ['no shot']
   const detail = h('div', { class: 'detail' })
+  const last = Math.max(1, ...list.map((one) => one.start + one.frames))
+  const fits = ({ frames: count, number: of }) => { // pictures beside each other, on a line of the window's width
+    const [, width, height] = data.films[of] ?? [1, 16, 9]
+    return Math.ceil((Math.min(innerWidth, 1120) * count * height) / (last * 90 * width))
+  }
   const line = timeLine(list, (one) => h('button', {
-    type: 'button', class: 'part', 'aria-label': `shot ${one.shot}`, onclick: () => choose(one) }, film(one)))
+    type: 'button', class: 'part', 'aria-label': `shot ${one.shot}`, onclick: () => choose(one) }, frames(one, fits(one), fits(one) > FRAMES)))
   const choose = (one) => {
     for (const part of line.children) part.setAttribute('aria-current', Number(part.dataset.row) === one.number)
     detail.replaceChildren(...detailOf(one))
@@ -88,11 +95,13 @@ function detailOf(row) {
 function drawOut() {
   const groups = new Map()
   for (const row of rows) {
-    const reason = isOut(row) ? data.reasons[row.group]
-      : dropped[row.number] && dropped[row.number].replace(/ is .*?(;|$)/, '$1')
-    if (reason) groups.set(reason, [...(groups.get(reason) ?? []), row])
+    const reason = isOut(row) ? data.reasons[row.group] : dropped[row.number]?.[1]
+    if (!reason) continue
+    const key = isOut(row) ? `before: ${reason}` : reason
+    if (!groups.has(key)) groups.set(key, [reason, []])
+    groups.get(key)[1].push(row)
   }
-  const sorted = [...groups].sort(([, one], [, other]) => isOut(one[0]) - isOut(other[0]) || other.length - one.length)
+  const sorted = [...groups.values()].sort(([, one], [, other]) => isOut(one[0]) - isOut(other[0]) || other.length - one.length)
   const open = new Set([...byId('out').querySelectorAll('details[open]')].map((one) => one.dataset.reason))
   byId('out').replaceChildren(...sorted.map(([reason, list]) => {
     const length = lengthOf(list)
@@ -111,7 +120,6 @@ function drawOut() {
 
 function outRow(row) {
   return h('button', { type: 'button', class: 'out-row', onclick: () => openFile(row.file, row) },
-    isShot(row) ? film(row) : h('div', { class: 'film none' }),
-    h('span', { class: 'file-name', text: nameOf(row), title: data.files[row.file] }),
+    isShot(row) ? cropped(row) : h('div', { class: 'crop' }), fileTitle(row),
     h('span', { text: reasonOf(row) }))
 }

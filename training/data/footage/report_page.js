@@ -27,10 +27,23 @@ function film(row, frame) {
   return element
 }
 
-// The frames of a film beside each other.
-function frames(row) {
+// Some frames of a film beside each other, all unless told how many.
+function frames(row, most = Infinity, few = false) {
   const count = data.films[row.number]?.[0] ?? 1
-  return h('div', { class: 'frames' }, ...Array.from({ length: count }, (_, place) => film(row, place)))
+  const some = Math.max(1, Math.min(count, most))
+  return h('div', { class: few ? 'frames few' : 'frames' }, ...Array.from({ length: some }, (_, place) => film(row, Math.floor((count * (2 * place + 1)) / (2 * some)))))
+}
+
+// A film that fills its place and is cut where it does not fit.
+const cropped = (row) => h('div', { class: 'crop' }, film(row))
+
+// The file of a row, its folder after it; the shot's number is never cut off.
+function fileTitle(row, shot = true) {
+  const path = data.files[row.file]
+  const folder = path.slice(0, -fileName(path).length).replace(/[\\/]$/, '')
+  return h('span', { class: 'file-title', title: path },
+    h('span', { class: 'file-name' }, fileName(path), folder ? h('small', { text: folder }) : null),
+    shot && isOneOfMany(row) ? h('span', { class: 'number', text: `· ${row.shot}` }) : null)
 }
 
 // A list that draws some of its items at first, and more each time its end comes into sight.
@@ -75,7 +88,3 @@ function timeLine(list, make) {
     return part
   }))
 }
-
-const filesOf = data.files.map(() => [])
-for (const row of rows) filesOf[row.file].push(row)
-for (const list of filesOf) list.sort((one, other) => one.start - other.start)

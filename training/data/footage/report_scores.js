@@ -1,6 +1,6 @@
 // Histograms with limits to drag, and buttons for what is no number: camera motions, copies, words of a caption.
 
-const BINS = 44
+const BINS = shots.length > 60 ? 44 : 22
 const NS = 'http://www.w3.org/2000/svg'
 const charts = []
 
@@ -139,7 +139,7 @@ function makeChart(score) {
     examples.replaceChildren(...list.map((row, place) => h('button', {
       type: 'button', class: place === border ? 'example border' : 'example', 'data-row': row.number,
       title: `${nameOf(row)}: ${shown(score.values[row.number])}`, onclick: () => openFile(row.file, row),
-    }, film(row), h('span', { text: shown(score.values[row.number]) }))))
+    }, cropped(row), h('span', { text: shown(score.values[row.number]) }))))
   }
 
   function draw() {
@@ -176,12 +176,16 @@ function makeChart(score) {
 // What is no number: a button for each camera motion, one for copies, a field for words of captions.
 function makeChips() {
   const found = []
-  const motions = Map.groupBy ? Map.groupBy(shots, (row) => row.motion) : grouped(shots, (row) => row.motion)
+  const motions = grouped(shots, (row) => row.motion)
   motions.delete(null)
   if (motions.size > 1) {
     found.push(h('fieldset', {}, h('legend', { text: 'Camera motion' }), ...[...motions].map(([motion, list]) => chip(
       motion, list.length, () => !words.motion.has(motion),
       () => words.motion.delete(motion) || words.motion.add(motion)))))
+  }
+  if (words.pictures) {
+    found.push(h('fieldset', {}, h('legend', { text: 'Pictures among the shots' }), chip(
+      'pass limits on motion and length', pictures.length, () => words.pictures, () => { words.pictures = !words.pictures })))
   }
   const copies = shots.filter((row) => row.copy)
   if (copies.length) {
@@ -199,7 +203,10 @@ function makeChips() {
 
 function grouped(list, key) {
   const found = new Map()
-  for (const one of list) found.set(key(one), [...(found.get(key(one)) ?? []), one])
+  for (const one of list) {
+    if (!found.has(key(one))) found.set(key(one), [])
+    found.get(key(one)).push(one)
+  }
   return found
 }
 

@@ -11,7 +11,7 @@ function card(row) {
     type: 'button', class: 'card', 'data-row': row.number, title: row.text ?? '', onclick: () => openFile(row.file, row),
   },
   h('div', { class: 'window' }, film(row), h('span', { class: 'time', text: length ? lasting(length) : 'picture' })),
-  h('div', { class: 'name' }, h('span', { text: nameOf(row) }), ...about), h('p', { class: 'reason' }))
+  h('div', { class: 'name' }, fileTitle(row), ...about), h('p', { class: 'reason' }))
 }
 
 function listed() {
