@@ -63,14 +63,15 @@ def main(options):
 
     torch.set_num_threads(1)
     held = [clip(20), clip(21)]
-    options = {"die": {}, "train": {}, "saving": {}, "way": "buckets", "buckets": MIXED, "validate": True, **options}
+    usual = {"die": {}, "train": {}, "saving": {}, "way": "buckets", "buckets": MIXED, "validate": True}
+    options = {**usual, "double": False, **options}
     buckets = {size: {int(length): count for length, count in of.items()} for size, of in options["buckets"].items()}
     examples = prepared(options["cache"], mixed_clips(), buckets, way=options["way"], seed=3)
     validation = prepared(options["cache"], held, buckets, way=options["way"]) if options["validate"] else None
     moments = options["die"]
     running = trainer(
         options["folder"], examples, validation=validation, processes=Processes("cpu"), train=options["train"],
-        saving=options["saving"], objective=objective(way=options["way"]), say=lambda words: print(words, flush=True),
+        saving=options["saving"], double=options["double"], objective=objective(way=options["way"]), say=lambda words: print(words, flush=True),
         on_step=lambda entry: die() if entry["step"] == moments.get("step") and "loss" in entry else None,
     )  # fmt: skip
     if "forward" in moments:

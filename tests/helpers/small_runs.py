@@ -96,12 +96,26 @@ def objective(family="stdit3", **options):
     )
 
 
-def trainer(folder, examples, family="stdit3", saving=None, train=None, **options):
+def in_double(module):
+    """The network in fp64, whatever it is given: what then differs is no rounding."""
+
+    def widen(_, args, named):
+        def wide(value):
+            return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+        return tuple(map(wide, args)), {name: wide(value) for name, value in named.items()}
+
+    module.double().register_forward_pre_hook(widen, with_kwargs=True)
+    return module
+
+
+def trainer(folder, examples, family="stdit3", saving=None, train=None, double=False, **options):
     """A trainer of all weights of a small network; `train`, `saving`: fields of TrainConfig and SaveConfig."""
     settings = TrainConfig(
         **{"kind": "full", "steps": 10, "warmup": 2, "learning_rate": 1e-3, "ema": 0.9, **(train or {})}
     )
     kept = SaveConfig(**{"folder": str(folder), "every_steps": 4, "validate_every": 5, **(saving or {})})
     module = make_trainable(network(family), settings)
+    module = in_double(module) if double else module
     options = {"objective": objective(family), "say": lambda words: None, **options}
     return Trainer(module, examples, options.pop("objective"), settings, kept, **options)

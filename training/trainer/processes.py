@@ -1,19 +1,43 @@
-"""One process, or several that train together: started by `accelerate launch` or torchrun, joined by Accelerate."""
+"""One process, or several that train together: started by a launcher, joined by Accelerate."""
 
 import contextlib
 import datetime
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # torchrun's, then those of MPIs
+
+SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+
+
+def started(environment: Mapping[str, str]) -> int:
+    """How many processes a launcher says that it has started; 1 without one.
+
+    Raises ValueError for `accelerate launch --cpu`, which without MPI starts one, however many are asked for.
+    """
+    counts = [int(environment[name]) for name in COUNTS if environment.get(name, "").isdigit()]
+    # Accelerate gives an address to meet at where more than one was asked for.
+    if not counts and environment.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in environment:
+        raise ValueError(
+            "accelerate launch --cpu has started one process, however many --num_processes asks for; "
+            "accelerate launch --multi_gpu starts them all, on the CPU too where there is no graphics card"
+        )
+    return counts[0] if counts else 1
+
 
 class Processes:
-    """The processes of a run: this one's `rank` of `count`, its device, and what they do together."""
+    """The processes of a run: this one's `rank` of `count`, its device, and what they do together.
+
+    Raises ValueError where several were started and cannot work together.
+    """
 
     def __init__(self, device: torch.device | str | None = None) -> None:
-        self.accelerator = _accelerator(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+        count = started(os.environ)
+        self.accelerator = _accelerator(device, count) if count > 1 else None
         if self.accelerator is None:
             self.rank, self.count = 0, 1
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -52,7 +76,7 @@ class Processes:
             self.accelerator.wait_for_everyone()
 
 
-def _accelerator(device):
+def _accelerator(device, count):
     try:
         import accelerate
     except ImportError as error:
@@ -63,4 +87,16 @@ def _accelerator(device):
     patient = accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6))
     on_cpu = not torch.cuda.is_available() or str(device) == "cpu"
     # In which precision is computed is the configuration's to say, and not that of `accelerate config`.
-    return accelerate.Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[unused, patient])
+    found = accelerate.Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[unused, patient])
+    if found.num_processes != count:
+        raise ValueError(
+            f"{count} processes were started, and this one has found {found.num_processes}: all would write the same "
+            "run; start them by accelerate launch or torchrun"
+        )
+    kind = str(found.distributed_type).rpartition(".")[2]
+    if kind in SHARDED:
+        raise ValueError(
+            f"accelerate is set to {kind}, which cuts weights apart; here each process keeps them whole: launch with "
+            "--multi_gpu. Where memory is short, kind lora, gradient_checkpointing or precision bf16 helps"
+        )
+    return found

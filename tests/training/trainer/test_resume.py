@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import killed_runs
 import pytest
 import small_run
 import torch
@@ -79,6 +81,25 @@ def test_killed_again_and_again_it_is_the_run_that_was_not(tmp_path):
     assert same(torch.load(folder / "weights.pt"), torch.load(tmp_path / "whole" / "weights.pt"))
     assert same(load_file(folder / "best.safetensors"), load_file(tmp_path / "whole" / "best.safetensors"))
     assert not list(folder.glob("*.tmp"))
+
+
+def test_killed_at_random_moments_it_is_the_run_that_was_not(tmp_path):
+    """Ten times, and with other numbers of workers; each time that it comes to its end a new one begins."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    command = [sys.executable, killed_runs.__file__, str(tmp_path), "10", str(seed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    print(done.stdout)
+    assert done.returncode == 0 and done.stdout.count("killed after") == 10, done.stderr
+    whole, *finished = sorted(
+        (each / "run" for each in tmp_path.iterdir()), key=lambda each: each.parent.name != "whole"
+    )
+    assert len(finished) == done.stdout.count("at its end")
+    for folder in finished:
+        assert curve(folder) == curve(whole)
+        assert same(torch.load(folder / "weights.pt"), torch.load(whole / "weights.pt"))
+        assert same(load_file(folder / "best.safetensors"), load_file(whole / "best.safetensors"))
 
 
 def test_a_damaged_checkpoint_is_said_and_passed_over(tmp_path, examples):
