@@ -1,7 +1,5 @@
 """Nodes that load the transformer, the text encoder and the VAE."""
 
-from __future__ import annotations
-
 from .comfy import files
 from .comfy.loading import DEVICES, WEIGHT_DTYPES, load_model, load_text_encoder, load_vae
 from .comfy.schema import advanced, io, schema

@@ -1,7 +1,5 @@
 """The node for a prompt that changes in the course of a long video."""
 
-from __future__ import annotations
-
 import re
 
 from ..model.text import prompt_schedule as prompts_of

@@ -4,8 +4,6 @@ They lie in the folder itself: Load Image and Load Video list no sub-folders, an
 their list does not have.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,17 +1,12 @@
 """Model files an artist can pick: the bundled ones first, then those in ComfyUI's model folders."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import folder_paths
+import torch
 
 from ...model.files import is_model_folder, read_model
-
-if TYPE_CHECKING:
-    import torch
 
 BUNDLED = "tiny (bundled)"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "model" / "bundled"

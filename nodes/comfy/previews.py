@@ -1,20 +1,15 @@
 """Small pictures of what is wired into a node, for the browser to show."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import folder_paths
 import torch.nn.functional as F
 from PIL import Image
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 FOLDER = "opensora"
 LONGEST_SIDE = 96

@@ -1,22 +1,16 @@
 """The VAEs of every generation as comfy.sd.VAE, so that stock nodes encode, decode and tile with them too."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import comfy.model_management as management
 import comfy.sd
 import torch
 
+from ....model.checkpoints.loading import Plan
 from ....model.files import metadata_tensor
 from .. import versions
 from ..latent import PIXELS
 from ..weights import assign_weights
 from . import preview_colors
 from .network import HOSTED, MARGIN, HostedVAE
-
-if TYPE_CHECKING:
-    from ....model.checkpoints.loading import Plan
 
 
 class OpenSoraVAE(comfy.sd.VAE):
