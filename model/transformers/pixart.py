@@ -99,18 +99,16 @@ class PixArt(VideoTransformer):
 
     family = "pixart"
     version = "pixart"
+    Config = PixArtConfig
     prediction = "epsilon"
     Patches = PatchEmbed2D
     Scalars = PlainScalarEmbedder
 
-    def __init__(
-        self, config: PixArtConfig = PixArtConfig(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config, operations, **weights)
-        size = config.hidden_size
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.add_caption(operations, **weights)
-        if config.size_embedders:
+        if self.config.size_embedders:
             self.csize_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
             self.ar_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
         self.add_blocks(STDiT3Block, ("blocks",), operations, attention, **weights)

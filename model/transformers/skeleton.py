@@ -17,6 +17,7 @@ from .layers import Attention, Mask
 
 Config = TypeVar("Config", bound="TransformerConfig")
 Size = float | Tensor | None
+Times = tuple[Tensor, Mask, Tensor, Mask]  # what `embed_times` gives
 
 
 class ClipSizes(NamedTuple):
@@ -80,17 +81,19 @@ class SizedConfig(TransformerConfig):
 class VideoTransformer(nn.Module):
     """What the transformers of all generations share: captions in, latents to tokens' size and back.
 
-    A family sets `x_embedder`, `y_embedder` and the rest of its layers, and computes in `run`, in x's own dtype: hosts
-    that hold weights in another dtype than they compute in call that. Its arguments are those of `forward`, with the
-    sizes of the clip as one ClipSizes. Their constructors take:
+    A family adds its layers in `add_layers`, and computes in `run`, in x's own dtype: hosts that hold weights in
+    another dtype than they compute in call that. Its arguments are those of `forward`, with the sizes of the clip as
+    one ClipSizes.
 
     Args:
-        config: the family's configuration.
+        config: the family's `Config`; left out, its defaults.
         operations: namespace with `Linear`, `Conv2d` and `Conv3d`, where a host such as ComfyUI brings its own.
         attention: callable (q, k, v, mask) as in `layers.matmul_attention`; left out, PyTorch's fused attention.
         weights: dtype and device.
     """
 
+    Config: Any
+    config: Any
     Patches: type[nn.Module] = layers.PatchEmbed3D
     Scalars: type[nn.Module] = layers.ScalarEmbedder
     x_embedder: Any
@@ -103,9 +106,9 @@ class VideoTransformer(nn.Module):
     run: Callable[..., Tensor]
     OPTIONAL: tuple[str, ...] = ()  # keys that a file may lack: `computed` has them
 
-    def __init__(self, config: Any, operations: Any, **weights: Any) -> None:
+    def __init__(self, config: Any = None, operations: Any = nn, attention: Attention = None, **weights: Any) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or self.Config()
         self.in_channels = config.in_channels
         self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
         self.caption_channels = config.caption_channels
@@ -113,6 +116,7 @@ class VideoTransformer(nn.Module):
         self.add_positions(**weights)
         self.x_embedder = self.Patches(config.patch_size, config.in_channels, config.hidden_size, operations, **weights)
         self.t_embedder = self.Scalars(config.hidden_size, operations, **weights)
+        self.add_layers(operations, attention, **weights)
 
     @property
     def null_caption(self) -> Tensor:
@@ -157,6 +161,10 @@ class VideoTransformer(nn.Module):
     def add_positions(self, **weights: Any) -> None:
         """Buffers for what a file brings along of positions; none here."""
 
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        """The layers behind `x_embedder` and `t_embedder`, in a file's order."""
+        raise NotImplementedError
+
     def add_blocks(
         self, block: type[nn.Module], names: tuple[str, ...], operations: Any, attention: Attention, **weights: Any
     ) -> None:
@@ -177,7 +185,7 @@ class VideoTransformer(nn.Module):
 
     def embed_times(
         self, timestep: Tensor, frame_mask: Mask, dtype: torch.dtype, beside: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    ) -> Times:
         """Timesteps [B] for the final layer, and for the blocks; `beside` [B, C] is told with each.
 
         Returns:

@@ -93,13 +93,11 @@ class STDiT(VideoTransformer):
 
     family = "stdit"
     version = "1.0"
+    Config = STDiTConfig
     prediction = "epsilon"
 
-    def __init__(
-        self, config: STDiTConfig = STDiTConfig(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config, operations, **weights)
-        size = config.hidden_size
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.add_caption(operations, **weights)
         self.add_blocks(STDiTBlock, ("blocks",), operations, attention, **weights)

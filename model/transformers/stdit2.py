@@ -78,13 +78,11 @@ class STDiT2(SizedTransformer):
 
     family = "stdit2"
     version = "1.1"
+    Config = STDiT2Config
     prediction = "epsilon"
 
-    def __init__(
-        self, config: STDiT2Config = STDiT2Config(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config, operations, **weights)
-        size = config.hidden_size
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.csize_embedder = ScalarEmbedder(size // 3, operations, **weights)
         self.ar_embedder = ScalarEmbedder(size // 3, operations, **weights)
         self.fl_embedder = ScalarEmbedder(size, operations, **weights)

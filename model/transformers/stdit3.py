@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS
 from .layers import Attention, CrossAttention, Mask, Mlp, ScalarEmbedder, SelfAttention, layer_norm, modulate, rows_of
-from .skeleton import ClipSizes, SizedConfig, SizedTransformer
+from .skeleton import ClipSizes, SizedConfig, SizedTransformer, Times
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,11 @@ class STDiT3(SizedTransformer):
     family = "stdit3"
     version = "1.2"
     Block: type[nn.Module] = STDiT3Block
+    Config = STDiT3Config
     prediction = "flow"
 
-    def __init__(
-        self, config: STDiT3Config = STDiT3Config(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config, operations, **weights)
-        size = config.hidden_size
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.fps_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.add_caption(operations, **weights)
@@ -140,7 +138,7 @@ class STDiT3(SizedTransformer):
 
     def embed_time(
         self, x: Tensor, timestep: Tensor, fps: float | Tensor | None = None, frame_mask: Mask = None
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    ) -> Times:
         """`embed_times` of a clip x, with its frames per second beside the timestep."""
         rate = rows_of(fps, IMAGE_FPS if x.shape[2] == 1 else DEFAULT_FPS, x)
         return self.embed_times(timestep, frame_mask, x.dtype, self.fps_embedder(rate, x.dtype))

@@ -188,18 +188,14 @@ class STDiT3v13(STDiT3):
 
     family = "stdit3_v1_3"
     version = "1.3"
+    Config = STDiT3v13Config
     Block = STDiT3v13Block
     x_embedder_cond: nn.Module
     x_embedder_cond_mask: nn.Module
 
-    def __init__(
-        self,
-        config: STDiT3v13Config = STDiT3v13Config(),
-        operations: Any = nn,
-        attention: Attention = None,
-        **weights: Any,
-    ) -> None:
-        super().__init__(config, operations, attention, **weights)
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        super().add_layers(operations, attention, **weights)
+        config = self.config
         for name in ("x_embedder_cond", "x_embedder_cond_mask"):
             embedder = self.Patches(config.patch_size, config.in_channels, config.hidden_size, operations, **weights)
             for weight in embedder.parameters():  # as in the original: without training a condition changes nothing

@@ -52,6 +52,7 @@ class VideoVAE(Counts, nn.Module):
     """Encodes and decodes videos of any length; a chunk of 17 frames becomes 5 latents, a single image becomes 1."""
 
     family = "vae_v1_2"
+    Config = VideoVAEConfig
     OPTIONAL = ("shift", "scale")  # a file may lack them: `computed` has them
     own_keys = staticmethod(spatial.modern_keys)
     images_at_once = spatial.IMAGES_AT_ONCE
