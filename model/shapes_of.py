@@ -45,30 +45,20 @@ def shape_of(state_dict: StateDict, key: str, rank: int, otherwise: tuple[int, .
     return tuple(tensor.shape) if tensor is not None and tensor.ndim == rank else otherwise
 
 
-def shared_config(
-    cls: Any,
-    state_dict: StateDict,
-    config: Mapping[str, Any],
-    blocks: str = "blocks",
-    patch_size: tuple[int, ...] = (1, 2, 2),
-) -> dict[str, Any]:
-    """What every family of transformers shows alike, as keyword arguments of its configuration `cls`.
-
-    `blocks` is what the list of blocks is called, `patch_size` that of a file whose patch embedding is missing; it has
-    two entries where patches lie in an image.
-    """
+def shared_config(cls: Any, state_dict: StateDict, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What every family of transformers shows alike, as keyword arguments of its configuration, the class `cls`."""
     _, size = shape_of(state_dict, "final_layer.scale_shift_table", 2, (2, cls.hidden_size))
     hidden_size, in_channels, *patch = shape_of(
-        state_dict, "x_embedder.proj.weight", 2 + len(patch_size), (size, cls.in_channels, *patch_size)
+        state_dict, "x_embedder.proj.weight", 2 + len(cls.PATCH), (size, cls.in_channels, *cls.PATCH)
     )
     out_channels = in_channels * math.prod(patch)
     _, features = shape_of(state_dict, "y_embedder.y_proj.fc1.weight", 2, (size, cls.caption_channels))
     length = config.get("model_max_length") or cls.model_max_length
     max_length, caption_channels = shape_of(state_dict, "y_embedder.y_embedding", 2, (length, features))
-    mlp_size, _ = shape_of(state_dict, f"{blocks}.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
+    mlp_size, _ = shape_of(state_dict, f"{cls.BLOCKS}.0.mlp.fc1.weight", 2, (4 * hidden_size, hidden_size))
     out_size, _ = shape_of(state_dict, "final_layer.linear.weight", 2, (2 * out_channels, size))
     return {
-        "depth": count_blocks(state_dict, rf"{blocks}\.(\d+)\."),
+        "depth": count_blocks(state_dict, rf"{cls.BLOCKS}\.(\d+)\."),
         "hidden_size": hidden_size,
         "caption_channels": caption_channels,
         "model_max_length": max_length,

@@ -1,14 +1,8 @@
 """What an artist's choices of size and length come to, and which are refused."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from ..model.sizes import SQUARES, frame_size, nearest_aspect_ratio, same_area
+from .comfy.vae.network import HostedVAE
 from .widgets import AUTO, CUSTOM, MAX_SIDE, MIN_SIDE
-
-if TYPE_CHECKING:
-    from .comfy.vae.network import HostedVAE
 
 FALLBACK_RESOLUTION, FALLBACK_ASPECT_RATIO = "240p", "16:9"
 BY_FRAMES = "by frames"

@@ -1,7 +1,5 @@
 """Nodes between images and latents: encode a clip, decode a clip."""
 
-from __future__ import annotations
-
 import logging
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Pictures without a third and a fifth channel: one rule for grey and for transparency, wherever an IMAGE is taken."""
 
-from __future__ import annotations
-
 import logging
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The node that starts a clip: size, length and frame rate as an empty video latent."""
 
-from __future__ import annotations
-
 from . import widgets
 from .choices import BY_FRAMES, DURATIONS, check_least, check_most, choose_frames, choose_size
 from .comfy.foresight import KNOWS_ITSELF, Node, told

@@ -1,9 +1,5 @@
 """The node that brings an image or a clip to a size that the model knows."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from ..model.images import resize_to_fill
@@ -15,10 +11,8 @@ from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
+from .comfy.vae.network import HostedVAE
 from .widgets import AUTO, CUSTOM
-
-if TYPE_CHECKING:
-    from .comfy.vae.network import HostedVAE
 
 
 def size_for(

@@ -1,7 +1,5 @@
 """The node that says how firmly a range of a clip's frames is held."""
 
-from __future__ import annotations
-
 from . import widgets
 from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import clip_sizes, latent_mask, with_sizes

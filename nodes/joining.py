@@ -1,21 +1,16 @@
 """Clips laid on one timeline with a gap for the model to fill: what Extend, Connect and Loop share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from ..model.frames import Counting
 from ..model.pins import pieces
 from .comfy.latent import Sizes, clip_sizes
 from .comfy.sampling.long_run import Draft, refuse_mismatch
+from .comfy.schema import io
 from .comfy.vae import video_vae
 from .pinning import KEYFRAMES
-
-if TYPE_CHECKING:
-    from ..model.frames import Counting
-    from .comfy.schema import io
 
 FPS_STEP = 0.01  # of the nodes' fps inputs: 29.97 typed and 30000 / 1001 read from a file are one rate
 

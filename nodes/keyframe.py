@@ -1,7 +1,5 @@
 """The node that pins an image or a clip to a place on the timeline."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from . import widgets

@@ -1,12 +1,7 @@
 """How many frames Extend, Connect and Loop may add, and in which steps; other numbers are refused with the nearest."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ..model.frames import Counting
-    from .comfy.vae.network import HostedVAE
+from ..model.frames import Counting
+from .comfy.vae.network import HostedVAE
 
 
 def chunks_of(name: str, frames: int, counting: Counting) -> int:

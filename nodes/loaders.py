@@ -1,10 +1,12 @@
 """Nodes that load the transformer, the text encoder and the VAE."""
 
-from __future__ import annotations
-
 from .comfy import files
 from .comfy.loading import DEVICES, WEIGHT_DTYPES, load_model, load_text_encoder, load_vae
 from .comfy.schema import advanced, io, schema
+
+
+def _file(name, folder, tooltip):
+    return io.Combo.Input(name, options=files.choices(folder), default=files.BUNDLED, tooltip=tooltip)
 
 
 class OpenSoraLoadModel(io.ComfyNode):
@@ -18,11 +20,10 @@ class OpenSoraLoadModel(io.ComfyNode):
             "noise into video latents. Works with stock samplers, LoRA loaders and model patches too.",
             search_aliases="stdit, open sora, text to video, diffusion model, pixart, checkpoint loader, unet loader",
             inputs=[
-                io.Combo.Input(
+                _file(
                     "model_name",
-                    options=files.choices("diffusion_models"),
-                    default=files.BUNDLED,
-                    tooltip="The transformer's file or Hugging Face folder; the generation is told from the weights. "
+                    "diffusion_models",
+                    "The transformer's file or Hugging Face folder; the generation is told from the weights. "
                     "The bundled tiny model draws coloured shapes and runs anywhere; larger files (.safetensors, .pth) "
                     "and folders go into models/diffusion_models.",
                 ),
@@ -58,11 +59,10 @@ class OpenSoraLoadTextEncoder(io.ComfyNode):
             "Stock CLIP Text Encode and LoRA loaders work with it too.",
             search_aliases="open sora, t5, t5xxl, clip loader, load clip",
             inputs=[
-                io.Combo.Input(
+                _file(
                     "text_encoder_name",
-                    options=files.choices("text_encoders"),
-                    default=files.BUNDLED,
-                    tooltip="The T5 file or Hugging Face folder. It must be the one the transformer was trained with: "
+                    "text_encoders",
+                    "The T5 file or Hugging Face folder. It must be the one the transformer was trained with: "
                     "the bundled one for the bundled model; for every official model t5xxl (fp16, or fp8 to save "
                     "memory) from models/text_encoders.",
                 ),
@@ -96,11 +96,10 @@ class OpenSoraLoadVAE(io.ComfyNode):
             "Stock VAE Encode, VAE Decode and VAE Decode (Tiled) work with it too.",
             search_aliases="open sora, video vae, vae loader",
             inputs=[
-                io.Combo.Input(
+                _file(
                     "vae_name",
-                    options=files.choices("vae"),
-                    default=files.BUNDLED,
-                    tooltip="The VAE's file or Hugging Face folder. It must be the one the transformer was trained "
+                    "vae",
+                    "The VAE's file or Hugging Face folder. It must be the one the transformer was trained "
                     "with: the bundled VAE for the bundled model, OpenSora-VAE-v1.2 for 1.2, OpenSora-VAE-v1.3 for "
                     "1.3, sd-vae-ft-ema (diffusers layout) for 1.0 and 1.1; with another one colours and shapes come "
                     "out wrong. They go into models/vae.",

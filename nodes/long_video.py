@@ -1,7 +1,5 @@
 """Nodes for videos longer than one run: extend a clip, connect two, close one to a loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from ..model.segments import backward, forward

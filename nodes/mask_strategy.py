@@ -1,24 +1,18 @@
 """The node for the mask strategy text of Open-Sora 1.1 and later: references, and which of their latents go where."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..model import masks
 from .colors import colors_of
 from .comfy.foresight import KNOWS_ITSELF, Node, told
-from .comfy.latent import clip_sizes, latent_mask, with_sizes
+from .comfy.latent import Sizes, clip_sizes, latent_mask, with_sizes
 from .comfy.schema import advanced, io, schema
 from .comfy.vae import video_vae
 from .pinning import KEYFRAMES, holding, lay_over, record_of
 from .report import report
 from .upstream import frames_before
-
-if TYPE_CHECKING:
-    from .comfy.latent import Sizes
 
 MAX_REFERENCES = 8
 MAX_ALIGN = 4096

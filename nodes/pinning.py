@@ -1,7 +1,5 @@
 """Pinning images to a clip's timeline: what Keyframe, Timeline and Mask Strategy share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from torch import Tensor

@@ -1,14 +1,12 @@
 """The node for a prompt that changes in the course of a long video."""
 
-from __future__ import annotations
-
 import re
 
 from ..model.text import prompt_schedule as prompts_of
 from .comfy.foresight import told
-from .comfy.sampling.conditioning import encode_prompt, from_segment
+from .comfy.sampling.conditioning import from_segment
 from .comfy.schema import io, schema
-from .text import NO_CAMERA, OpenSoraTextEncode
+from .text import OpenSoraTextEncode
 
 NUMBER = re.compile(r"\|\s*(-?\d+)\s*\|")
 
@@ -71,13 +69,9 @@ class OpenSoraPromptSchedule(io.ComfyNode):
         return told((read_schedule, prompt))
 
     @classmethod
-    def execute(
-        cls, clip: io.Clip.Type, prompt: str, aesthetic_score: float, motion_score: float, camera_motion: str,
-        clean_caption: bool, model: io.Model.Type | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
-        camera = None if camera_motion == NO_CAMERA else camera_motion
+    def execute(cls, prompt: str, **others: object) -> io.NodeOutput:
         conditioning = []
         for start, text in read_schedule(prompt):
-            encoded = encode_prompt(clip, text, aesthetic_score, motion_score, camera, clean_caption, model)
+            (encoded,) = OpenSoraTextEncode.execute(prompt=text, **others).result
             conditioning += from_segment(encoded, start)
         return io.NodeOutput(conditioning)

@@ -1,7 +1,5 @@
 """The node that lets the model change a region of a clip over time, and nothing around it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,17 +1,11 @@
 """What a node shows of the mask it built: groups of frames, keyframes and where they landed, and both in words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from .comfy.latent import latent_mask, sizes_of
+from .comfy.latent import Sizes, latent_mask, sizes_of
+from .comfy.vae.network import HostedVAE
 from .pinning import frames_words, place_words, records
 from .said import Said, chained, said, words_of
-
-if TYPE_CHECKING:
-    from .comfy.latent import Sizes
-    from .comfy.vae.network import HostedVAE
 
 GENERATED = said("generated")
 

@@ -1,7 +1,5 @@
 """Words that a node sends to the page: English that still knows its template and values, for translation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 

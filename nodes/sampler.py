@@ -1,7 +1,5 @@
 """Nodes that sample: the all-in-one sampler, and the two that let stock samplers do the same."""
 
-from __future__ import annotations
-
 from . import widgets
 from .comfy.latent import with_sizes
 from .comfy.sampling.conditioning import for_segment, null_conditioning

@@ -1,20 +1,15 @@
 """Bridges without a seam: a gap's first and last latent hold the very frames that it leads from and to."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..model.pins import pieces
+from .comfy.sampling.long_run import Draft
 from .comfy.vae import video_vae
-
-if TYPE_CHECKING:
-    from .comfy.sampling.long_run import Draft
-    from .joining import Clip
+from .joining import Clip
 
 LEAST = 3  # latents of a gap: two for its ends, one for the model
 ATTEMPTS = 3  # encodings of a bridge's end: each costs one encoding and one decoding of a chunk

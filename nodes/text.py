@@ -1,7 +1,5 @@
 """Nodes for words: the prompt with its scores, and the learned empty prompt."""
 
-from __future__ import annotations
-
 from ..model.text import CAMERA_MOTIONS
 from .comfy.sampling.conditioning import encode_prompt, null_conditioning
 from .comfy.schema import advanced, io, schema

@@ -1,7 +1,5 @@
 """The node that pins several images and clips at once, from a timeline drawn in the browser or written as JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection

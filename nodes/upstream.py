@@ -1,7 +1,5 @@
 """How long the clip will be that is wired to a node: told before a run, where settings alone decide it."""
 
-from __future__ import annotations
-
 from .choices import BY_FRAMES, choose_frames
 from .comfy.foresight import Node
 

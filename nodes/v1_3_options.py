@@ -1,7 +1,5 @@
 """The node with the options that only Open-Sora 1.3 has."""
 
-from __future__ import annotations
-
 from ..model.flow_v1_3 import OFFICIAL, Options
 from .comfy.sampling.run import with_options
 from .comfy.schema import advanced, io, schema

@@ -1,7 +1,5 @@
 """Widgets that several nodes have: what they are called, their range and default; each node brings its own tooltip."""
 
-from __future__ import annotations
-
 from ..model.sizes import ASPECT_RATIOS, RESOLUTIONS, SQUARES
 from .comfy.sampling.run import ORIGINAL, sampler_names
 from .comfy.schema import io

@@ -8,29 +8,18 @@ from torch import nn
 
 from ..files import strip_prefixes, unwrap
 from ..shapes_of import StateDict, refuse_misfits
-from ..transformers.pixart import PixArt, PixArtConfig
-from ..transformers.stdit import STDiT, STDiTConfig
-from ..transformers.stdit2 import STDiT2, STDiT2Config
-from ..transformers.stdit3 import STDiT3, STDiT3Config
-from ..transformers.stdit3_v1_3 import STDiT3v13, STDiT3v13Config
-from ..vaes.image import ImageVAE, ImageVAEConfig
-from ..vaes.v1_2 import VideoVAE, VideoVAEConfig
-from ..vaes.v1_3 import CausalVAE, CausalVAEConfig
+from ..transformers.pixart import PixArt
+from ..transformers.stdit import STDiT
+from ..transformers.stdit2 import STDiT2
+from ..transformers.stdit3 import STDiT3
+from ..transformers.stdit3_v1_3 import STDiT3v13
+from ..vaes.image import ImageVAE
+from ..vaes.v1_2 import VideoVAE
+from ..vaes.v1_3 import CausalVAE
 from .identify import TRANSFORMERS, VAES, family_of, refuse
 
-CLASSES: dict[str, tuple[Any, Any]] = {
-    network.family: (network, config)
-    for network, config in (
-        (STDiT, STDiTConfig),
-        (STDiT2, STDiT2Config),
-        (STDiT3, STDiT3Config),
-        (STDiT3v13, STDiT3v13Config),
-        (PixArt, PixArtConfig),
-        (VideoVAE, VideoVAEConfig),
-        (ImageVAE, ImageVAEConfig),
-        (CausalVAE, CausalVAEConfig),
-    )
-}
+NETWORKS: tuple[Any, ...] = (STDiT, STDiT2, STDiT3, STDiT3v13, PixArt, VideoVAE, ImageVAE, CausalVAE)
+CLASSES: dict[str, tuple[Any, Any]] = {network.family: (network, network.Config) for network in NETWORKS}
 A_TRANSFORMER, A_VAE = "an Open-Sora transformer", "an Open-Sora VAE"
 
 

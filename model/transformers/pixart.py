@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..frames import PIXELS_PER_LATENT
-from ..shapes_of import StateDict, agree, heads_of, shape_of, shared_config
-from .layers import Attention, CaptionEmbedder, FinalLayer, Mask, ScalarEmbedder, position_embedding_2d, rows_of
+from ..shapes_of import StateDict, heads_of, shape_of
+from .layers import Attention, Mask, ScalarEmbedder, position_embedding_2d
 from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 from .stdit3 import STDiT3Block
 
@@ -31,37 +30,36 @@ class PixArtConfig(TransformerConfig):
     pe_interpolation: float | None = None  # None: follows the size of each image
     size_embedders: bool = False
     stored_positions: int = 0  # places in the position table that the file brings along
+    PATCH = (2, 2)
 
     @classmethod
     def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "PixArtConfig":
-        """The configuration of these weights; `config` supplies what they cannot tell: num_heads, pe_interpolation.
-
-        Raises ValueError where `config` contradicts the weights, and for models that compress keys and values.
-        """
-        config = config or {}
+        """As TransformerConfig's; raises ValueError too for models that compress keys and values."""
         if any(".attn.sr." in key for key in state_dict):
             raise ValueError(
                 "this PixArt transformer compresses keys and values (attn.sr), as PixArt-Σ's 2048-pixel model does, "
                 "and this pack does not run that; use the model for 512 or 1024 pixels"
             )
-        known = shared_config(cls, state_dict, config, patch_size=(2, 2))
-        places, patch = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1], known["patch_size"]
-        found = cls(
-            **known,
-            num_heads=heads_of(known["hidden_size"], config),
-            pe_interpolation=config.get("pe_interpolation") or _interpolation(places, patch[1], known),
-            size_embedders=any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict),
-            stored_positions=places,
-        )
-        agree(found, {**config, "patch_size": patch})  # the original writes 2 where Open-Sora writes (1, 2, 2)
-        return found
+        # The original writes a patch_size of 2 where Open-Sora writes (1, 2, 2).
+        return super().from_weights(state_dict, {**(config or {}), "patch_size": None})
+
+    @classmethod
+    def own(cls, state_dict: StateDict, config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+        """`config` says num_heads and pe_interpolation."""
+        places = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1]
+        return {
+            "num_heads": heads_of(known["hidden_size"], config),
+            "pe_interpolation": config.get("pe_interpolation") or _interpolation(places, known),
+            "size_embedders": any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict),
+            "stored_positions": places,
+        }
 
 
-def _interpolation(places, patch, known):
+def _interpolation(places, known):
     """How far positions are stretched in a model whose position table has so many places; None where it has none."""
     if not places:
         return None
-    latents = places**0.5 * patch
+    latents = places**0.5 * known["patch_size"][1]
     if latents < BASE_LATENTS and known["model_max_length"] <= ALPHA_LENGTH:
         return 1.0  # PixArt-α's 256-pixel model counts tokens one by one as well
     return latents / BASE_LATENTS
@@ -86,7 +84,8 @@ class PatchEmbed2D(nn.Module):
         self, patch_size: tuple[int, ...], in_channels: int, hidden_size: int, operations: Any, **weights: Any
     ) -> None:
         super().__init__()
-        self.proj = operations.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, **weights)
+        patch = patch_size[1:]
+        self.proj = operations.Conv2d(in_channels, hidden_size, kernel_size=patch, stride=patch, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x[:, :, 0]).flatten(2).transpose(1, 2)[:, None]
@@ -100,27 +99,25 @@ class PixArt(VideoTransformer):
 
     family = "pixart"
     version = "pixart"
+    Config = PixArtConfig
     prediction = "epsilon"
+    Patches = PatchEmbed2D
+    Scalars = PlainScalarEmbedder
 
-    def __init__(
-        self, config: PixArtConfig = PixArtConfig(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config)
-        size = config.hidden_size
-
-        # Only a place for the table that a file brings: positions are computed for each image's size.
-        places = config.stored_positions
-        self.register_buffer("pos_embed", torch.zeros(1, places, size, **weights) if places else None)
-        self.x_embedder = PatchEmbed2D(config.patch_size[1:], config.in_channels, size, operations, **weights)
-        self.t_embedder = PlainScalarEmbedder(size, operations, **weights)
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
-        self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        if config.size_embedders:
+        self.add_caption(operations, **weights)
+        if self.config.size_embedders:
             self.csize_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
             self.ar_embedder = PlainScalarEmbedder(size // 3, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
-        self.blocks = nn.ModuleList(STDiT3Block(**block) for _ in range(config.depth))
-        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
+        self.add_blocks(STDiT3Block, ("blocks",), operations, attention, **weights)
+
+    def add_positions(self, **weights: Any) -> None:
+        # Only a place for the table that a file brings: positions are computed for each image's size.
+        places = self.config.stored_positions
+        table = torch.zeros(1, places, self.config.hidden_size, **weights) if places else None
+        self.register_buffer("pos_embed", table)
 
     def run(
         self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
@@ -138,17 +135,13 @@ class PixArt(VideoTransformer):
 
         t = self.t_embedder(timestep, dtype)
         if self.config.size_embedders:
-            height, width = (
-                rows_of(side, latents * PIXELS_PER_LATENT, x) for side, latents in ((clip.height, H), (clip.width, W))
-            )
-            sides = self.csize_embedder(torch.stack([height, width], dim=1).flatten(), dtype).reshape(B, -1)
-            t = t + torch.cat([sides, self.ar_embedder(height / width, dtype)], dim=1)
+            t = t + self.embed_size(x, clip)
         t = t[:, None]
         t_block = self.t_block(t).unflatten(-1, (6, -1))
         caption, caption_mask = self.embed_caption(caption, caption_mask, B, dtype)
 
         x = self.pad_to_patches(x)
-        grid_h, grid_w = x.shape[3] // self.config.patch_size[1], x.shape[4] // self.config.patch_size[2]
+        _, grid_h, grid_w = self.grid(x)
         x = self.x_embedder(x) + self.positions(grid_h, grid_w, (H + W) // 2, device).to(dtype)
         for index, block in enumerate(self.blocks):
             x = self.run_block(index, partial(block, caption_mask=caption_mask), x, caption, t_block)

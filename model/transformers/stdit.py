@@ -5,7 +5,6 @@ from two fixed tables, which space_scale and time_scale stretch to the resolutio
 Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.0; frame masks as opensora/v1.1 added them).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,21 +14,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..shapes_of import StateDict, agree, heads_of, shape_of, shared_config
-from .layers import (
-    Attention,
-    CaptionEmbedder,
-    CrossAttention,
-    FinalLayer,
-    Mask,
-    Mlp,
-    PatchEmbed3D,
-    ScalarEmbedder,
-    SelfAttention,
-    layer_norm,
-    modulate,
-    sincos_table,
-)
+from ..shapes_of import StateDict, heads_of, shape_of
+from .layers import Attention, CrossAttention, Mask, Mlp, SelfAttention, layer_norm, modulate, sincos_table
 from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 
 SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5
@@ -45,25 +31,16 @@ class STDiTConfig(TransformerConfig):
     stored_positions: tuple = (0, 0)  # places and frames in the position tables that the file brings along
 
     @classmethod
-    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "STDiTConfig":
-        """The configuration of these weights; `config` supplies what they do not tell: heads, scales.
-
-        Raises ValueError where `config` contradicts the weights. `input_size` is not asked for: positions are computed
-        for the latents of each call.
-        """
-        config = config or {}
-        known = shared_config(cls, state_dict, config)
+    def own(cls, state_dict: StateDict, config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+        """`config` says heads and scales; `input_size` is not asked for: positions are computed for each call."""
         places = shape_of(state_dict, "pos_embed", 3, (1, 0, 0))[1]
         frames = shape_of(state_dict, "pos_embed_temporal", 3, (1, 0, 0))[1]
-        found = cls(
-            **known,
-            num_heads=heads_of(known["hidden_size"], config),
-            space_scale=config.get("space_scale") or (0.5 if places == SMALL_GRID else 1.0),
-            time_scale=config.get("time_scale") or 1.0,
-            stored_positions=(places, frames),
-        )
-        agree(found, config)
-        return found
+        return {
+            "num_heads": heads_of(known["hidden_size"], config),
+            "space_scale": config.get("space_scale") or (0.5 if places == SMALL_GRID else 1.0),
+            "time_scale": config.get("time_scale") or 1.0,
+            "stored_positions": (places, frames),
+        }
 
 
 class STDiTBlock(nn.Module):
@@ -116,45 +93,32 @@ class STDiT(VideoTransformer):
 
     family = "stdit"
     version = "1.0"
+    Config = STDiTConfig
     prediction = "epsilon"
 
-    def __init__(
-        self, config: STDiTConfig = STDiTConfig(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config)
-        size = config.hidden_size
-
-        # Only a place for the tables that a file brings: the original, too, drops them and computes its own.
-        for name, length in zip(("pos_embed", "pos_embed_temporal"), config.stored_positions):
-            self.register_buffer(name, torch.zeros(1, length, size, **weights) if length else None)
-        self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
-        self.t_embedder = ScalarEmbedder(size, operations, **weights)
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
-        self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
-        self.blocks = nn.ModuleList(STDiTBlock(**block) for _ in range(config.depth))
-        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
+        self.add_caption(operations, **weights)
+        self.add_blocks(STDiTBlock, ("blocks",), operations, attention, **weights)
+
+    def add_positions(self, **weights: Any) -> None:
+        # Only a place for the tables that a file brings: the original, too, drops them and computes its own.
+        for name, length in zip(("pos_embed", "pos_embed_temporal"), self.config.stored_positions):
+            table = torch.zeros(1, length, self.config.hidden_size, **weights) if length else None
+            self.register_buffer(name, table)
 
     def run(
         self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
     ) -> Tensor:
         """Noise in x, in x's own dtype; 1.0 looks at none of the sizes of the clip."""
         B, _, T, H, W = x.shape
-        dtype, device = x.dtype, x.device
-
-        t = self.t_embedder(timestep, dtype)[:, None]
-        t_generated = t_block = self.t_block(t)
-        t_kept = None
-        if frame_mask is not None:
-            frame_mask = frame_mask.to(device=device, dtype=torch.bool)[:, :, None]
-            t_kept = self.t_embedder(torch.zeros_like(timestep), dtype)[:, None]
-            t_block = torch.where(frame_mask, t_block, self.t_block(t_kept))
-            frame_mask = frame_mask[..., None]
-        t_block, t_generated = (value.unflatten(-1, (6, -1)) for value in (t_block, t_generated))
-        caption, caption_mask = self.embed_caption(caption, caption_mask, B, dtype)
+        t, t_kept, t_block, frame_mask = self.embed_times(timestep, frame_mask, x.dtype)
+        t_generated = self.t_block(t).unflatten(-1, (6, -1))
+        caption, caption_mask = self.embed_caption(caption, caption_mask, B, x.dtype)
 
         x = self.pad_to_patches(x)
-        frames, grid_h, grid_w = (length // patch for length, patch in zip(x.shape[2:], self.config.patch_size))
+        frames, grid_h, grid_w = self.grid(x)
         x = self.x_embedder(x) + self.place_positions(grid_h, grid_w).to(x)
         frame_positions = self.frame_positions(frames).to(x)
 

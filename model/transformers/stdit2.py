@@ -5,7 +5,6 @@ positions scale with the resolution, time is a rotation (rope), and attention ov
 its own. Defined by https://github.com/hpcaitech/Open-Sora (branch opensora/v1.1; `qk_norm_legacy`: opensora/v1.2).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,57 +14,23 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
-from ..shapes_of import StateDict, agree, normed_heads, shared_config
-from .layers import (
-    Attention,
-    CaptionEmbedder,
-    CrossAttention,
-    FinalLayer,
-    Mask,
-    Mlp,
-    PatchEmbed3D,
-    ScalarEmbedder,
-    SelfAttention,
-    layer_norm,
-    modulate,
-    position_embedding_2d,
-    rope_frequencies,
-    rows_of,
-    shared,
-)
-from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
+from ..frames import DEFAULT_FPS, IMAGE_FPS
+from ..shapes_of import StateDict
+from .layers import Attention, CrossAttention, Mask, Mlp, ScalarEmbedder, SelfAttention, layer_norm, modulate, rows_of
+from .skeleton import ClipSizes, SizedConfig, SizedTransformer
 
 
 @dataclass(frozen=True)
-class STDiT2Config(TransformerConfig):
+class STDiT2Config(SizedConfig):
     """Configuration of an STDiT2; field names are the original's configuration keys."""
 
     model_max_length: int = 200
-    qk_norm: bool = True
     qk_norm_legacy: bool = True  # rotate, then normalise: what the released weights were trained with
-    input_sq_size: int = 512
 
     @classmethod
-    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "STDiT2Config":
-        """The configuration of these weights; `config` supplies what they cannot tell: qk_norm_legacy, input_sq_size.
-
-        num_heads as well, where neither q/k norm nor rope.freqs show it. Raises ValueError where `config` contradicts
-        the weights.
-        """
-        config = config or {}
-        known = shared_config(cls, state_dict, config)
-        qk_norm, num_heads = normed_heads(state_dict, known["hidden_size"], config)
+    def own(cls, state_dict: StateDict, config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         legacy = config.get("qk_norm_legacy")
-        found = cls(
-            **known,
-            num_heads=num_heads,
-            qk_norm=qk_norm,
-            qk_norm_legacy=True if legacy is None else bool(legacy),
-            input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
-        )
-        agree(found, config, "num_heads", "qk_norm")
-        return found
+        return super().own(state_dict, config, known) | {"qk_norm_legacy": True if legacy is None else bool(legacy)}
 
 
 class STDiT2Block(nn.Module):
@@ -105,7 +70,7 @@ class STDiT2Block(nn.Module):
         return x + gate_mlp[:, :, None] * h
 
 
-class STDiT2(VideoTransformer):
+class STDiT2(SizedTransformer):
     """Predicts the noise in video latents, and its variance.
 
     `hidden_size` must be a multiple of 3 (height, width and aspect ratio share it).
@@ -113,55 +78,37 @@ class STDiT2(VideoTransformer):
 
     family = "stdit2"
     version = "1.1"
+    Config = STDiT2Config
     prediction = "epsilon"
-    OPTIONAL = ("rope.freqs",)
 
-    def __init__(
-        self, config: STDiT2Config = STDiT2Config(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config)
-        size = config.hidden_size
-
-        self.rope = nn.Module()
-        self.rope.register_buffer("freqs", rope_frequencies(size // config.num_heads, device=weights.get("device")))
-        self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
-        self.t_embedder = ScalarEmbedder(size, operations, **weights)
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.csize_embedder = ScalarEmbedder(size // 3, operations, **weights)
         self.ar_embedder = ScalarEmbedder(size // 3, operations, **weights)
         self.fl_embedder = ScalarEmbedder(size, operations, **weights)
         self.fps_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
         self.t_block_temp = nn.Sequential(nn.SiLU(), operations.Linear(size, 3 * size, **weights))
-        self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
-        self.blocks = nn.ModuleList(STDiT2Block(**block) for _ in range(config.depth))
-        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
-
-    def computed(self) -> dict[str, Tensor]:
-        """The tensors of OPTIONAL by their keys, fp32."""
-        return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
+        self.add_caption(operations, **weights)
+        self.add_blocks(STDiT2Block, ("blocks",), operations, attention, **weights)
 
     def run(
         self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
     ) -> Tensor:
         """Noise in x, in x's own dtype."""
         B, _, T, H, W = x.shape
-        dtype, device = x.dtype, x.device
+        dtype = x.dtype
         fps = rows_of(clip.fps, IMAGE_FPS if T == 1 else DEFAULT_FPS, x)
         num_frames = rows_of(clip.num_frames, T, x)
-        area = shared(clip.height, H * PIXELS_PER_LATENT) * shared(clip.width, W * PIXELS_PER_LATENT)
-        height, width = (
-            rows_of(side, latents * PIXELS_PER_LATENT, x) for side, latents in ((clip.height, H), (clip.width, W))
-        )
+        scale = self.position_scale(x, clip)
 
         t = self.t_embedder(timestep, dtype)[:, None]
-        sides = self.csize_embedder(torch.stack([height, width], dim=1).flatten(), dtype).reshape(B, -1)
-        size = torch.cat([sides, self.ar_embedder(height / width, dtype)], dim=1)[:, None]
+        size = self.embed_size(x, clip)[:, None]
         length = (self.fl_embedder(num_frames, dtype) + self.fps_embedder(fps, dtype))[:, None]
         t_spatial, t_temporal = self.t_block(t + size), self.t_block_temp(t + length)
         t_kept = None
         if frame_mask is not None:
-            frame_mask = frame_mask.to(device=device, dtype=torch.bool)[:, :, None]
+            frame_mask = frame_mask.to(device=x.device, dtype=torch.bool)[:, :, None]
             zero = self.t_embedder(torch.zeros_like(timestep), dtype)[:, None]
             # In the final layer generated frames know the plain timestep, kept frames the size as well.
             t_kept = zero + size
@@ -172,14 +119,13 @@ class STDiT2(VideoTransformer):
         caption, caption_mask = self.embed_caption(caption, caption_mask, B, dtype)
 
         x = self.pad_to_patches(x)
-        grid_h, grid_w = x.shape[3] // self.config.patch_size[1], x.shape[4] // self.config.patch_size[2]
+        grid = self.grid(x)
         x = self.x_embedder(x)
-        scale, base = area**0.5 / self.config.input_sq_size, round((grid_h * grid_w) ** 0.5)
-        x = x + position_embedding_2d(self.config.hidden_size, grid_h, grid_w, scale, base, device).to(dtype)
+        x = x + self.positions(grid, scale, x)
 
         for index, block in enumerate(self.blocks):
             run = partial(block, t_temporal=t_temporal, rope=self.rope.freqs, caption_mask=caption_mask)
             x = self.run_block(index, run, x, caption, t_spatial)
 
         x = self.final_layer(x, t, t_kept, frame_mask)
-        return self.unpatchify(x, grid_h, grid_w)[:, :, :T, :H, :W]
+        return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]

@@ -5,8 +5,7 @@ spatial one. Spatial blocks attend within a frame, temporal blocks across the fr
 https://github.com/hpcaitech/Open-Sora (branch opensora/v1.2); PixArt-α: Chen et al. 2023; DiT: Peebles & Xie 2022.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,49 +14,16 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..frames import DEFAULT_FPS, IMAGE_FPS, PIXELS_PER_LATENT
-from ..shapes_of import StateDict, agree, normed_heads, shared_config
-from .layers import (
-    Attention,
-    CaptionEmbedder,
-    CrossAttention,
-    FinalLayer,
-    Mask,
-    Mlp,
-    PatchEmbed3D,
-    ScalarEmbedder,
-    SelfAttention,
-    layer_norm,
-    modulate,
-    position_embedding_2d,
-    rope_frequencies,
-    rows_of,
-    shared,
-)
-from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
+from ..frames import DEFAULT_FPS, IMAGE_FPS
+from .layers import Attention, CrossAttention, Mask, Mlp, ScalarEmbedder, SelfAttention, layer_norm, modulate, rows_of
+from .skeleton import ClipSizes, SizedConfig, SizedTransformer, Times
 
 
 @dataclass(frozen=True)
-class STDiT3Config(TransformerConfig):
+class STDiT3Config(SizedConfig):
     """Configuration of an STDiT3; field names are the original's configuration keys."""
 
-    qk_norm: bool = True
-    input_sq_size: int = 512
-
-    @classmethod
-    def from_weights(cls, state_dict: StateDict, config: Mapping[str, Any] | None = None) -> "STDiT3Config":
-        """The configuration of these weights; `config` supplies what they cannot tell. ValueError if they disagree."""
-        config = config or {}
-        known = shared_config(cls, state_dict, config, blocks="spatial_blocks")
-        qk_norm, num_heads = normed_heads(state_dict, known["hidden_size"], config)
-        found = cls(
-            **known,
-            num_heads=num_heads,
-            qk_norm=qk_norm,
-            input_sq_size=config.get("input_sq_size") or cls.input_sq_size,
-        )
-        agree(found, config, "num_heads", "qk_norm")
-        return found
+    BLOCKS = "spatial_blocks"
 
 
 def at_once(function: Callable[..., Tensor], x: Tensor, *rows: Tensor) -> Tensor:
@@ -68,10 +34,12 @@ def at_once(function: Callable[..., Tensor], x: Tensor, *rows: Tensor) -> Tensor
 class STDiT3Block(nn.Module):
     """One transformer block: attention over space or over time, cross-attention to the caption, MLP."""
 
+    SelfAttention = SelfAttention
+
     def __init__(self, config: STDiT3Config, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
-        self.attn = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
+        self.attn = self.SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
         self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
@@ -120,36 +88,21 @@ def gated(h: Tensor, gate: Tensor) -> Tensor:
     return gate[:, :, None] * h
 
 
-class STDiT3(VideoTransformer):
+class STDiT3(SizedTransformer):
     """Predicts the rectified-flow velocity (data minus noise) of video latents."""
 
     family = "stdit3"
     version = "1.2"
     Block: type[nn.Module] = STDiT3Block
+    Config = STDiT3Config
     prediction = "flow"
-    OPTIONAL = ("rope.freqs",)  # a file may lack it: `computed` has it
 
-    def __init__(
-        self, config: STDiT3Config = STDiT3Config(), operations: Any = nn, attention: Attention = None, **weights: Any
-    ) -> None:
-        super().__init__(config)
-        size = config.hidden_size
-
-        self.rope = nn.Module()
-        self.rope.register_buffer("freqs", self.computed()["rope.freqs"].to(device=weights.get("device")))
-        self.x_embedder = PatchEmbed3D(config.patch_size, config.in_channels, size, operations, **weights)
-        self.t_embedder = ScalarEmbedder(size, operations, **weights)
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        size = self.config.hidden_size
         self.fps_embedder = ScalarEmbedder(size, operations, **weights)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(size, 6 * size, **weights))
-        self.y_embedder = CaptionEmbedder(config.caption_channels, size, config.model_max_length, operations, **weights)
-        block: dict[str, Any] = dict(config=config, operations=operations, attention=attention, **weights)
-        self.spatial_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
-        self.temporal_blocks = nn.ModuleList(self.Block(**block) for _ in range(config.depth))
-        self.final_layer = FinalLayer(size, math.prod(config.patch_size) * self.out_channels, operations, **weights)
-
-    def computed(self) -> dict[str, Tensor]:
-        """The tensors of OPTIONAL by their keys, fp32."""
-        return {"rope.freqs": rope_frequencies(self.config.hidden_size // self.config.num_heads)}
+        self.add_caption(operations, **weights)
+        self.add_blocks(self.Block, ("spatial_blocks", "temporal_blocks"), operations, attention, **weights)
 
     def run(
         self, x: Tensor, timestep: Tensor, caption: Tensor, caption_mask: Mask, frame_mask: Mask, clip: ClipSizes
@@ -185,37 +138,7 @@ class STDiT3(VideoTransformer):
 
     def embed_time(
         self, x: Tensor, timestep: Tensor, fps: float | Tensor | None = None, frame_mask: Mask = None
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """Timestep and fps for the final layer, and for the blocks.
-
-        Returns:
-            t [B, 1, C]; t_kept, the same at timestep 0, or None without a frame mask; t_block [B, T or 1, 6, C], which
-            of the two a frame is told; and the frame mask as bool [B, T, 1, 1] or None.
-        """
-        T = x.shape[2]
-        fps = self.fps_embedder(rows_of(fps, IMAGE_FPS if T == 1 else DEFAULT_FPS, x), x.dtype)
-        t = (self.t_embedder(timestep, x.dtype) + fps)[:, None]
-        t_kept, t_block = None, self.t_block(t)
-        if frame_mask is not None:
-            frame_mask = frame_mask.to(device=x.device, dtype=torch.bool)[:, :, None]
-            t_kept = (self.t_embedder(torch.zeros_like(timestep), x.dtype) + fps)[:, None]
-            t_block = torch.where(frame_mask, t_block, self.t_block(t_kept))
-            frame_mask = frame_mask[..., None]
-        return t, t_kept, t_block.unflatten(-1, (6, -1)), frame_mask
-
-    def position_scale(self, x: Tensor, clip: ClipSizes) -> float:
-        """How much larger than the model's own size the video is, by the side of a square of its area in pixels."""
-        height, width = (
-            shared(side, x.shape[n] * PIXELS_PER_LATENT) for side, n in ((clip.height, 3), (clip.width, 4))
-        )
-        return (height * width) ** 0.5 / self.config.input_sq_size
-
-    def grid(self, x: Tensor) -> tuple[int, int, int]:
-        """How many tokens padded latents [B, C, T, H, W] make: (frames, rows, columns)."""
-        return tuple(length // patch for length, patch in zip(x.shape[2:], self.config.patch_size))
-
-    def positions(self, grid: tuple[int, int, int], scale: float, like: Tensor) -> Tensor:
-        """The positions of a token grid, [1, rows · columns, C], in the dtype and on the device of `like`."""
-        _, rows, columns = grid
-        base = round((rows * columns) ** 0.5)
-        return position_embedding_2d(self.config.hidden_size, rows, columns, scale, base, like.device).to(like.dtype)
+    ) -> Times:
+        """`embed_times` of a clip x, with its frames per second beside the timestep."""
+        rate = rows_of(fps, IMAGE_FPS if x.shape[2] == 1 else DEFAULT_FPS, x)
+        return self.embed_times(timestep, frame_mask, x.dtype, self.fps_embedder(rate, x.dtype))

@@ -16,21 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes_of import StateDict
-from .layers import (
-    Attention,
-    CrossAttention,
-    Mask,
-    Mlp,
-    PatchEmbed3D,
-    SelfAttention,
-    layer_norm,
-    modulate,
-    repeat_rows,
-    rope_frequencies,
-    rotate_pairs,
-)
+from .layers import Attention, Mask, SelfAttention, layer_norm, modulate, repeat_rows, rope_frequencies, rotate_pairs
 from .skeleton import ClipSizes
-from .stdit3 import STDiT3, STDiT3Config
+from .stdit3 import STDiT3, STDiT3Block, STDiT3Config
 
 TIME, HEIGHT, WIDTH = range(3)
 Grid = tuple[int, int, int]  # tokens along these axes
@@ -66,7 +54,7 @@ class STDiT3v13Config(STDiT3Config):
         config = config or {}
         rope = state_dict.get("rope.freqs")
         others = {key: value for key, value in state_dict.items() if key != "rope.freqs"}
-        found = cast("STDiT3v13Config", super().from_weights(others, config))
+        found = super().from_weights(others, config)
         found = replace(found, kernel_size=_kernel_size(config.get("kernel_size", cls.kernel_size)))
         if rope is not None:
             if not found.qk_norm and not config.get("num_heads"):
@@ -166,18 +154,12 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     return torch.cat(turned, dim=-1)
 
 
-class STDiT3v13Block(nn.Module):
+class STDiT3v13Block(STDiT3Block):
     """One transformer block: attention in windows, cross-attention to the captions, MLP."""
 
-    def __init__(self, config: STDiT3v13Config, operations: Any, attention: Attention, **weights: Any) -> None:
-        super().__init__()
-        size, heads = config.hidden_size, config.num_heads
-        self.attn = WindowAttention(size, heads, config.qk_norm, operations, attention, **weights)
-        self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
-        self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
-        self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))
+    SelfAttention = WindowAttention
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: Tensor, captions: Captions, t: Tensor, caption_mask: Mask, grid: Grid, window: tuple[int, ...],
         rope: Rope | None = None,
     ) -> Tensor:  # fmt: skip
@@ -206,26 +188,21 @@ class STDiT3v13(STDiT3):
 
     family = "stdit3_v1_3"
     version = "1.3"
+    Config = STDiT3v13Config
     Block = STDiT3v13Block
     x_embedder_cond: nn.Module
     x_embedder_cond_mask: nn.Module
 
-    def __init__(
-        self,
-        config: STDiT3v13Config = STDiT3v13Config(),
-        operations: Any = nn,
-        attention: Attention = None,
-        **weights: Any,
-    ) -> None:
-        super().__init__(config, operations, attention, **weights)
+    def add_layers(self, operations: Any, attention: Attention, **weights: Any) -> None:
+        super().add_layers(operations, attention, **weights)
+        config = self.config
         for name in ("x_embedder_cond", "x_embedder_cond_mask"):
-            embedder = PatchEmbed3D(config.patch_size, config.in_channels, config.hidden_size, operations, **weights)
+            embedder = self.Patches(config.patch_size, config.in_channels, config.hidden_size, operations, **weights)
             for weight in embedder.parameters():  # as in the original: without training a condition changes nothing
                 nn.init.zeros_(weight)
             self.add_module(name, embedder)
 
     def computed(self) -> dict[str, Tensor]:
-        """The tensors of OPTIONAL by their keys, fp32."""
         dim = self.config.rope_dim
         return {"rope.freqs": rope_frequencies(dim)[: dim // 2]}
 

@@ -37,6 +37,7 @@ class ImageVAE(Counts, nn.Module):
     """Encodes and decodes videos of any length frame by frame."""
 
     family = "vae_2d"
+    Config = ImageVAEConfig
     OPTIONAL = ()
     counting = EACH_FRAME
     images_at_once = IMAGES_AT_ONCE

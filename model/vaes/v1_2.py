@@ -13,18 +13,9 @@ from torch import Tensor, nn
 
 from ..frames import CHUNKS, Counts
 from ..shapes_of import StateDict
+from . import spatial
 from .slicing import placed
-from .spatial import (
-    IMAGES_AT_ONCE,
-    MODE,
-    AutoencoderKL,
-    SpatialConfig,
-    decode_frames,
-    draw_posterior,
-    draws,
-    encode_frames,
-    modern_keys,
-)
+from .spatial import MODE, SpatialConfig, draw_posterior, draws
 from .temporal import TemporalConfig, TemporalVAE
 
 OFFICIAL_SHIFT = (-0.10, 0.34, 0.27, 0.98)
@@ -61,9 +52,10 @@ class VideoVAE(Counts, nn.Module):
     """Encodes and decodes videos of any length; a chunk of 17 frames becomes 5 latents, a single image becomes 1."""
 
     family = "vae_v1_2"
+    Config = VideoVAEConfig
     OPTIONAL = ("shift", "scale")  # a file may lack them: `computed` has them
-    own_keys = staticmethod(modern_keys)
-    images_at_once = IMAGES_AT_ONCE
+    own_keys = staticmethod(spatial.modern_keys)
+    images_at_once = spatial.IMAGES_AT_ONCE
     shift: Tensor
     scale: Tensor
     spatial_vae: Any
@@ -72,7 +64,7 @@ class VideoVAE(Counts, nn.Module):
         super().__init__()
         self.config = config
         self.latent_channels = config.temporal.latent_channels
-        self.spatial_vae = nn.ModuleDict({"module": AutoencoderKL(config.spatial, operations, **weights)})
+        self.spatial_vae = nn.ModuleDict({"module": spatial.AutoencoderKL(config.spatial, operations, **weights)})
         self.temporal_vae = TemporalVAE(config.temporal, operations, **weights)
         self.counting = replace(CHUNKS, chunk_frames=config.chunk_frames, factor=self.temporal_vae.factor)
         for name in ("shift", "scale"):
@@ -123,8 +115,8 @@ class VideoVAE(Counts, nn.Module):
 
     def encode_frames(self, video: Tensor, draw: Callable[..., Tensor | None] = MODE) -> Tensor:
         """Each frame through the 2D VAE: [B, 3, T, H, W] to [B, C, T, H / 8, W / 8]."""
-        return encode_frames(self.spatial_vae["module"], video, draw, self.images_at_once)
+        return spatial.encode_frames(self.spatial_vae["module"], video, draw, self.images_at_once)
 
     def decode_frames(self, x: Tensor) -> Tensor:
         """Each 2D latent to its frame: [B, C, T, h, w] to [B, 3, T, 8 h, 8 w]."""
-        return decode_frames(self.spatial_vae["module"], x, self.images_at_once)
+        return spatial.decode_frames(self.spatial_vae["module"], x, self.images_at_once)

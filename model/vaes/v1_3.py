@@ -98,6 +98,7 @@ class CausalVAE(Counts, nn.Module):
     """Encodes and decodes videos chunk by chunk; 1 and 16 k + 1 frames come back as they went in."""
 
     family = "vae_v1_3"
+    Config = CausalVAEConfig
     OPTIONAL = ()  # a file has every key
 
     def __init__(self, config: CausalVAEConfig = CausalVAEConfig(), operations: Any = nn, **weights: Any) -> None:

@@ -4,9 +4,8 @@ They lie in the folder itself: Load Image and Load Video list no sub-folders, an
 their list does not have.
 """
 
-from __future__ import annotations
-
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -15,6 +14,8 @@ import shutil
 from pathlib import Path
 
 import folder_paths
+
+from . import files
 
 EXAMPLE_IMAGES = Path(__file__).resolve().parents[2] / "workflows" / "inputs"
 
@@ -78,15 +79,5 @@ def _is_our_copy(target, digest):
 
 def _copy(source, target):
     """Whether `source` is at `target` now; never half of it."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        logging.warning(
-            "Open-Sora: the example picture %s could not be put into the input folder: %s", source.name, error
-        )
-        return False
-    return True
+    failed = f"the example picture {source.name} could not be put into the input folder"
+    return files.put(target, functools.partial(shutil.copyfile, source), failed)

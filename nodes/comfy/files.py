@@ -1,17 +1,15 @@
 """Model files an artist can pick: the bundled ones first, then those in ComfyUI's model folders."""
 
-from __future__ import annotations
-
+import contextlib
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import folder_paths
+import torch
 
 from ...model.files import is_model_folder, read_model
-
-if TYPE_CHECKING:
-    import torch
 
 BUNDLED = "tiny (bundled)"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "model" / "bundled"
@@ -71,6 +69,20 @@ def path_of(name: str, folder: str, kind: str) -> str:
     if path is None:
         raise ValueError(f"{name!r} is not in models/{folder}; there are: {', '.join(choices(folder))}")
     return path
+
+
+def put(target: Path, write: Callable[[Path], object], failed: str) -> bool:
+    """Whether write(path) made the file `target`, whole or not at all; if not, the log has `failed` and the reason."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        logging.warning("Open-Sora: %s: %s", failed, error)
+        return False
+    return True
 
 
 def read(path: str, input_name: str) -> tuple[dict[str, torch.Tensor], dict, dict]:

@@ -3,8 +3,6 @@
 The scripts are not among it: pyproject.toml has them served under the project's name as well.
 """
 
-from __future__ import annotations
-
 import glob
 import logging
 from pathlib import Path

@@ -5,22 +5,16 @@ that a wire feeds, and writes what it returns at each of them. It shows a node n
 the rest.
 """
 
-from __future__ import annotations
-
 import os
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from ...model.checkpoints.loading import plan_vae
 from ...model.files import read_model
 from . import files
 from .schema import io
-from .vae.network import HOSTED
+from .vae.network import HOSTED, HostedVAE
 from .versions import running_server
-
-if TYPE_CHECKING:
-    from .vae.network import HostedVAE
 
 KNOWS_ITSELF = [io.Hidden.unique_id]  # for `hidden` of a schema: lets `Node.of` find the node in its prompt
 _prompt = ContextVar("prompt", default=None)
@@ -65,7 +59,7 @@ class Node:
         self.kind, self.inputs = node.get("class_type"), node.get("inputs") or {}
 
     @classmethod
-    def of(cls, node_class: type[io.ComfyNode]) -> Node:
+    def of(cls, node_class: type[io.ComfyNode]) -> "Node":
         """The node whose `validate_inputs` is called; one without inputs where ComfyUI does not tell which it is."""
         return cls(_prompt.get(), node_class.hidden and node_class.hidden.unique_id)
 
@@ -77,7 +71,7 @@ class Node:
         """The value of an input; None where a wire feeds it, and where it is left out."""
         return None if self.wired(name) else self.inputs.get(name)
 
-    def before(self, name: str) -> Node | None:
+    def before(self, name: str) -> "Node | None":
         """The Node that feeds the input, or None."""
         return Node(self.prompt, self.inputs[name][0]) if self.wired(name) and self.inputs[name] else None
 

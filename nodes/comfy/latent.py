@@ -1,21 +1,15 @@
 """What a LATENT of this pack carries beside `samples`: frame rate, frame count and pixel size, with fallbacks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import comfy.utils
 import torch
 
-from ...model.frames import CHUNKS, DEFAULT_FPS, EACH_FRAME, IMAGE_FPS, OVERLAPPING
+from ...model.frames import CHUNKS, DEFAULT_FPS, EACH_FRAME, IMAGE_FPS, OVERLAPPING, Counting
 from ...model.frames import PIXELS_PER_LATENT as PIXELS
-
-if TYPE_CHECKING:
-    from ...model.frames import Counting
 
 # By a transformer's `version` (or a VAE's `family`).
 COUNTING = {

@@ -1,14 +1,13 @@
 """The one door for model files: a transformer becomes a ComfyUI MODEL, a VAE a VAE, a T5 a CLIP."""
 
-from __future__ import annotations
-
 from collections import Counter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import comfy.model_management as management
+import comfy.sd
 import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...model.checkpoints.loading import plan_transformer, plan_vae
@@ -24,10 +23,6 @@ from .transformer.patches import patch_the_rest
 from .vae import preview_colors
 from .vae.video_vae import OpenSoraVAE
 from .weights import assign_weights, note_dtypes
-
-if TYPE_CHECKING:
-    import comfy.sd
-    from comfy.model_patcher import ModelPatcher
 
 WEIGHT_DTYPES = {
     "auto": None,

@@ -1,20 +1,14 @@
 """Small pictures of what is wired into a node, for the browser to show."""
 
-from __future__ import annotations
-
-import contextlib
 import hashlib
-import logging
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import folder_paths
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from . import files
 
 FOLDER = "opensora"
 LONGEST_SIDE = 96
@@ -34,16 +28,12 @@ def save_thumbnail(pixels: Tensor) -> dict[str, str] | None:
     picture = _small(pixels[:1, ..., :3] if pixels.shape[-1] >= 3 else pixels[:1, ..., :1].expand(-1, -1, -1, 3))
     name = f"thumbnail_{hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).hexdigest()[:16]}.png"
     target = Path(folder_paths.get_temp_directory()) / FOLDER / name
-    temporary = target.with_name(f".{name}.{os.getpid()}")
-    try:
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(temporary, format="PNG")
-            os.replace(temporary, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        logging.warning("Open-Sora: no thumbnail could be put into the temp folder: %s", error)
+
+    def save(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path, format="PNG")
+
+    if not target.exists() and not files.put(target, save, "no thumbnail could be put into the temp folder"):
         return None
     return {"filename": name, "subfolder": FOLDER, "type": "temp"}
 

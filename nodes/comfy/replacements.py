@@ -4,8 +4,6 @@ Only nodes that one of ours stands for: docs/old-workflows.md has the others. Th
 workflows is web/old_workflows.js.
 """
 
-from __future__ import annotations
-
 import logging
 
 from .versions import node_replacement

@@ -1,7 +1,5 @@
 """Node definitions for every ComfyUI from 0.3.75 on: the V3 API, minus the keywords a version does not know yet."""
 
-from __future__ import annotations
-
 from comfy_api.latest import ComfyExtension, io
 
 from .versions import known

@@ -1,7 +1,5 @@
 """Puts a checkpoint's tensors into a module, so that memory never holds more than one model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -114,8 +114,8 @@ def test_estimates_are_what_is_measured(comfy, vaes, family, name, monkeypatch):
         measured = (
             peak_bytes(build, encoding) + 2 * 3 * frames * height * width
         )  # the frames came to the device as well
-        encoded = vae._memory_encode((1, 3, frames, height, width), torch.bfloat16) / measured
-        decoded = vae._memory_decode((1, channels, latents, height // 8, width // 8), torch.bfloat16) / peak_bytes(
+        encoded = vae._encode_bytes((1, 3, frames, height, width), torch.bfloat16) / measured
+        decoded = vae._decode_bytes((1, channels, latents, height // 8, width // 8), torch.bfloat16) / peak_bytes(
             build, decoding
         )
         assert 0.9 <= encoded <= 1.5 and 0.9 <= decoded <= 1.5, (frames, encoded, decoded)

@@ -1,16 +1,11 @@
 """CONDITIONING of these models: prompts, the learned null caption, and what holds from a segment of a long video on."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import comfy.sd
+from comfy.model_patcher import ModelPatcher
 
 from ....model.text import add_scores
 from ..text.encoder import refuse_other_clip, refuse_other_width
 from ..transformer.base_model import base_model_of
-
-if TYPE_CHECKING:
-    import comfy.sd
-    from comfy.model_patcher import ModelPatcher
 
 DEFAULT_VERSION, SCORE_VERSIONS = "1.2", ("1.2", "1.3")
 SEGMENT = "opensora_segment"  # the segment from which an entry holds; an entry without it holds everywhere

@@ -1,29 +1,22 @@
 """Runs the segments of a long video in turn: one progress bar, and what is finished outlives an interrupt."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_execution.utils import get_executing_context
 
 from ....model.frames import Counting
-from ....model.segments import frames_of
+from ....model.segments import Segment, frames_of
 from ..latent import COUNTING, Sizes, with_sizes
 from ..transformer.base_model import base_model_of
 from .conditioning import for_segment, null_conditioning, refuse_beyond
 from .run import sample
-
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-
-    from ....model.segments import Segment
 
 SEEDS = 2**64
 _times_cut_short = Counter()  # by node

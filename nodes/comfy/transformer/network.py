@@ -51,33 +51,22 @@ class Hosted:
         not 0 where a frame is told the timestep; fps, height, width and num_frames are numbers, the same for the whole
         batch; the condition of Open-Sora 1.3 as its network takes it.
         """
-        transformer_options = transformer_options or {}
+        transformer_options, clip = transformer_options or {}, ClipSizes(fps, height, width, num_frames)
         given = {"condition": condition, "condition_mask": condition_mask, "condition_frames": condition_frames}
         given = {} if condition is None else given  # the other families take none
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
         if wrappers:
             x = x.clone()  # EasyCache writes into it, and where nothing had to be cast it is the sampler's own
         return WrapperExecutor.new_class_executor(self._forward, self, wrappers).execute(
-            x, timestep, context, attention_mask, frame_mask, fps, height, width, num_frames, given, transformer_options
+            x, timestep, context, attention_mask, frame_mask, clip, given, transformer_options
         )
 
-    def _forward(
-        self, x, timestep, context, attention_mask, frame_mask, fps, height, width, num_frames, given,
-        transformer_options, **kwargs,
-    ):  # fmt: skip
+    def _forward(self, x, timestep, context, attention_mask, frame_mask, clip, given, transformer_options, **kwargs):
         C = x.shape[1]
         self.call.options = transformer_options
         try:
-            out = self.pieces.run(
-                self,
-                x,
-                timestep.float(),
-                context,
-                attention_mask,
-                None if frame_mask is None else frame_mask != 0,
-                ClipSizes(fps, height, width, num_frames),
-                **given,
-            )
+            frame_mask = None if frame_mask is None else frame_mask != 0
+            out = self.pieces.run(self, x, timestep.float(), context, attention_mask, frame_mask, clip, **given)
         finally:
             self.call.options = {}
         variance = transformer_options.get(VARIANCE)

@@ -1,22 +1,16 @@
 """The VAEs of every generation as comfy.sd.VAE, so that stock nodes encode, decode and tile with them too."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import comfy.model_management as management
 import comfy.sd
 import torch
 
+from ....model.checkpoints.loading import Plan
 from ....model.files import metadata_tensor
 from .. import versions
 from ..latent import PIXELS
 from ..weights import assign_weights
 from . import preview_colors
 from .network import HOSTED, MARGIN, HostedVAE
-
-if TYPE_CHECKING:
-    from ....model.checkpoints.loading import Plan
 
 
 class OpenSoraVAE(comfy.sd.VAE):
@@ -41,8 +35,8 @@ class OpenSoraVAE(comfy.sd.VAE):
         self.downscale_ratio = (network.latent_frames, PIXELS, PIXELS)
         self.upscale_index_formula = self.downscale_index_formula = (4, PIXELS, PIXELS)
         self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)  # newer versions want in place
-        self.memory_used_encode = self._memory_encode
-        self.memory_used_decode = self._memory_decode
+        self.memory_used_encode = self._encode_bytes
+        self.memory_used_decode = self._decode_bytes
         self.first_stage_model = network
         self.patcher = versions.patcher_of(network, self.device, offload_device, disable_dynamic)
         if versions.is_dynamic(self.patcher):
@@ -59,32 +53,31 @@ class OpenSoraVAE(comfy.sd.VAE):
         self.size = None
         self.model_size()
 
-    def _memory_encode(self, shape, dtype):
-        """Bytes on the device to encode a video [B, 3, T, H, W]."""
-        return self._encode_bytes(shape, dtype, self.first_stage_model.portions[0])
+    def _encode_bytes(self, shape, dtype, portion=None):
+        """Bytes on the device to encode a video [B, 3, T, H, W] by a Portion, left out by the network's first.
 
-    def _memory_decode(self, shape, dtype):
-        """Bytes on the device to decode latents [B, C, T, h, w]."""
-        return self._decode_bytes(shape, dtype, self.first_stage_model.portions[0])
-
-    def _encode_bytes(self, shape, dtype, portion):
-        """`_memory_encode` by a Portion; 0 where all but a slice waits in main memory."""
+        0 where all but a slice waits in main memory.
+        """
+        network = self.first_stage_model
+        portion = portion or network.portions[0]
         if portion.maps == "memory":
             return 0
         frames = shape[2] if len(shape) == 5 else 1
-        values = MARGIN * self.first_stage_model.encode_values(frames, portion)
+        values = MARGIN * network.encode_values(frames, portion)
         return int(values * shape[-2] * shape[-1] * management.dtype_size(dtype))
 
-    def _decode_bytes(self, shape, dtype, portion):
-        """`_memory_decode` by a Portion; 0 where all but a slice waits in main memory."""
+    def _decode_bytes(self, shape, dtype, portion=None):
+        """Bytes on the device to decode latents [B, C, T, h, w]; as `_encode_bytes`."""
+        network = self.first_stage_model
+        portion = portion or network.portions[0]
         if portion.maps == "memory":
             return 0
         latents = shape[2] if len(shape) == 5 else 1
-        values = MARGIN * self.first_stage_model.decode_values(latents, portion)
+        values = MARGIN * network.decode_values(latents, portion)
         pixels = shape[-2] * shape[-1] * PIXELS**2
         size = int(values * pixels * management.dtype_size(dtype))
         if self.output_device == self.device:  # then the whole video stays there, in fp32
-            size += 12 * pixels * shape[0] * self.first_stage_model.counting.video_frames(latents)
+            size += 12 * pixels * shape[0] * network.counting.video_frames(latents)
         return size
 
     def get_sd(self) -> dict[str, torch.Tensor]:
@@ -107,13 +100,9 @@ class OpenSoraVAE(comfy.sd.VAE):
         return latents
 
     def decode_tiled_3d(
-        self,
-        samples: torch.Tensor,
-        tile_t: int = 999,
-        tile_x: int = 32,
-        tile_y: int = 32,
+        self, samples: torch.Tensor, tile_t: int = 999, tile_x: int = 32, tile_y: int = 32,
         overlap: tuple[int, int, int] = (1, 8, 8),
-    ) -> torch.Tensor:
+    ) -> torch.Tensor:  # fmt: skip
         """Core's, for its tiled decoding: video [B, 3, T, H, W] in 0…1, working on the area of a tile at a time.
 
         Tiles would show, as each would be normalised by itself. Layers work by slices of as many pixels instead.
@@ -121,13 +110,9 @@ class OpenSoraVAE(comfy.sd.VAE):
         return self._decode(samples, tile=tile_x * tile_y * PIXELS**2).movedim(-1, 1)
 
     def encode_tiled_3d(
-        self,
-        samples: torch.Tensor,
-        tile_t: int = 9999,
-        tile_x: int = 512,
-        tile_y: int = 512,
+        self, samples: torch.Tensor, tile_t: int = 9999, tile_x: int = 512, tile_y: int = 512,
         overlap: tuple[int, int, int] = (1, 64, 64),
-    ) -> torch.Tensor:
+    ) -> torch.Tensor:  # fmt: skip
         """Core's, as `decode_tiled_3d`: latents of a video [B, C, T, H, W] in 0…1."""
         return self._encode(samples.movedim(1, -1), tile=tile_x * tile_y)
 
