@@ -5,7 +5,7 @@ Frames are counted and found by decoding (PyAV, Pillow): what a header or a time
 
 import os
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,14 @@ FAR = 200  # from this frame on a key frame is sought
 FRAME_BY_FRAME = ("h264", "hevc", "prores", "mjpeg", "dnxhd", "ffv1")
 EXACT_CONTAINERS = ("mov,", "matroska,")
 LARGEST_RATE = 1000  # frames a second; time stamps that claim more are none
+
+
+class Unreadable(ValueError):
+    """A file that cannot be used: its message says the path and the `reason`."""
+
+    def __init__(self, path: str | os.PathLike, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
 
 
 class Media(NamedTuple):
@@ -64,6 +72,23 @@ def frames(path: str | os.PathLike) -> Generator[numpy.ndarray, None, Media]:
         yield pixels
         return Media(1, pixels.shape[0], pixels.shape[1], IMAGE_FPS)
     return (yield from _shown(path, _pixels))
+
+
+def chosen(path: str | os.PathLike, numbers: Iterable[int]) -> Iterator[numpy.ndarray]:
+    """The frames with these ascending numbers one by one, as `frames`; the others are decoded, and left as they are.
+
+    Raises ValueError as `probe`, and where the file ends before them.
+    """
+    waiting = sorted(set(numbers))
+    if is_picture(path):
+        decoded: Iterator[tuple[int, Any]] = iter([(0, lambda: numpy.array(_picture(path)))])
+    else:
+        decoded = enumerate(_shown(path, lambda frame: lambda: _pixels(frame)))
+    for number in waiting:
+        pixels = next((pixels for at, pixels in decoded if at == number), None)
+        if pixels is None:
+            raise Unreadable(path, f"it ends before frame {number}; it has changed since it was looked at")
+        yield pixels()
 
 
 def promised_rate(path: str | os.PathLike) -> float:
@@ -142,9 +167,9 @@ def _reading(path):
     try:
         yield
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: there is no such file") from error
+        raise Unreadable(path, "there is no such file") from error
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: it cannot be read ({error.strerror}); export or download it again") from error
+        raise Unreadable(path, f"it cannot be read ({error.strerror}); export or download it again") from error
 
 
 def _picture(path):
@@ -153,9 +178,9 @@ def _picture(path):
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: there is no such file") from error
+        raise Unreadable(path, "there is no such file") from error
     except Exception as error:  # damaged pictures raise anything, SyntaxError among it
-        raise ValueError(f"{path}: it cannot be read ({error}); export or download it again") from error
+        raise Unreadable(path, f"it cannot be read ({error}); export or download it again") from error
     if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off above 255
         values = numpy.asarray(upright)
         upright = Image.fromarray((values / (257 if values.max() > 255 else 1)).round().astype(numpy.uint8))
@@ -170,7 +195,7 @@ def _open(path):
     if not container.streams.video:
         found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         container.close()
-        raise ValueError(f"{path}: it has no pictures, only {found}")
+        raise Unreadable(path, f"it has no pictures, only {found}")
     container.streams.video[0].thread_type = "AUTO"
     return container
 
@@ -180,12 +205,13 @@ def _decoded(container: Any, path: Any) -> Iterator[Any]:
     stream, count = container.streams.video[0], 0
     for packet in container.demux(stream):
         if packet.is_corrupt and stream.frames:  # broadcasts without a count of frames have gaps by nature
-            raise ValueError(
-                f"{path}: it breaks off after {count} of {stream.frames} frames; export or download it again"
+            raise Unreadable(
+                path,
+                f"it breaks off after {count} of {stream.frames} frames; export or download it again"
             )
         for frame in packet.decode():
             if frame.is_corrupt:
-                raise ValueError(f"{path}: it is damaged after {count} frames; export or download it again")
+                raise Unreadable(path, f"it is damaged after {count} frames; export or download it again")
             count += 1
             yield frame
 
@@ -199,15 +225,16 @@ def _shown(path: Any, view: Callable[[Any], Any]) -> Generator[Any, None, Media]
         for frame in _decoded(container, path):
             shown = _shown_size(frame)
             if size is not None and size != shown:
-                raise ValueError(
-                    f"{path}: its frames change size after {len(times)}, from {size[1]}×{size[0]} to "
+                raise Unreadable(
+                    path,
+                    f"its frames change size after {len(times)}, from {size[1]}×{size[0]} to "
                     f"{shown[1]}×{shown[0]} pixels; export it again in one size"
                 )
             size = shown
             times.append(frame.time)
             yield view(frame)
     if size is None:
-        raise ValueError(f"{path}: it has no frames")
+        raise Unreadable(path, "it has no frames")
     return Media(len(times), *size, _rate(times, rate))
 
 
