@@ -24,12 +24,13 @@ ORIGINALS = (
     "path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps", "aes", "flow", "match",
     "ocr", "cmotion", "text_len",
 )  # fmt: skip
+WORDS = ("path", "text", "reason", "duplicate_of")  # which say nothing where they are empty
 FLOWS = ("flow_dis", "flow_raft")
 WHOLE_FILE = -1  # the shot of a row for a file that gave none
 
 
 def rows(path: str | os.PathLike) -> Iterator[Row]:
-    """The rows of a manifest one by one, each value of its column's type; missing ones are None, or "".
+    """The rows of a manifest one by one, each value of its column's type; missing ones are None, words "".
 
     Raises ValueError as `tables.rows`, for a value of another type, and for a table that is no manifest.
     """
@@ -68,6 +69,18 @@ def file_of(row: Mapping[str, Any], manifest: str | os.PathLike) -> Path:
     return Path(manifest).parent / row["path"]
 
 
+def summary(path: str | os.PathLike) -> str:
+    """How much of a manifest is kept, in a line."""
+    kept, total, files, seconds = 0, 0, set(), 0.0
+    for row in rows(path):
+        files.add(row["path"])
+        total += row["shot"] != WHOLE_FILE
+        if row["kept"]:
+            kept += 1
+            seconds += row["num_frames"] / row["fps"] if row["num_frames"] > 1 else 0
+    return f"{kept} of {total} shots are kept, {seconds:.1f} s, of {len(files)} files"
+
+
 def path_in(file: Path, manifest: Path) -> str:
     """How a manifest names a file: as seen from its folder, with "/", or whole where the file is elsewhere."""
     file, folder = file.absolute(), manifest.absolute().parent
@@ -78,7 +91,7 @@ def as_type(name: str, value: Any) -> Any:
     """A value of column `name` as the column's type, which it may be the text of; a missing one is None, or ""."""
     kind = COLUMNS[name]
     if value in (None, ""):
-        return "" if kind is str else None
+        return "" if name in WORDS else None
     if kind is bool and isinstance(value, str):
         return {"true": True, "1": True, "false": False, "0": False}[value.strip().lower()]
     return kind(value)
