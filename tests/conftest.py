@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COMFYUI = Path(os.environ["COMFYUI_PATH"]).resolve() if os.environ.get("COMFYUI_PATH") else None
 # Set by `python run.py test` with the pinned ComfyUI: the page's tests then run in two front ends.
 NEWER_FRONT_END = os.environ.get("OPENSORA_NEWER_FRONT_END")
+# Set by `python run.py test`: real clips and pictures, which are not part of the repository.
+FOOTAGE = os.environ.get("OPENSORA_FOOTAGE")
 NO_COMFYUI = "These tests need ComfyUI: run them with `python run.py test`, or set COMFYUI_PATH to its folder."
 
 
@@ -86,6 +88,14 @@ def tiny(comfy):
     from tiny import Tiny
 
     return Tiny()
+
+
+@pytest.fixture(scope="session")
+def footage():
+    """The folder of real clips and pictures: `runner.server.extras.FOOTAGE` says which, and where they come from."""
+    if not FOOTAGE:
+        pytest.fail("These tests need real clips: run them with `python run.py test`.")
+    return Path(FOOTAGE)
 
 
 @pytest.fixture(scope="session")
