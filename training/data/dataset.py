@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ...model.frames import IMAGE_FPS
 from . import media, tables
+from .media import file_key
+from .sidecars import sidecar_of, text_beside
 
 COLUMNS = ("path", "text")  # of a manifest; the original's others are allowed, and read from the files instead
 OTHER_NAMES = {"path": ("file", "file_name", "filename", "video", "image"), "text": ("caption", "prompt")}
@@ -139,15 +141,6 @@ def clip_of_images(images: Tensor, caption: str, fps: float = 24, name: str = "i
     return Clip(name, caption.strip(), T, H, W, IMAGE_FPS if T == 1 else float(fps), key, pixels=pixels)
 
 
-def file_key(path: str | os.PathLike) -> str:
-    """The sha256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _clips(entries: Sequence[_Entry]) -> tuple[list[Clip], list[LeftOut]]:
     """Each file probed once; decoders leave Python free, so several are at it at once."""
     paths = list(dict.fromkeys(entry.path for entry in entries if not entry.reason))
@@ -180,17 +173,13 @@ def _clip(entry, file):
 
 def _caption_beside(path, trigger):
     """(caption, why there is none) of a file in a folder."""
-    for beside in (path.with_name(f"{path.name}.txt"), path.with_suffix(".txt")):
-        if beside.is_file():
-            try:
-                caption = beside.read_text(encoding="utf-8-sig").strip()
-            except (OSError, UnicodeDecodeError):
-                return "", f"its caption {beside.name} cannot be read; save it as a text file in UTF-8"
-            break
-    else:
-        if not trigger:
-            return "", f"it has no caption; write one into {path.stem}.txt beside it, or give a trigger word for all"
-        caption = ""
+    beside = sidecar_of(path)
+    if beside is None and not trigger:
+        return "", f"it has no caption; write one into {path.stem}.txt beside it, or give a trigger word for all"
+    try:
+        caption = text_beside(path)
+    except ValueError as error:
+        return "", str(error)
     if not caption and not trigger:
         return "", f"its caption {beside.name} is empty; write one, or give a trigger word for all"
     return _with_trigger(caption, trigger), ""

@@ -3,6 +3,7 @@
 Frames are counted and found by decoding (PyAV, Pillow): what a header or a time stamp says of them is often not so.
 """
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -129,26 +130,42 @@ def write(path: str | os.PathLike, frames: Tensor | numpy.ndarray, fps: float) -
     An odd last row or column is shown twice: the format halves its colours. Raises ValueError for other frames, and
     for a rate that is none.
     """
-    frames, path = numpy.asarray(frames), Path(path)
+    frames = numpy.asarray(frames)
     if frames.dtype != numpy.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}; they must be uint8 [T, H, W, 3]")
+    return write_frames(path, iter(frames), fps)
+
+
+def write_frames(path: str | os.PathLike, frames: Iterator[numpy.ndarray], fps: float) -> Path:
+    """As `write`, of frames [H, W, 3] that come one by one, all of one size, at least one; one at a time is held."""
     if not 0 < fps <= LARGEST_RATE:
         raise ValueError(f"fps is {fps}; it must be above 0, and at most {LARGEST_RATE}")
-    frames = numpy.pad(frames, [(0, 0), *((0, side % 2) for side in frames.shape[1:3]), (0, 0)], mode="edge")
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=QUALITY)
-            stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
-            for frame in frames:
+            for number, frame in enumerate(frames):
+                frame = numpy.pad(frame, [*((0, side % 2) for side in frame.shape[:2]), (0, 0)], mode="edge")
+                if number == 0:
+                    stream.height, stream.width = frame.shape[:2]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def file_key(path: str | os.PathLike) -> str:
+    """The sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def is_picture(path: str | os.PathLike) -> bool:
@@ -206,8 +223,7 @@ def _decoded(container: Any, path: Any) -> Iterator[Any]:
     for packet in container.demux(stream):
         if packet.is_corrupt and stream.frames:  # broadcasts without a count of frames have gaps by nature
             raise Unreadable(
-                path,
-                f"it breaks off after {count} of {stream.frames} frames; export or download it again"
+                path, f"it breaks off after {count} of {stream.frames} frames; export or download it again"
             )
         for frame in packet.decode():
             if frame.is_corrupt:
@@ -228,7 +244,7 @@ def _shown(path: Any, view: Callable[[Any], Any]) -> Generator[Any, None, Media]
                 raise Unreadable(
                     path,
                     f"its frames change size after {len(times)}, from {size[1]}×{size[0]} to "
-                    f"{shown[1]}×{shown[0]} pixels; export it again in one size"
+                    f"{shown[1]}×{shown[0]} pixels; export it again in one size",
                 )
             size = shown
             times.append(frame.time)

@@ -36,9 +36,6 @@ class FirstFrame:
     def frames(self, total, fps):
         return [0]
 
-    def reduce(self, frame):
-        return frame
-
     def score(self, frames, fps):
         shown = torch.from_numpy(numpy.stack(frames)).movedim(-1, 1)
         (number,) = numbers(shown) if shown.shape[-1] == 64 else (-1,)
@@ -74,7 +71,13 @@ def test_every_shot_is_a_row_with_its_scores(tmp_path):
     ]
     assert [row["flow_dis"] for row in rows] == [0, 15, 0, 20, -1]
     first = rows[0]
-    assert (first["height"], first["width"], first["fps"], first["text"], first["text_len"]) == (48, 64, 24, "A film.", 2)
+    assert (first["height"], first["width"], first["fps"], first["text"], first["text_len"]) == (
+        48,
+        64,
+        24,
+        "A film.",
+        2,
+    )
     assert first["resolution"] == 48 * 64 and first["aspect_ratio"] == 48 / 64 and all(row["kept"] for row in rows)
 
 

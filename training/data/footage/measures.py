@@ -1,8 +1,8 @@
 """What a measure of shots is, and those there are, by their names."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import numpy
 
@@ -32,11 +32,8 @@ class Measure(Protocol):
     def frames(self, total: int, fps: float) -> list[int]:
         """Which frames it looks at in a shot of `total`, ascending, counted from the shot's first."""
 
-    def reduce(self, frame: numpy.ndarray) -> Any:
-        """What it keeps of a frame, uint8 [H, W, 3] in RGB, until the shot is over: as little as it needs."""
-
-    def score(self, frames: Sequence[Any], fps: float) -> dict[str, Value]:
-        """A value for each column from what it kept of those frames; None where there is nothing to say."""
+    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, Value]:
+        """A value for each column from those frames, uint8 [H, W, 3] in RGB; None where there is nothing to say."""
 
 
 # Of each measure, how it is made, and the files that it needs: the names by which they are given, and what they are.

@@ -144,7 +144,9 @@ class _Stopped(Exception):
 
 def rows(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
     """The rows of the manifest by what is noted, file by file."""
-    repeats = dict(duplicates(_scored(jobs, settings))) if any("phash" in one.columns for one in settings.measures) else {}
+    repeats = (
+        dict(duplicates(_scored(jobs, settings))) if any("phash" in one.columns for one in settings.measures) else {}
+    )
     for row in _scored(jobs, settings):
         original = repeats.get(table.name_of(row), "")
         reason = row["reason"] or (f"it repeats {original}" if original else "")

@@ -5,18 +5,16 @@ killed had noted is read again, up to half a line; a changed file, or another wa
 """
 
 import contextlib
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from ...checkpoints import write as write_whole
 from .. import media
-from ..dataset import file_key
 from .measures import Measure, Value
 from .scenes import Cutter
 
@@ -125,7 +123,7 @@ def _state(path, before):
         found = path.stat()
         state = {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
         same = all(before.get(name) == value for name, value in state.items())
-        return {**state, "sha256": before["sha256"] if same else file_key(path)}
+        return {**state, "sha256": before["sha256"] if same else media.file_key(path)}
     except OSError as error:
         raise media.Unreadable(path, f"it cannot be read ({error.strerror}); see that it is there") from error
 
@@ -170,21 +168,14 @@ def _scored(
 ) -> Iterator[tuple[int, Scores]]:
     """(number, scores) of every shot that lacks some, in one pass over the file."""
     fps = known.holds.fps if known.holds else 0.0
-    looked_at = {
-        number: {measure: [start + at for at in measure.frames(end - start, fps)] for measure in some}
+    views = {
+        number: [(measure, [start + at for at in measure.frames(end - start, fps)]) for measure in some]
         for number, some in known.missing(measures).items()
         for start, end in [known.shots[number]]
     }
-    frames = media.chosen(path, [at for views in looked_at.values() for at in _all(views)])
-    for number, views in looked_at.items():
+    wanted = {number: sorted({at for _, ats in some for at in ats}) for number, some in views.items()}
+    frames = media.chosen(path, itertools.chain.from_iterable(wanted.values()))
+    for number, some in views.items():
         go_on()
-        kept: dict[Measure, list[numpy.ndarray]] = {measure: [] for measure in views}
-        for at, frame in zip(_all(views), frames):
-            for measure, numbers in views.items():
-                if at in numbers:
-                    kept[measure].append(measure.reduce(frame))
-        yield number, {measure.key: measure.score(small, fps) for measure, small in kept.items()}
-
-
-def _all(views):
-    return sorted({at for numbers in views.values() for at in numbers})
+        seen = dict(zip(wanted[number], frames))
+        yield number, {measure.key: measure.score([seen[at] for at in ats], fps) for measure, ats in some}
