@@ -1,8 +1,6 @@
 """What a run keeps on disk: checkpoints that are whole or not there, and a log without a line twice."""
 
-import contextlib
 import json
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -10,24 +8,16 @@ from typing import Any
 
 import torch
 
+from ..model.whole_files import write_whole
+
 PATTERN = "step-*.pt"
 
 
 def write(path: Path, save: Any) -> None:
-    """Let `save(temporary)` write a file, see it on the disk, then rename it to `path`: whole, or not there at all.
-
-    Raises ValueError for a folder that cannot be written and for a full disk.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """As `write_whole`. Raises ValueError for a folder that cannot be written and for a full disk."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, save)
     except (OSError, RuntimeError) as error:  # PyTorch's writer says a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise _cannot_write(path, error) from error
 
 

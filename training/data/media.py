@@ -4,7 +4,6 @@ Frames are counted and found by decoding (PyAV, Pillow): what a header or a time
 """
 
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...model.frames import DEFAULT_FPS, IMAGE_FPS
+from ...model.whole_files import write_whole
 
 VIDEOS = tuple(".mp4 .mov .m4v .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .wmv .flv .ogv .3gp".split())
 PICTURES = tuple(".png .jpg .jpeg .webp .bmp .tif .tiff .avif".split())
@@ -86,31 +86,28 @@ def read(path: str | os.PathLike, indices: Sequence[int]) -> Tensor:
 
 
 def write(path: str | os.PathLike, frames: Tensor | numpy.ndarray, fps: float) -> Path:
-    """Write uint8 frames [T, H, W, 3] as an H.264 video (mp4, yuv420p) under a temporary name, then rename it.
+    """Write uint8 frames [T, H, W, 3] as an H.264 video (mp4, yuv420p); returns its path.
 
     An odd last row or column is shown twice: the format halves its colours. Raises ValueError for other frames, and
     for a rate that is none.
     """
-    frames, path = numpy.asarray(frames), Path(path)
+    frames = numpy.asarray(frames)
     if frames.dtype != numpy.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}; they must be uint8 [T, H, W, 3]")
     if not 0 < fps <= LARGEST_RATE:
         raise ValueError(f"fps is {fps}; it must be above 0, and at most {LARGEST_RATE}")
     frames = numpy.pad(frames, [(0, 0), *((0, side % 2) for side in frames.shape[1:3]), (0, 0)], mode="edge")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=QUALITY)
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_whole(path, lambda file: _encode(file, frames, fps), durable=False)
+
+
+def _encode(path, frames, fps):
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=QUALITY)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def is_picture(path: str | os.PathLike) -> bool:
