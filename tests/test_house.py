@@ -334,6 +334,16 @@ def test_workflows_and_blueprints_use_only_this_pack_and_comfyui(schemas):
         assert not unknown, f"{path.name}: {unknown}"
 
 
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_files_are_as_the_linter_has_them(command):
+    """By ruff and the rules of pyproject.toml; `ruff check --fix` and `ruff format` bring a file there."""
+    tools = Path(importlib.util.find_spec("ruff").origin).parents[1]
+    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", ROOT / "pyproject.toml", *FILES]
+    environment = {**os.environ, "PYTHONPATH": str(tools)}
+    said = subprocess.run(ruff, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
 def test_types_hold(tmp_path):
     """Of model/ and training/, by mypy, in a package of their own: the clone's folder may have any name."""
     package = tmp_path / "opensora"
