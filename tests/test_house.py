@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COMFYUI
+from conftest import COMFYUI, LONG
 from small import pack
 
 from runner.symbols.touched import MODULES as COMFYUI_MODULES
@@ -332,6 +332,11 @@ def test_workflows_and_blueprints_use_only_this_pack_and_comfyui(schemas):
         types = {node["type"] for part in (graph, *subgraphs) for node in part["nodes"]}
         unknown = [kind for kind in sorted(types - known) if kind.startswith("OpenSora") or f'"{kind}"' not in stock]
         assert not unknown, f"{path.name}: {unknown}"
+
+
+def test_the_files_that_come_early_are_there():
+    """A file that is renamed would be begun last again."""
+    assert {name(path) for path in FILES} >= LONG
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
