@@ -95,8 +95,8 @@ function detailOf(row) {
 function drawOut() {
   const groups = new Map()
   for (const row of rows) {
-    const reason = isOut(row) ? data.reasons[row.group] : dropped[row.number]?.[1]
-    if (!reason) continue
+    if (stays(row)) continue
+    const reason = kindOf(row)
     const key = isOut(row) ? `before: ${reason}` : reason
     if (!groups.has(key)) groups.set(key, [reason, []])
     groups.get(key)[1].push(row)

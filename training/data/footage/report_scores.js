@@ -123,6 +123,7 @@ function makeChart(score) {
     h('p', { class: 'note', text: score.note }), plot,
     h('div', { class: 'ends' }, fields.low, about, fields.high), ranked.length > 2 ? examples : null)
 
+  let drawnExamples = ''
   // Examples from low to high; once there is a limit, those on its two sides.
   function drawExamples() {
     const value = limitsOf(score)[active]
@@ -136,6 +137,9 @@ function makeChart(score) {
       border = at - Math.max(at - 3, 0)
     }
     list = [...new Set(list)]
+    const next = `${list.map((row) => row.number)} ${border}`
+    if (next === drawnExamples) return
+    drawnExamples = next
     examples.replaceChildren(...list.map((row, place) => h('button', {
       type: 'button', class: place === border ? 'example border' : 'example', 'data-row': row.number,
       title: `${nameOf(row)}: ${shown(score.values[row.number])}`, onclick: () => openFile(row.file, row),
@@ -155,7 +159,8 @@ function makeChart(score) {
     shade.high.style.width = `${100 * (1 - placeOf('high'))}%`
     let inside = 0
     bins.forEach((bin, place) => {
-      const counts = [bin.filter(isOut).length, bin.filter((row) => dropped[row.number]).length, bin.filter(stays).length]
+      const counts = [0, 0, 0]
+      for (const row of bin) counts[fate[row.number]] += 1
       inside += counts[2]
       let top = 100
       for (const kind of [2, 1, 0]) {

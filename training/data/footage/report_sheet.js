@@ -16,7 +16,7 @@ function card(row) {
 
 function listed() {
   const { score, down, show } = sorting
-  const wanted = { all: () => true, stays, out: (row) => !stays(row), border: (row) => failing[row.number] === 1 && dropped[row.number] }
+  const wanted = { all: () => true, stays, out: (row) => !stays(row), border: (row) => failing[row.number] === 1 && isDropped(row) }
   const list = shots.filter(wanted[show])
   if (!score) return down ? list.reverse() : list
   const value = (row) => score.values[row.number]
