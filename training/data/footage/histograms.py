@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ..lettering import shortened, write
+from ..lettering import shortened, width_of, write
 from ..panels import CARD, MUTED, TEXT, TRACK, USED
 from .account import Score
 
@@ -69,8 +69,7 @@ def histogram(score: Score, kept: Sequence[bool], width: int, height: int) -> Im
     draw.rectangle((PADDING, floor, width - PADDING, floor), fill=TRACK)
     low, high = (value_said(end) for end in scale([value for value in score.values if value is not None])[:2])
     write(draw, PADDING, floor + 8, low, 14, MUTED)
-    length = write(ImageDraw.Draw(Image.new("L", (1, 1))), 0, 0, high, 14, "white")
-    write(draw, width - PADDING - length, floor + 8, high, 14, MUTED)
+    write(draw, width - PADDING - width_of(high, 14), floor + 8, high, 14, MUTED)
     return image
 
 

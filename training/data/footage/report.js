@@ -64,7 +64,7 @@ function later() {
   clearTimeout(soon)
   soon = setTimeout(() => {
     drawOut()
-    if (sorting.show !== 'all') drawSheet()
+    if (!['all', 'drawn'].includes(sorting.show)) drawSheet()
   }, 120)
 }
 

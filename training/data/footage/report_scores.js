@@ -121,11 +121,12 @@ function makeChart(score) {
   const element = h('article', { class: 'score' },
     h('h3', {}, h('span', { text: score.label }), h('code', { text: score.expression })),
     h('p', { class: 'note', text: score.note }), plot,
-    h('div', { class: 'ends' }, fields.low, about, fields.high), ranked.length > 2 ? examples : null)
+    h('div', { class: 'ends' }, fields.low, about, fields.high), ranked.length < 3 ? null : examples)
 
   let drawnExamples = ''
   // Examples from low to high; once there is a limit, those on its two sides.
   function drawExamples() {
+    if (ranked.length < 3) return
     const value = limitsOf(score)[active]
     let list = Array.from({ length: 6 }, (_, place) => ranked[Math.round((place * (ranked.length - 1)) / 5)])
     let border = -1
