@@ -67,26 +67,38 @@ def duplicates(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     pictures, and shots with shots: a still of a clip teaches something else than the clip does. A part cut out of a
     clip is not found.
 
-    Reads all rows once, and keeps of each its name, its size, its sharpness and its hash.
+    Reads all rows once, and keeps of each its name, its size, its sharpness and its hash. Raises ValueError for a hash
+    that is none.
     """
     names, merits = [], []
-    hashes: dict[int, list[tuple[int, bytes]]] = {}  # by the number of frames
+    found: dict[int, tuple[list[int], bytearray]] = {}  # by the number of frames: of which rows, and their hashes
     for number, row in enumerate(rows):
         names.append(f"{row['path']}#{row['shot']}")
         merits.append(((row.get("height") or 0) * (row.get("width") or 0), row.get("sharpness") or 0.0))
         code = str(row.get("phash") or "")
         if code.strip("0"):
-            hashes.setdefault(len(code) // DIGITS, []).append((number, bytes.fromhex(code)))
+            of_rows, hashes = found.setdefault(len(code), ([], bytearray()))
+            of_rows.append(number)
+            hashes += _bytes(names[-1], code)
     repeats = {}
-    for found in hashes.values():
-        numbers = numpy.array([number for number, _ in found])
-        codes = numpy.frombuffer(b"".join(code for _, code in found), numpy.uint8).reshape(len(found), -1)
+    for of_rows, hashes in found.values():
+        numbers = numpy.array(of_rows)
+        codes = numpy.frombuffer(hashes, numpy.uint8).reshape(len(numbers), -1)
         areas, sharp = numpy.array([merits[number] for number in numbers]).T
         order = numpy.lexsort((numbers, -sharp, -areas))  # in which they are to stay
         for one, kept in _repeats(codes[order]).items():
             repeats[numbers[order[one]]] = numbers[order[kept]]
     for number in sorted(repeats):
         yield names[number], names[repeats[number]]
+
+
+def _bytes(name, code):
+    try:
+        if len(code) % DIGITS == 0:
+            return bytes.fromhex(code)
+    except ValueError:
+        pass
+    raise ValueError(f"{name}: phash is {code!r}; it must be {DIGITS} hex digits a frame, as `prepare` writes them")
 
 
 def _repeats(codes):
