@@ -123,7 +123,11 @@ def test_keys_and_numbers(opened, files):
     handle.focus()
     page.keyboard.press("Delete")
     assert agrees(page, rows) == "ocr <= 0"
-    page.get_by_role("textbox", name="Text in the picture: most").fill("what")
+    page.get_by_role("textbox", name="Text in the picture: most").fill("")
+    page.get_by_role("textbox", name="Text in the picture: least").fill("1")
+    page.keyboard.press("Enter")
+    assert agrees(page, rows) == "ocr >= 1"
+    page.get_by_role("textbox", name="Text in the picture: least").fill("what")
     page.keyboard.press("Tab")
     assert shown(page)[1] == ""
 

@@ -56,7 +56,7 @@ function conditions() {
       bad: (value) => (low !== null && value < low) || (high !== null && value > high),
       why: (value) => {
         const asked = low !== null && value < low ? `>= ${low}` : `<= ${high}`
-        return `${expression} is ${shown(value)}; the filter asks for ${asked}`
+        return `${expression} is ${shown(value, 6)}; the filter asks for ${asked}`
       },
     })
   }
@@ -127,11 +127,11 @@ for (const row of rows) filesOf[row.file].push(row)
 for (const list of filesOf) list.sort((one, other) => one.start - other.start)
 const isOneOfMany = (row) => isShot(row) && filesOf[row.file].length > 1
 
-// Numbers as one reads them.
-function shown(value) {
+// Numbers as one reads them, of so many digits.
+function shown(value, digits = 3) {
   if (value === null || value === undefined) return '–'
   if (Number.isInteger(value)) return value.toLocaleString('en')
-  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(3)))
+  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(digits)))
 }
 
 function lasting(length) {

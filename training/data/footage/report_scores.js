@@ -147,7 +147,7 @@ function makeChart(score) {
     examples.replaceChildren(...list.map((row, place) => h('button', {
       type: 'button', class: place === border ? 'example border' : 'example', 'data-row': row.number,
       title: `${nameOf(row)}: ${shown(score.values[row.number])}`, onclick: () => openFile(row.file, row),
-    }, cropped(row), h('span', { text: shown(score.values[row.number]) }))))
+    }, cropped(row), h('span', { text: shown(score.values[row.number], border < 0 ? 3 : 4) }))))
   }
 
   function draw() {
