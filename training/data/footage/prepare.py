@@ -17,7 +17,7 @@ from .likeness import duplicates
 from .manifest import Row
 from .measures import Measure
 from .scenes import Cutter
-from .survey import Notes, read_notes, survey
+from .survey import Notes, is_suspect, read_notes, survey
 
 SHORTEST = 0.5  # seconds of a shot
 # Files that stand beside footage and are none.
@@ -112,7 +112,8 @@ def do(job: Job, settings: Settings, go_on: Callable[[], None] = lambda: None) -
 def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = None) -> Iterator[Job]:
     """Do the jobs, several at once, and yield each as it is done.
 
-    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores.
+    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores. A file that may be
+    what ended the program before is done at the end, alone.
     """
     stopped = threading.Event()
 
@@ -123,8 +124,12 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
     workers = workers or os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         running: set[Future[Job]] = set()
+        suspects: list[Job] = []
         try:
             for job in jobs:
+                if is_suspect(job.notes):
+                    suspects.append(job)
+                    continue
                 running.add(pool.submit(do, job, settings, go_on))
                 if len(running) >= 2 * workers:
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -132,6 +137,9 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in finished)
+            for job in suspects:
+                running = {pool.submit(do, job, settings, go_on)}
+                yield from (future.result() for future in running)
         finally:
             stopped.set()
             for future in running:
@@ -179,7 +187,7 @@ def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
             reason = notes.reason or "it holds no shot"
             yield {**_row(job.name, notes, table.WHOLE_FILE, reason), "text": text}
         for number in range(len(notes.shots)):
-            row = _row(job.name, notes, number, _too_short(notes, number, settings.shortest) or reason)
+            row = _row(job.name, notes, number, notes.reason or _too_short(notes, number, settings.shortest) or reason)
             scores = notes.scores.get(number, {})
             values: Mapping[str, Any] = {k: v for one in settings.measures for k, v in scores.get(one.key, {}).items()}
             yield {**row, **values, "text": text, "text_len": len(text.split())}
