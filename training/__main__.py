@@ -21,7 +21,7 @@ from .config import Config
 from .data import preflight
 from .data.dataset import Clip, LeftOut, read_folder, read_manifest
 from .data.encoders import TextEncoder, VideoEncoder
-from .data.media import write as write_video
+from .data.h264 import write as write_video
 from .report import curve
 from .sampling import sample
 from .setup import (

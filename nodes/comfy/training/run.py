@@ -17,7 +17,7 @@ from ....model import load_transformer
 from ....training import lora
 from ....training.checkpoints import entries
 from ....training.config import from_mapping, to_mapping
-from ....training.data.media import write as write_video
+from ....training.data.h264 import write as write_video
 from ....training.sampling import sample
 from ....training.setup import (
     belongs_to,

@@ -6,7 +6,7 @@ import av
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.data import media
+from opensora_comfy.training.data import h264, media
 from PIL import Image
 from videos import numbered, numbers, turned, uneven, video
 
@@ -35,7 +35,7 @@ def test_frames_come_as_they_are_asked_for(tmp_path):
 
 
 def test_odd_sides_are_made_even(tmp_path):
-    path = media.write(tmp_path / "odd.mp4", numbered(3, 45, 63), 24)
+    path = h264.write(tmp_path / "odd.mp4", numbered(3, 45, 63), 24)
     assert media.probe(path)[:3] == (3, 46, 64)
     clip = media.read(path, [2])[0].float()
     assert (clip[:, -1] - clip[:, -2]).abs().max() < 12  # shown twice
@@ -43,17 +43,17 @@ def test_odd_sides_are_made_even(tmp_path):
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"frames are float32 \[3, 8, 8, 3\]; they must be uint8"):
-        media.write(tmp_path / "clip.mp4", numpy.zeros((3, 8, 8, 3), numpy.float32), 24)
+        h264.write(tmp_path / "clip.mp4", numpy.zeros((3, 8, 8, 3), numpy.float32), 24)
     for fps in (0, float("nan"), 1e6):
         with pytest.raises(ValueError, match="fps is .*; it must be above 0"):
-            media.write(tmp_path / "clip.mp4", numbered(4), fps)
+            h264.write(tmp_path / "clip.mp4", numbered(4), fps)
 
     def replace(path, target):
         raise PermissionError(f"{target} is open elsewhere")
 
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(PermissionError):
-        media.write(tmp_path / "clip.mp4", numbered(4), 24)
+        h264.write(tmp_path / "clip.mp4", numbered(4), 24)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,7 +237,7 @@ def test_damage_in_the_middle_is_told(tmp_path):
     noise = numpy.random.default_rng(0).normal(0, 8, (30, 120, 160, 3))
     waves = numpy.sin(numpy.linspace(0, 9, 120)[:, None] + numpy.linspace(0, 6, 160) + numpy.arange(30)[:, None, None])
     frames = (127 + 100 * waves[..., None] + noise).clip(0, 255).astype(numpy.uint8)
-    path = media.write(tmp_path / "clip.mp4", frames, 24)
+    path = h264.write(tmp_path / "clip.mp4", frames, 24)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 200] = bytes(range(200))

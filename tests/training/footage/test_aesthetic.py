@@ -7,8 +7,8 @@ import numpy
 import pytest
 import torch
 import transformers
-from opensora_comfy.training.data.footage.aesthetic import Aesthetic, linear
-from opensora_comfy.training.data.footage.clip_vision import ClipVision, prepared
+from opensora_comfy.training.data.footage.measures.aesthetic import Aesthetic, linear
+from opensora_comfy.training.data.footage.measures.clip_vision import ClipVision, prepared
 from PIL import Image
 from safetensors.torch import save_file
 from small import random_weights

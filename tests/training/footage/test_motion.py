@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 from moved import frame_of, frames_of, looked_at, panned
-from opensora_comfy.training.data.footage.motion import SAMPLINGS, FlowDIS, FlowRAFT
+from opensora_comfy.training.data.footage.measures.motion import SAMPLINGS, FlowDIS, FlowRAFT
 from torchvision.models.optical_flow import raft_small
 
 

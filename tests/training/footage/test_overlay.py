@@ -7,7 +7,7 @@ import numpy
 import pytest
 from moved import frames_of, looked_at
 from opensora_comfy.training.data import media
-from opensora_comfy.training.data.footage.overlay import TextOverlay, middle
+from opensora_comfy.training.data.footage.measures.overlay import TextOverlay, middle
 from PIL import Image, ImageDraw, ImageFont
 
 WITHOUT = ("b.mp4", "bikes.mp4", "bigbuckbunny.mp4", "carphone_distorted.mp4", "carphone_pristine.mp4")

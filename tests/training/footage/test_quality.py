@@ -4,8 +4,14 @@ import numpy
 import pytest
 import torch
 from moved import frame_of, frames_of, looked_at
-from opensora_comfy.training.data import media
-from opensora_comfy.training.data.footage.quality import Quality, brought_down, colorfulness, exposure, sharpness
+from opensora_comfy.training.data import h264, media
+from opensora_comfy.training.data.footage.measures.quality import (
+    Quality,
+    brought_down,
+    colorfulness,
+    exposure,
+    sharpness,
+)
 from PIL import Image, ImageFilter
 
 CLIPS = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4", "b.mp4", "world.mp4")
@@ -36,8 +42,8 @@ def test_compression_takes_sharpness(footage, tmp_path, monkeypatch):
     frames = numpy.stack(frames_of(footage / "bikes.mp4", range(12)))
     scores = []
     for crf in ("14", "35", "48"):
-        monkeypatch.setitem(media.QUALITY, "crf", crf)
-        scores.append(scored(media.write(tmp_path / f"{crf}.mp4", frames, 25))["sharpness"])
+        monkeypatch.setitem(h264.QUALITY, "crf", crf)
+        scores.append(scored(h264.write(tmp_path / f"{crf}.mp4", frames, 25))["sharpness"])
     assert scores[0] > scores[1] + 0.05 > scores[2] + 0.05
 
 

@@ -1,22 +1,25 @@
 """A folder of footage made a manifest: every file surveyed on all cores, then the whole table written."""
 
+import contextlib
 import hashlib
 import mimetypes
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from .. import media
 from . import manifest as table
-from .captions import Captions
-from .likeness import duplicates
+from .captions import Captions, with_scores
+from .cuts.scenes import Cutter
 from .manifest import Row
-from .measures import Measure
-from .scenes import Cutter
+from .measures.likeness import duplicates
+from .measures.named import Measure
 from .survey import Notes, is_suspect, read_notes, survey
 
 SHORTEST = 0.5  # seconds of a shot
@@ -27,12 +30,16 @@ Tell = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How footage is prepared: what cuts it, what scores its shots, and how long a shot must last, in seconds."""
+    """How footage is prepared: what cuts it, what scores its shots, and how long a shot must last, in seconds.
+
+    `scores_of`: the generation whose captions carry their scores, which is how captions are then written.
+    """
 
     cutter: Cutter
     measures: Sequence[Measure] = ()
     shortest: float = SHORTEST
-    captions: Captions = Captions()
+    captions: Captions = field(default_factory=Captions)
+    scores_of: str = ""
 
 
 class Job(NamedTuple):
@@ -112,8 +119,9 @@ def do(job: Job, settings: Settings, go_on: Callable[[], None] = lambda: None) -
 def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = None) -> Iterator[Job]:
     """Do the jobs, several at once, and yield each as it is done.
 
-    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores. A file that may be
-    what ended the program before is done at the end, alone.
+    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores; the threads that the
+    latter two would start by themselves only get in each other's way. A file that may be what ended the program before
+    is done at the end, alone.
     """
     stopped = threading.Event()
 
@@ -122,7 +130,7 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
             raise _Stopped
 
     workers = workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         running: set[Future[Job]] = set()
         suspects: list[Job] = []
         try:
@@ -144,6 +152,21 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
             stopped.set()
             for future in running:
                 future.cancel()
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Where several files are done at once, OpenCV and PyTorch do each in the thread that asks them."""
+    before = torch.get_num_threads()
+    with contextlib.ExitStack() as after:
+        with contextlib.suppress(ImportError):
+            import cv2
+
+            after.callback(cv2.setNumThreads, cv2.getNumThreads())
+            cv2.setNumThreads(1)
+        after.callback(torch.set_num_threads, before)
+        torch.set_num_threads(1)
+        yield
 
 
 class _Stopped(Exception):
@@ -190,7 +213,9 @@ def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
             row = _row(job.name, notes, number, notes.reason or _too_short(notes, number, settings.shortest) or reason)
             scores = notes.scores.get(number, {})
             values: Mapping[str, Any] = {k: v for one in settings.measures for k, v in scores.get(one.key, {}).items()}
-            yield {**row, **values, "text": text, "text_len": len(text.split())}
+            row |= values
+            said = with_scores(text, row, settings.scores_of) if settings.scores_of and text else text
+            yield {**row, "text": said, "text_len": len(said.split())}
 
 
 def _row(name, notes, number, reason):

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints import write as write_whole
 from .. import media
-from .measures import Measure, Value
-from .scenes import Cutter
+from ..whole import write as write_whole
+from .cuts.scenes import Cutter
+from .measures.named import Measure, Value
 
 Shot = tuple[int, int]  # its first frame, and the one after its last
 Scores = dict[str, dict[str, Value]]  # the values of each measure, by its key

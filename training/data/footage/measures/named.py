@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy
 
@@ -37,7 +37,7 @@ class Measure(Protocol):
 
 
 # Of each measure, how it is made, and the files that it needs: the names by which they are given, and what they are.
-MEASURES: dict[str, tuple[Callable[..., Measure], Mapping[str, str]]] = {
+MEASURES: dict[str, tuple[Callable[..., Any], Mapping[str, str]]] = {
     "flow_dis": (FlowDIS, {}),
     "flow_raft": (FlowRAFT, {"raft": "weights of torchvision's raft_large or raft_small"}),
     "cmotion": (CameraMotion, {}),

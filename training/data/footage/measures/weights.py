@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ....model.files import read_file
-from ..media import file_key
+from .....model.files import read_file
+from ...media import file_key
 
 
 def digest_of(path: str | Path) -> str:

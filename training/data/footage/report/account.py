@@ -124,7 +124,8 @@ def scores(rows: Sequence[Row]) -> list[Score]:
 
 def by_file(rows: Iterable[Row]) -> dict[str, list[int]]:
     """{path: the numbers of its rows, by where they start}, in the order in which files appear."""
-    rows, found = list(rows), {}
+    rows = list(rows)
+    found: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         found.setdefault(str(row["path"]), []).append(number)
     return {path: sorted(numbers, key=lambda number: rows[number].get("start") or 0) for path, numbers in found.items()}
