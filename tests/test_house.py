@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COMFYUI
+from conftest import COMFYUI, LONG
 from small import pack
 
 from runner.symbols.touched import MODULES as COMFYUI_MODULES
@@ -335,6 +335,21 @@ def test_workflows_and_blueprints_use_only_this_pack_and_comfyui(schemas):
         types = {node["type"] for part in (graph, *subgraphs) for node in part["nodes"]}
         unknown = [kind for kind in sorted(types - known) if kind.startswith("OpenSora") or f'"{kind}"' not in stock]
         assert not unknown, f"{path.name}: {unknown}"
+
+
+def test_the_files_that_come_early_are_there():
+    """A file that is renamed would be begun last again."""
+    assert {name(path) for path in FILES} >= LONG
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_files_are_as_the_linter_has_them(command):
+    """By ruff and the rules of pyproject.toml; `ruff check --fix` and `ruff format` bring a file there."""
+    tools = Path(importlib.util.find_spec("ruff").origin).parents[1]
+    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", ROOT / "pyproject.toml", *FILES]
+    environment = {**os.environ, "PYTHONPATH": str(tools)}
+    said = subprocess.run(ruff, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 def test_types_hold(tmp_path):

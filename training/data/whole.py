@@ -1,27 +1,19 @@
-"""Files that are whole or not there at all."""
+"""Files that are whole or not there at all, and what to say where they cannot be written."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
+from ...model.whole_files import write_whole
+
 
 def write(path: Path, save: Any, name: str = "save.folder") -> None:
-    """Let `save(temporary)` write a file, see it on the disk, then rename it to `path`: whole, or not there at all.
+    """As `write_whole`. `name`: of the input that says where, for errors.
 
-    `name`: of the input that says where, for errors. Raises ValueError for a folder that cannot be written and for a
-    full disk.
+    Raises ValueError for a folder that cannot be written and for a full disk.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, save)
     except (OSError, RuntimeError) as error:  # PyTorch's writer says a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise cannot_write(path, error, name) from error
 
 

