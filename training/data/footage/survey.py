@@ -94,7 +94,10 @@ def survey(
 def read_notes(path: Path) -> Notes:
     """What is noted there; nothing where there is no such file, or nothing that can be read."""
     known = Notes()
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as lines:
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        open(path, encoding="utf-8", errors="replace") as lines,
+    ):
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a run that was killed
                 _take(known, json.loads(line))

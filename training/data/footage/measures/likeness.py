@@ -3,6 +3,7 @@
 The hash is computed here, in a few lines of numpy and Pillow: the usual package brings SciPy and PyWavelets for it.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,20 +70,26 @@ def duplicates(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
     Reads all rows once, and keeps of each its name, its size, its sharpness and its hash.
     """
-    names, merits = [], []
-    hashes: dict[int, list[tuple[int, bytes]]] = {}  # by the number of frames
+    names, areas, sharp = (
+        [],
+        array("d"),
+        array("d"),
+    )  # of a million rows, which as objects would be three times as large
+    hashes: dict[int, tuple[array, bytearray]] = {}  # numbers of rows, their codes, by the number of frames
     for number, row in enumerate(rows):
         names.append(f"{row['path']}#{row['shot']}")
-        merits.append(((row.get("height") or 0) * (row.get("width") or 0), row.get("sharpness") or 0.0))
+        areas.append((row.get("height") or 0) * (row.get("width") or 0))
+        sharp.append(row.get("sharpness") or 0.0)
         code = str(row.get("phash") or "")
         if code.strip("0"):
-            hashes.setdefault(len(code) // DIGITS, []).append((number, bytes.fromhex(code)))
+            numbers, codes = hashes.setdefault(len(code) // DIGITS, (array("q"), bytearray()))
+            numbers.append(number)
+            codes += bytes.fromhex(code)
     repeats = {}
-    for found in hashes.values():
-        numbers = numpy.array([number for number, _ in found])
-        codes = numpy.frombuffer(b"".join(code for _, code in found), numpy.uint8).reshape(len(found), -1)
-        areas, sharp = numpy.array([merits[number] for number in numbers]).T
-        order = numpy.lexsort((numbers, -sharp, -areas))  # in which they are to stay
+    for members, together in hashes.values():
+        numbers = numpy.array(members)
+        codes = numpy.frombuffer(together, numpy.uint8).reshape(len(numbers), -1)
+        order = numpy.lexsort((numbers, -numpy.array(sharp)[numbers], -numpy.array(areas)[numbers]))  # how they stay
         for one, kept in _repeats(codes[order]).items():
             repeats[numbers[order[one]]] = numbers[order[kept]]
     for number in sorted(repeats):
@@ -114,11 +121,12 @@ def _pairs(codes):
     share a band are compared. In the order of a band they lie side by side: each is compared with its next, its next
     but one, and so on, as long as the band is the same.
     """
-    bits = numpy.unpackbits(codes, axis=1)
     most = NEAR * codes.reshape(len(codes), -1, DIGITS // 2).any(-1).sum(1)  # by the frames that are not plain
     found = set()
-    for band in numpy.array_split(numpy.arange(bits.shape[1]), most.max() + 1):
-        keys = bits[:, band] @ (1 << numpy.arange(len(band), dtype=numpy.int64))
+    for band in numpy.array_split(numpy.arange(8 * codes.shape[1]), most.max() + 1):
+        begin, end = band[0] // 8, band[-1] // 8 + 1  # bytes of the band
+        bits = numpy.unpackbits(codes[:, begin:end], axis=1)[:, band - 8 * begin]
+        keys = bits @ (1 << numpy.arange(len(band), dtype=numpy.int64))
         order = numpy.argsort(keys, kind="stable")
         keys, first, distance = keys[order], numpy.arange(len(keys)), 0
         while len(first):
