@@ -1,5 +1,6 @@
 """A folder of footage made a manifest: every file surveyed on all cores, then the whole table written."""
 
+import contextlib
 import hashlib
 import mimetypes
 import os
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from .. import media
 from . import manifest as table
 from .captions import Captions, with_scores
@@ -17,7 +20,7 @@ from .cuts.scenes import Cutter
 from .manifest import Row
 from .measures.likeness import duplicates
 from .measures.named import Measure
-from .survey import Notes, read_notes, survey
+from .survey import Notes, is_suspect, read_notes, survey
 
 SHORTEST = 0.5  # seconds of a shot
 # Files that stand beside footage and are none.
@@ -116,7 +119,9 @@ def do(job: Job, settings: Settings, go_on: Callable[[], None] = lambda: None) -
 def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = None) -> Iterator[Job]:
     """Do the jobs, several at once, and yield each as it is done.
 
-    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores.
+    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores; the threads that the
+    latter two would start by themselves only get in each other's way. A file that may be what ended the program before
+    is done at the end, alone.
     """
     stopped = threading.Event()
 
@@ -125,10 +130,14 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
             raise _Stopped
 
     workers = workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         running: set[Future[Job]] = set()
+        suspects: list[Job] = []
         try:
             for job in jobs:
+                if is_suspect(job.notes):
+                    suspects.append(job)
+                    continue
                 running.add(pool.submit(do, job, settings, go_on))
                 if len(running) >= 2 * workers:
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -136,10 +145,28 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in finished)
+            for job in suspects:
+                running = {pool.submit(do, job, settings, go_on)}
+                yield from (future.result() for future in running)
         finally:
             stopped.set()
             for future in running:
                 future.cancel()
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Where several files are done at once, OpenCV and PyTorch do each in the thread that asks them."""
+    before = torch.get_num_threads()
+    with contextlib.ExitStack() as after:
+        with contextlib.suppress(ImportError):
+            import cv2
+
+            after.callback(cv2.setNumThreads, cv2.getNumThreads())
+            cv2.setNumThreads(1)
+        after.callback(torch.set_num_threads, before)
+        torch.set_num_threads(1)
+        yield
 
 
 class _Stopped(Exception):
@@ -183,7 +210,7 @@ def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
             reason = notes.reason or "it holds no shot"
             yield {**_row(job.name, notes, table.WHOLE_FILE, reason), "text": text}
         for number in range(len(notes.shots)):
-            row = _row(job.name, notes, number, _too_short(notes, number, settings.shortest) or reason)
+            row = _row(job.name, notes, number, notes.reason or _too_short(notes, number, settings.shortest) or reason)
             scores = notes.scores.get(number, {})
             values: Mapping[str, Any] = {k: v for one in settings.measures for k, v in scores.get(one.key, {}).items()}
             row |= values
