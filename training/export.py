@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model.files import read_file
+from .checkpoints import write
 
 
 def export(
@@ -26,9 +27,6 @@ def tell_more(source: str | os.PathLike, path: str | os.PathLike, **more: object
 
 
 def _write(path, state_dict, about):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(state_dict, temporary, metadata={"format": "pt", "opensora": json.dumps(about)})
-    temporary.replace(path)
-    return path
+    metadata = {"format": "pt", "opensora": json.dumps(about)}
+    write(Path(path), lambda temporary: save_file(state_dict, temporary, metadata=metadata))
+    return Path(path)

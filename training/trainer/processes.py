@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 
 class Processes:
-    """The processes of a run: this one's `rank` of `count`, its device, and what they do together."""
+    """The processes of a run: this one's `rank` of `count`, its device, and what they do together.
 
-    def __init__(self, device: torch.device | str | None = None) -> None:
-        self.accelerator = _accelerator(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    `alone`: this process does what the others have no part in.
+    """
+
+    def __init__(self, device: torch.device | str | None = None, alone: bool = False) -> None:
+        together = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not alone
+        self.accelerator = _accelerator(device) if together else None
         if self.accelerator is None:
             self.rank, self.count = 0, 1
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
