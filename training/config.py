@@ -14,7 +14,7 @@ from .data.batches import WAYS
 from .lora import BRANCHES
 
 KINDS = ("lora", "full")
-OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
+OPTIMIZERS = ("adamw", "adamw8bit", "prodigy", "muon")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("fp32", "bf16")
 METHODS = ("logit-normal", "uniform")
@@ -84,6 +84,7 @@ class ObjectiveConfig:
     stills: float = number(0.0, 0, 1, "how often a lone kept frame is a lone image's encoding")
     timesteps: str = choice("logit-normal", METHODS, "how timesteps are drawn, for rectified flow")
     shift: bool = field(default=True, metadata={"help": "move timesteps towards noise for larger and longer clips"})
+    stratified: bool = field(default=False, metadata={"help": "spread the timesteps of a batch evenly"})
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class TrainConfig:
     branches: str = choice("all", BRANCHES, "all; look: attention in space; motion: attention over time")
     steps: int = number(500, 1, 10_000_000, "optimiser steps")
     learning_rate: float = number(1e-4, 1e-9, 10, "at its highest")
-    optimizer: str = choice("adamw", OPTIMIZERS, "adamw; adamw8bit (bitsandbytes); prodigy (prodigyopt)")
+    optimizer: str = choice("adamw", OPTIMIZERS, "adamw; adamw8bit (bitsandbytes); prodigy (prodigyopt); muon")
     weight_decay: float = number(0.0, 0, 1, "of AdamW")
     eps: float = number(1e-8, 1e-20, 1e-2, "of AdamW; the original's 1.2 and 1.3 use 1e-15")
     warmup: int = number(10, 0, 1_000_000, "steps over which the learning rate rises")
@@ -108,6 +109,10 @@ class TrainConfig:
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory, a third more time"})
     seed: int = number(0, 0, 2**63 - 1, "of everything that is drawn")
     workers: int = number(0, 0, 64, "processes that read the cache")
+    muon_rate: float = number(0.02, 1e-9, 10, "learning rate of matrices with muon; the rest is AdamW's")
+    ema_warmup: bool = field(
+        default=False, metadata={"help": "the average's decay rises to ema: it forgets the beginning"}
+    )
 
 
 @dataclass(frozen=True)

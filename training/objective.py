@@ -1,7 +1,8 @@
 """What a network learns from an example: the draws that belong to it, and the loss.
 
 Which frames are kept, whether the caption is dropped, the timestep and the noise are a function of (seed, epoch,
-example) alone: workers, processes and restarts change nothing.
+example) alone: workers, processes and restarts change nothing. Of timesteps that are stratified, so is the place in the
+batch.
 """
 
 import random
@@ -33,7 +34,9 @@ class Objective:
         ratios: mask strategy → probability; of 1.3 kind of condition → probability.
         caption_dropout: how often the null caption stands for the caption.
         stills: how often a lone kept frame is a lone image's encoding, as one pinned in a graph is.
-        method, transform: as in `timesteps.sample`; flow: the model's base_resolution, base_num_frames and scale.
+        method: as in `timesteps.sample`; stratified: timesteps of a batch are spread evenly over what it draws from.
+        transform: what share of the timesteps is moved as `timesteps.sample` does; flow: the model's base_resolution,
+            base_num_frames and scale.
         way: "buckets", "padding" or "packing".
     """
 
@@ -42,13 +45,18 @@ class Objective:
     caption_dropout: float = 0.1
     stills: float = 0.0
     method: str = "logit-normal"
-    transform: bool = True
+    transform: float = 1.0
     flow: Mapping[str, float] = field(default_factory=dict)
     way: str = "buckets"
+    stratified: bool = False
 
     @property
     def is_flow(self) -> bool:
         return self.version in ("1.2", "1.3")
+
+    def ratios_of(self, num_latents: int) -> Mapping[str, float]:
+        """The ratios for clips of so many latents: the same for all, unless a subclass has others."""
+        return self.ratios
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,16 @@ class Drawn:
     condition_frames: tuple[int, ...] = ()
 
 
-def draw(example: Example, objective: Objective, null_caption: Tensor, *, seed: int, epoch: int) -> Drawn:
-    """The draws of an example in an epoch."""
+def draw(
+    example: Example,
+    objective: Objective,
+    null_caption: Tensor,
+    *,
+    seed: int,
+    epoch: int,
+    place: tuple[int, int] = (0, 1),
+) -> Drawn:
+    """The draws of an example in an epoch; `place`: the how manieth it is of so many in its batch, from 0 on."""
     rng = random.Random(seed_of(seed, epoch, example.identity))
     generator = torch.Generator().manual_seed(rng.getrandbits(63))
     kept = _kept(example, objective, rng, generator)
@@ -80,7 +96,7 @@ def draw(example: Example, objective: Objective, null_caption: Tensor, *, seed: 
     return Drawn(
         clean,
         torch.randn(clean.shape, generator=generator),
-        _timestep(example, objective, generator),
+        _timestep(example, objective, rng, generator, place),
         mask,
         caption,
         example.mask,
@@ -101,8 +117,8 @@ def _kept(example, objective, rng, generator):
     """The frame mask of an example, bool [T]; of 1.3 the frames of its condition, a list."""
     T = example.latents.shape[1]
     if objective.version != "1.3":
-        return masks.draw(objective.ratios, T, 1, version=None, rng=rng, generator=generator)[0]
-    kind = masks.choose(objective.ratios, rng)
+        return masks.draw(objective.ratios_of(T), T, 1, version=None, rng=rng, generator=generator)[0]
+    kind = masks.choose(objective.ratios_of(T), rng)
     return masks.condition_frames(kind, T, rng) if kind and T > 2 else []
 
 
@@ -119,14 +135,15 @@ def _with_stills(example, mask, stills, rng):
     return clean
 
 
-def _timestep(example, objective, generator):
+def _timestep(example, objective, rng, generator, place):
     if not objective.is_flow:
         return float(torch.randint(0, 1000, (1,), generator=generator))
     sizes = {name: int(example.sizes[name]) for name in ("height", "width", "num_frames")}
     base = {name: value for name, value in objective.flow.items() if name.startswith("base_")}
+    stratum = (place[0] + torch.rand(1, generator=generator)) / place[1] if objective.stratified else None
     drawn = timesteps.sample(
-        1, **sizes, version=objective.version, method=objective.method, transform=objective.transform,
-        transform_scale=objective.flow.get("scale", 1.0), generator=generator, **base,
+        1, **sizes, version=objective.version, method=objective.method, quantiles=stratum, generator=generator,
+        transform=rng.random() < objective.transform, transform_scale=objective.flow.get("scale", 1.0), **base,
     )  # fmt: skip
     return float(drawn)
 
@@ -148,9 +165,8 @@ def loss(network: nn.Module, batch: Sequence[Drawn], objective: Objective) -> Te
 
 def _loss_of_one_shape(network, batch, condition_frames, objective):
     """[B] of examples that share a shape and the frames of their condition."""
-    clean, noise, frame_mask = (_stack(network, batch, name) for name in ("clean", "noise", "frame_mask"))
-    t = torch.tensor([drawn.t for drawn in batch], device=clean.device)
-    given = _conditions(network, batch)
+    given = stacked(network, batch)
+    clean, noise, t, frame_mask = (given.pop(name) for name in ("clean", "noise", "t", "frame_mask"))
     if condition_frames:
         condition_mask = torch.zeros_like(clean)
         condition_mask[:, :, list(condition_frames)] = 1
@@ -196,19 +212,18 @@ def _device(network):
     return next(network.parameters()).device
 
 
-def _stack(network, batch, name):
-    return torch.stack([getattr(drawn, name) for drawn in batch]).to(_device(network))
-
-
-def _conditions(network, batch):
-    """Captions padded to the longest, their mask, and the sizes of the clips: what the network is told."""
+def stacked(network: nn.Module, batch: Sequence[Drawn]) -> dict[str, Tensor]:
+    """Examples of one shape on the network's device: clean, noise [B, C, T, h, w], t [B], frame_mask [B, T]; and what
+    the network is told: captions padded to the longest, their mask, the sizes of the clips.
+    """
+    found = {name: torch.stack([getattr(drawn, name) for drawn in batch]) for name in ("clean", "noise", "frame_mask")}
+    found["t"] = torch.tensor([drawn.t for drawn in batch])
     length = max(int(drawn.caption_mask.sum()) for drawn in batch)
-    caption = torch.stack([_padded(drawn.caption, length) for drawn in batch])
-    mask = torch.stack([_padded(drawn.caption_mask, length) for drawn in batch])
-    told = {"caption": caption, "caption_mask": mask}
+    for name in ("caption", "caption_mask"):
+        found[name] = torch.stack([_padded(getattr(drawn, name), length) for drawn in batch])
     for name in batch[0].sizes:
-        told[name] = torch.tensor([drawn.sizes[name] for drawn in batch])
-    return {name: value.to(_device(network)) for name, value in told.items()}
+        found[name] = torch.tensor([drawn.sizes[name] for drawn in batch])
+    return {name: value.to(_device(network)) for name, value in found.items()}
 
 
 def _padded(values, length):

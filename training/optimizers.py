@@ -1,4 +1,4 @@
-"""What steps the weights: AdamW, Muon for matrices, and how the learning rate rises and falls.
+"""What steps the weights: AdamW, Muon for matrices; how the learning rate rises and falls, and the average of weights.
 
 Muon (Jordan et al. 2024) is momentum whose matrix is orthogonalised before each step; small models learn in about half
 the steps AdamW needs. It is ours: torch.optim.Muon takes nothing but two-dimensional weights, and only new versions of
@@ -10,40 +10,34 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-WARM_UP = 100  # steps
-LEAST_RATE = 0.02  # of the learning rate, at the end
 LEAST_SIDE = 16  # of a matrix for Muon
-MEMORY = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0}  # fp32 numbers that each keeps of a weight
+MOMENTUM = 0.95  # of Muon
+BETAS = (0.9, 0.99)  # of AdamW beside Muon
+MEMORY = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0, "muon": 1.2}  # fp32 numbers that each keeps of a weight
 PACKAGES = {"adamw8bit": ("bitsandbytes.optim", "AdamW8bit"), "prodigy": ("prodigyopt", "Prodigy")}
 
 
-def optimizers_for(
-    module: torch.nn.Module, learning_rate: float, matrix_rate: float = 0.0, weight_decay: float = 0.0
-) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or with a `matrix_rate` Muon for the inner matrices and AdamW for the rest: a list."""
-    inner: list[torch.nn.Parameter] = []
-    rest: list[torch.nn.Parameter] = []
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            matrix = matrix_rate and parameter.ndim >= 2 and min(parameter.flatten(1).shape) >= LEAST_SIDE
-            (inner if matrix else rest).append(parameter)
-    adam = torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
-    return [adam, *([Muon(inner, lr=matrix_rate)] if inner else [])]
-
-
 def optimizer_of(
-    kind: str, parameters: Iterable[torch.nn.Parameter], lr: float, *, weight_decay: float = 0.0, eps: float = 1e-8
+    kind: str,
+    parameters: Iterable[torch.nn.Parameter],
+    lr: float,
+    *,
+    muon_rate: float = 0.02,
+    weight_decay: float = 0.0,
+    eps: float = 1e-8,
 ) -> torch.optim.Optimizer:
-    """The optimizer "adamw", or one of a package: "adamw8bit" (bitsandbytes), "prodigy" (prodigyopt, lr around 1).
+    """The optimizer "adamw"; "muon" with a rate for matrices beside AdamW for the rest; or one of a package:
+    "adamw8bit" (bitsandbytes), "prodigy" (prodigyopt, lr around 1).
 
     Raises ValueError for another name, and where the package is not installed.
     """
     if kind == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
+    if kind == "muon":
+        return Muon(parameters, muon_rate, lr, weight_decay=weight_decay, eps=eps)
     if kind not in PACKAGES:
-        known = ", ".join(("adamw", *PACKAGES))
+        known = ", ".join(("adamw", *PACKAGES, "muon"))
         raise ValueError(f"optimizer is {kind!r}; it must be one of {known}; the usual one is adamw")
     module, name = PACKAGES[kind]
     try:
@@ -62,14 +56,6 @@ def rate_at(step: int, lr: float, *, warmup: int, steps: int, schedule: str = "c
         return _rising(step, warmup, lr)
     done = (step - warmup) / max(1, steps - warmup)
     return lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def rise_and_fall(optimizer: torch.optim.Optimizer, steps: int) -> SequentialLR:
-    """The schedule of a run of so many steps: a linear rise over WARM_UP, then half a cosine down to LEAST_RATE."""
-    rise = LinearLR(optimizer, 1 / WARM_UP, total_iters=WARM_UP - 1)
-    least = LEAST_RATE * optimizer.param_groups[0]["initial_lr"]
-    fall = CosineAnnealingLR(optimizer, max(1, steps - WARM_UP), eta_min=least)
-    return SequentialLR(optimizer, [rise, fall], [WARM_UP])
 
 
 def warmup(step: int, steps: int, lr: float, version: str = "1.2") -> float:
@@ -101,6 +87,11 @@ def ema_update_of(averages: Mapping[str, torch.Tensor], values: Mapping[str, tor
         averages[name].mul_(decay).add_(value.to(averages[name]), alpha=1 - decay)
 
 
+def ema_decay_at(step: int, decay: float, *, warmup: bool = False) -> float:
+    """The decay of the average at `step`, from 0 on; with `warmup` it rises from a tenth, and forgets the beginning."""
+    return min(decay, (1 + step) / (10 + step)) if warmup else decay
+
+
 def orthogonalise(matrix: torch.Tensor, iterations: int = 4) -> torch.Tensor:
     """The nearest semi-orthogonal matrix, roughly: four Newton-Schulz iterations of the quintic tuned for speed."""
     a, b, c = 3.4445, -4.7750, 2.0315
@@ -114,28 +105,55 @@ def orthogonalise(matrix: torch.Tensor, iterations: int = 4) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised; the step's size does not depend on the gradient's."""
+    """Matrices by Nesterov momentum, orthogonalised, so that a step's size is not the gradient's; AdamW for the rest.
+
+    Args:
+        muon_rate: learning rate of matrices; convolutions count as matrices of their output channels.
+        lr, weight_decay, eps: of AdamW (Loshchilov & Hutter 2019).
+    """
 
     def __init__(
         self,
         parameters: Iterable[torch.nn.Parameter],
-        lr: float = 0.02,
-        momentum: float = 0.95,
+        muon_rate: float,
+        lr: float,
         weight_decay: float = 0.0,
+        eps: float = 1e-8,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        matrices: list[torch.nn.Parameter] = []
+        rest: list[torch.nn.Parameter] = []
+        for parameter in parameters:
+            matrix = parameter.ndim >= 2 and min(parameter.flatten(1).shape) >= LEAST_SIDE
+            (matrices if matrix else rest).append(parameter)
+        groups = [{"params": rest, "muon": False}, {"params": matrices, "muon": True, "lr": muon_rate}]
+        super().__init__(
+            [group for group in groups if group["params"]], {"lr": lr, "weight_decay": weight_decay, "eps": eps}
+        )
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
+        """One step of every parameter that has a gradient."""
         for group in self.param_groups:
+            move = _muon if group["muon"] else _adamw
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(parameter.grad)
-                buffer = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(buffer, group["momentum"]).flatten(1)
-                update = orthogonalise(update) * max(1.0, update.shape[0] / update.shape[1]) ** 0.5
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+                if parameter.grad is not None:
+                    move(parameter, parameter.grad, self.state[parameter], group)
+
+
+def _muon(parameter, gradient, state, group):
+    if not state:
+        state["momentum"] = torch.zeros_like(gradient)
+    momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+    update = orthogonalise(gradient.lerp(momentum, MOMENTUM).flatten(1))
+    update = update * max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+    parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+
+
+def _adamw(parameter, gradient, state, group):
+    if not state:
+        state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
+    state["step"] += 1
+    mean = state["mean"].lerp_(gradient, 1 - BETAS[0]) / (1 - BETAS[0] ** state["step"])
+    square = state["square"].lerp_(gradient.square(), 1 - BETAS[1]) / (1 - BETAS[1] ** state["step"])
+    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+    parameter.addcdiv_(mean, square.sqrt_().add_(group["eps"]), value=-group["lr"])

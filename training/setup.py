@@ -87,7 +87,8 @@ def objective_of(config: Config, network: Any, about: Mapping[str, Any]) -> Obje
         )
     return Objective(
         version=version, ratios=ratios, caption_dropout=given.caption_dropout, stills=given.stills,
-        method=given.timesteps, transform=given.shift, flow=dict(about.get("flow") or {}), way=config.shape.way,
+        method=given.timesteps, transform=float(given.shift), flow=dict(about.get("flow") or {}),
+        way=config.shape.way, stratified=given.stratified,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ def sample(
     transform_scale: float = 1.0,
     scale_temporal: bool = True,
     uniform_over_threshold: float | None = None,
+    quantiles: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
     **base: float,
 ) -> torch.Tensor:
@@ -31,6 +32,7 @@ def sample(
         discrete: whole numbers 0…999; of "uniform" only.
         transform: move them towards noise for larger and longer clips (`flow.shift_ratio`), by `transform_scale` more.
             Open-Sora 1.3 trains with 1, whatever this says, and without `scale_temporal` shifts as for an image.
+        quantiles: [batch] in 0…1, where in their distribution timesteps lie; None: that is drawn, too.
         uniform_over_threshold: videos of 1.3, in 0…1: what is shifted above it is drawn again, uniformly above it.
         base: base_resolution and base_num_frames, where a model was made for others than the official ones.
 
@@ -47,7 +49,9 @@ def sample(
     if discrete:
         t = torch.randint(0, flow.NUM_TIMESTEPS, (batch,), generator=generator).float()
     elif method == "uniform":
-        t = torch.rand(batch, generator=generator) * flow.NUM_TIMESTEPS
+        t = (torch.rand(batch, generator=generator) if quantiles is None else quantiles) * flow.NUM_TIMESTEPS
+    elif quantiles is not None:
+        t = (loc + scale * torch.special.ndtri(quantiles)).sigmoid() * flow.NUM_TIMESTEPS
     else:
         normal = torch.normal(torch.full((batch,), float(loc)), torch.full((batch,), float(scale)), generator=generator)
         t = normal.sigmoid() * flow.NUM_TIMESTEPS
@@ -70,12 +74,3 @@ def sample(
         return t
     again = torch.rand(batch, generator=generator) * (1 - uniform_over_threshold) + uniform_over_threshold
     return torch.where(t > uniform_over_threshold * flow.NUM_TIMESTEPS, again * flow.NUM_TIMESTEPS, t)
-
-
-def stratified(batch: int, ratio: float | torch.Tensor, even: float = 0.0) -> torch.Tensor:
-    """[batch] in 0…1000, spread over the whole range so that every step sees all of it.
-
-    They are moved by `ratio` (`flow.shift_timesteps`), but for a share `even` of them.
-    """
-    uniform = (torch.randperm(batch) + torch.rand(batch)) / batch * flow.NUM_TIMESTEPS
-    return torch.where(torch.rand(batch) < even, uniform, flow.shift_timesteps(uniform, ratio))

@@ -175,3 +175,23 @@ def test_all_weights_in_bf16_are_computed_by_autocast_in_a_run_and_in_its_trial(
     """A LoRA's base is bf16 itself; weights that learn are fp32."""
     settings = TrainConfig(kind=kind, precision="bf16")
     assert learner_of(torch.nn.Linear(1, 1), Objective(), settings).autocast is expected
+
+
+@pytest.mark.parametrize("method", ["uniform", "logit-normal"])
+def test_stratified_timesteps_spread_a_batch_over_their_distribution(cache, method):
+    """A twentieth of it for each of twenty; nothing else of the draws changes."""
+    (example,) = [prepared(cache, [clip(0)]).read(0, 0)]
+    plain = objective(method=method, transform=0.0)
+    draws = [
+        [draw(example, aim, torch.zeros(9, 8), seed=1, epoch=3, place=(place, 20)) for place in range(20)]
+        for aim in (plain, replace(plain, stratified=True))
+    ]
+    quantiles = [drawn.t / 1000 for drawn in draws[1]]
+    if method == "logit-normal":
+        quantiles = [float(torch.special.ndtr(torch.tensor(value).logit())) for value in quantiles]
+    assert [int(20 * value) for value in quantiles] == list(range(20))
+    assert len({drawn.t for drawn in draws[0]}) == 1
+    assert all(torch.equal(a.noise, b.noise) and a.caption is not None for a, b in zip(*draws))
+    moved = [draw(example, objective(method=method, transform=share), torch.zeros(9, 8), seed=1, epoch=3).t
+             for share in (0.0, 1.0)]  # fmt: skip
+    assert moved[0] != moved[1]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -153,7 +153,8 @@ def encode_clip(clip: Clip, cut: Cut, encoder: EncodesVideo) -> dict[str, Tensor
     video = (fitted[None] if picture else fitted).movedim(0, 1)[None]
     latents = encoder(video)[0]
     encoder.counting.refuse_mismatch(len(frames), latents.shape[1])
-    stills = {} if picture else _stills(video, encoder, _places(latents.shape[1], clip.key))
+    places: Iterable[int] = () if picture else _places(latents.shape[1], clip.key)
+    stills = {at: found[0] for at, found in stills_of(video, encoder, encoder.counting, places).items()}
     return {
         "latents": latents,
         "stills": latents[:, :0] if picture else torch.stack([stills[at] for at in sorted(stills)], dim=1),
@@ -167,14 +168,16 @@ def _places(count, key):
     return {0, count - 1, *([between[int(key[:8], 16) % len(between)]] if between else [])}
 
 
-def _stills(video, encoder, places):
-    """{latent: [C, h, w]}: what a lone image gets that is pinned where each of `places` ends."""
-    groups, found = encoder.counting.groups(video.shape[2]), {}
+def stills_of(
+    video: Tensor, encode: Callable[[Tensor], Tensor], counting: Counting, places: Iterable[int]
+) -> dict[int, Tensor]:
+    """{latent: [B, C, h, w]}: what lone images get that are pinned where each of `places` ends in [B, …, T, H, W]."""
+    groups, found = counting.groups(video.shape[2]), dict[int, Tensor]()
     for place in places:
         frame = groups[place].stop - 1
-        for images, wanted in pieces(groups, frame, 1, encoder.counting.chunk_latents):
-            encoded = encoder(video[:, :, frame + images])[0]
-            found.update((index, encoded[:, at]) for index, at in wanted.items())
+        for images, wanted in pieces(groups, frame, 1, counting.chunk_latents):
+            encoded = encode(video[:, :, frame + images])
+            found.update((index, encoded[:, :, at]) for index, at in wanted.items())
     return found
 
 

@@ -55,6 +55,10 @@ class Examples:
         """What draws follow from: content and place in the file, so neither order nor path of the clips matters."""
         return [f"{clip.key}:{clip.start}" for clip in self.clips]
 
+    def name(self, index: int) -> str:
+        """The file of a clip, for messages."""
+        return self.clips[index].path
+
     @property
     def fingerprint(self) -> str:
         """Of clips and captions together, for what is trained on them to remember."""
@@ -135,6 +139,10 @@ class Examples:
 
         parts = [part for step in self._steps(shapes, 0, budget=budget) for batch in step for part in batch]
         return [every[place] for place in max(parts, key=tokens)]
+
+    def read_largest(self, budget: int = 0) -> list[Example]:
+        """The clips of `largest`, read."""
+        return [self.read_cut(index, self.cuts(index, shape)[0]) for index, shape in self.largest(budget)]
 
     def read(self, index: int, number: int) -> Example:
         """What a clip is in epoch `number`."""

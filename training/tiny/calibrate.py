@@ -11,38 +11,38 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy
 import torch
+from torch import Tensor, nn
 
-from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
-from .batches import BatchSampler
-from .latents import Bucket
+from ..losses import noised
+from ..objective import Drawn, Objective, stacked
+from ..trainer.processes import Processes
+from ..trainer.trainer import Trainer
+from .examples import Rendered, TinyObjective
 from .recipe import GUIDANCE, TEACHER_GUIDANCE
-from .run import Run, rank
-from .t5 import TextEncoder
+from .run import finish, saving, settings, tell
 
 
 def calibration_loss(
-    student: STDiT3,
-    teacher: STDiT3,
-    null_caption: torch.Tensor,
-    clean: torch.Tensor,
-    noise: torch.Tensor,
-    t: torch.Tensor,
-    frame_mask: torch.Tensor,
-    caption: torch.Tensor,
-    **conditions: torch.Tensor,
-) -> torch.Tensor:
+    student: nn.Module,
+    teacher: nn.Module,
+    null_caption: Tensor,
+    clean: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    frame_mask: Tensor,
+    caption: Tensor,
+    **conditions: Tensor,
+) -> Tensor:
     """Mean squared error of the guided velocity at GUIDANCE, plus that of the unconditional one, per sample [B]."""
-    generated = frame_mask[:, None, :, None, None]
-    noisy = torch.where(generated, flow.add_noise(clean, noise, t), clean)
+    noisy = noised(clean, t, noise, frame_mask)
     null = null_caption[: caption.shape[1]].expand_as(caption)
     both = {name: torch.cat([value, value]) for name, value in conditions.items()}
     batch = torch.cat([noisy, noisy]), torch.cat([t, t]), torch.cat([caption, null])
     both["frame_mask"] = torch.cat([frame_mask, frame_mask])
 
-    def guided(transformer: STDiT3, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def guided(transformer: nn.Module, scale: float) -> tuple[Tensor, Tensor]:
         c, u = transformer(*batch, **both)[:, : clean.shape[1]].chunk(2)
         return u + scale * (c - u), u
 
@@ -54,22 +54,17 @@ def calibration_loss(
 
 
 def calibrate(
-    folder: Path,
-    teacher: STDiT3,
-    buckets: Sequence[Bucket],
-    text_encoder: TextEncoder,
-    steps: int = 800,
-    batch: int = 12,
-    seed: int = 1,
+    folder: Path, teacher: STDiT3, clips: Rendered, steps: int = 800, processes: Processes | None = None
 ) -> STDiT3:
     """The transformer whose result at GUIDANCE is the teacher's at TEACHER_GUIDANCE, with averaged weights."""
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     teacher = teacher.eval().requires_grad_(False)
-    torch.manual_seed(seed)
-    run = Run(folder, student, steps=steps, ema=0.98, learning_rate=5e-4, matrix_rate=0.004, save_every=100)
-    sampler = BatchSampler(buckets, text_encoder, teacher.null_caption)
-    torch.manual_seed(1_000_003 * seed + 1_009 * run.step + rank())
-    for step in run:
-        draw = sampler.draw(numpy.random.default_rng((seed, step, rank())), batch)
-        run.update(calibration_loss(student, teacher, teacher.null_caption, **draw).mean())
-    return run.settle().eval().requires_grad_(False)
+
+    def loss(network: nn.Module, batch: Sequence[Drawn], objective: Objective) -> Tensor:
+        return calibration_loss(network, teacher, teacher.null_caption, **stacked(network, batch))
+
+    how = settings(steps, 5e-4, muon_rate=0.004, ema=0.98, seed=1)
+    trainer = Trainer(
+        student, clips, TinyObjective(), how, saving(folder), loss=loss, processes=processes, on_step=tell
+    )
+    return finish(trainer)

@@ -20,12 +20,13 @@ class Hardest:
     """
 
     def __init__(self, memory: float = 0.9) -> None:
-        self.errors: dict[tuple, float] = {}
+        self.errors: dict[str, float] = {}
         self.memory = memory
 
     @staticmethod
     def _kind(scene):
-        return scene.color, scene.background, scene.shape, scene.motion in ("grow", "shrink")
+        sized = "sized" if scene.motion in ("grow", "shrink") else "moved"
+        return f"{scene.color} {scene.shape} on {scene.background}, {sized}"
 
     def choose(self, scenes: Sequence[Scene], count: int, rng: numpy.random.Generator) -> numpy.ndarray:
         """`count` different indices into `scenes`. Kinds not met yet count as the worst ones do."""

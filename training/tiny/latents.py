@@ -6,15 +6,16 @@ its 17-frame chunk. They stand in for the clip's own latents where training keep
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy
 import torch
 
-from ...model.pins import pieces
 from ...model.vaes.v1_2 import VideoVAE
+from .. import checkpoints
+from ..data.cache import stills_of
 from .shapes import RESOLUTIONS, Scene, render_all, sample_scene
 
 
@@ -33,24 +34,28 @@ class Bucket:
 
 @torch.no_grad()
 def encode_bucket(
-    vae: VideoVAE, rng: numpy.random.Generator, count: int, height: int, width: int, num_frames: int, batch: int = 8
+    vae: VideoVAE,
+    rng: numpy.random.Generator,
+    count: int,
+    height: int,
+    width: int,
+    num_frames: int,
+    split: str = "train",
+    batch: int = 8,
 ) -> Bucket:
-    """Render and encode `count` training scenes of one size and length."""
+    """Render and encode `count` scenes of one size and length; `split` as `sample_scene` takes it."""
     parts: dict[str, list[torch.Tensor]] = {"latents": [], "stills": [], "has_still": []}
-    scenes, groups = [], vae.counting.groups(num_frames)
+    scenes = []
     for start in range(0, count, batch):
-        group = [sample_scene(rng, height, width, num_frames) for _ in range(min(batch, count - start))]
+        group = [sample_scene(rng, height, width, num_frames, split) for _ in range(min(batch, count - start))]
         video = render_all(group)
         flat = vae.encode_frames(video)
         z = vae.encode_latents(flat)
         stills, has_still = torch.zeros_like(z), torch.zeros(z.shape[0], z.shape[2], dtype=torch.bool)
         if num_frames > 1:
-            for latent in {0, z.shape[2] - 1, int(rng.integers(z.shape[2]))}:
-                frame = groups[latent].stop - 1
-                for images, wanted in pieces(groups, frame, 1, vae.counting.chunk_latents):
-                    chunk = vae.encode_latents(flat[:, :, frame + images])
-                    for index, at in wanted.items():
-                        stills[:, :, index], has_still[:, index] = chunk[:, :, at], True
+            places = {0, z.shape[2] - 1, int(rng.integers(z.shape[2]))}
+            for index, still in stills_of(flat, vae.encode_latents, vae.counting, places).items():
+                stills[:, :, index], has_still[:, index] = still, True
         parts["latents"].append(z)
         parts["stills"].append(stills)
         parts["has_still"].append(has_still)
@@ -63,41 +68,39 @@ LENGTHS = ((17, 0.62), (34, 0.16), (51, 0.04), (1, 0.18))
 
 
 def build(
-    vae: VideoVAE, folder: str | os.PathLike, count: int = 8000, seed: int = 0, parts: tuple[int, int] = (0, 1)
+    vae: VideoVAE,
+    folder: Path,
+    count: int = 8000,
+    seed: int = 0,
+    parts: tuple[int, int] = (0, 1),
+    split: str = "train",
 ) -> None:
-    """Encode `count` clips into one file a bucket under `folder`, but for those that are there already.
+    """Encode about `count` clips into one file a bucket under `folder`, but for those that are there already.
 
     `parts` = (index, of) splits the buckets' clips over processes that each write their own files.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     index, of = parts
     for frames, share in LENGTHS:
         for place, (height, width) in enumerate(RESOLUTIONS):
             path = folder / f"{frames}x{height}x{width}.{index}.pt"
-            if path.exists():
-                continue
             number = int(count * share * (0.5 if place == 0 else 0.25)) // of
+            if path.exists() or not number:
+                continue
             rng = numpy.random.default_rng((seed, index, frames, height, width))
-            bucket = encode_bucket(vae, rng, number, height, width, frames)
-            temporary = path.with_suffix(".tmp")
-            torch.save(vars(bucket), temporary)
-            temporary.replace(path)
+            found = vars(encode_bucket(vae, rng, number, height, width, frames, split))
+            checkpoints.write(path, partial(torch.save, found))
             print(f"encoded {number} clips of {frames} frames at {width}×{height}", flush=True)
 
 
-def load(folder: str | os.PathLike) -> list[Bucket]:
+def load(folder: Path) -> list[Bucket]:
     """All buckets under `folder`, clips of the same size and length joined."""
-    groups: dict[str, list[Bucket]] = {}
-    for path in sorted(Path(folder).glob("*.pt")):
+    buckets: dict[str, Bucket] = {}
+    for path in sorted(folder.glob("*.pt")):
         # Our own files, with Scene objects in them: not weights from elsewhere.
-        groups.setdefault(path.name.split(".")[0], []).append(Bucket(**torch.load(path, weights_only=False)))
-    buckets = []
-    for same in groups.values():
-        first = same[0]
-        first.latents = torch.cat([bucket.latents for bucket in same])
-        first.stills = torch.cat([bucket.stills for bucket in same])
-        first.has_still = torch.cat([bucket.has_still for bucket in same])
-        first.scenes = [scene for bucket in same for scene in bucket.scenes]
-        buckets.append(first)
-    return buckets
+        found = Bucket(**torch.load(path, weights_only=False))
+        first = buckets.setdefault(path.name.split(".")[0], found)
+        if first is not found:
+            for name in ("latents", "stills", "has_still"):
+                setattr(first, name, torch.cat([getattr(first, name), getattr(found, name)]))
+            first.scenes += found.scenes
+    return list(buckets.values())

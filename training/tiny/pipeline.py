@@ -13,9 +13,9 @@ from ...model.frames import IMAGE_FPS
 from ...model.pins import pieces
 from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
+from ..data.cache import EncodesText
 from .recipe import GUIDANCE
 from .shapes import Scene, render
-from .t5 import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Pipeline:
 
     transformer: STDiT3
     vae: VideoVAE
-    text_encoder: TextEncoder
+    text_encoder: EncodesText
     flow_settings: dict[str, Any]
 
     @torch.no_grad()
@@ -64,14 +64,16 @@ class Pipeline:
                 images = [render(trial.scene)[frame] for trial in trials]
                 for latent, still in self.encode_stills(images, frame, groups).items():
                     z[:, :, latent], frame_mask[:, latent] = still, 0
-        features, mask = self.text_encoder.captions([trial.text for trial in trials])
+        features, mask = (torch.stack(part) for part in zip(*(self.text_encoder(trial.text) for trial in trials)))
+        length = int(mask.sum(1).max())
+        features, mask = features[:, :length], mask[:, :length]
         timesteps = flow.timesteps(steps, scene.height, scene.width, scene.num_frames, **self.flow_settings)
         rows = torch.ones(len(trials))
         return flow.sample(
             self.transformer,
             z,
             features,
-            self.transformer.null_caption[: features.shape[1]],
+            self.transformer.null_caption[:length],
             caption_mask=mask,
             timesteps=timesteps,
             guidance=guidance,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -16,16 +17,14 @@ import torch
 from ...model import flow
 from ...model.transformers.stdit3 import STDiT3
 from ...model.vaes.v1_2 import VideoVAE
-from ..masks import frame_mask
-from .batches import draw_mask, with_stills
-from .captions import caption
+from ..losses import noised
+from ..objective import draw, stacked
+from .examples import Rendered, TinyObjective
 from .hardest import Hardest
-from .latents import Bucket
 from .painting import NOISE, decibels, paint, painting_loss
 from .recipe import FLOW, TEACHER_GUIDANCE
-from .run import Run
+from .run import fit, kept
 from .shapes import render_all
-from .t5 import TextEncoder
 
 STEPS = 30  # of the whole schedule, as the nodes have it
 START = (300.0, 850.0)  # the timestep to which a clip is noised: place and shape stay, outlines are drawn anew
@@ -35,86 +34,66 @@ BOTH_ENDS = 0.5  # of the sampled clips have their first and last frame pinned
 CANDIDATES = 4  # clips for each that is sampled again: those of the kinds that are painted worst
 
 
+class Pinned(TinyObjective):
+    """Frames are kept as in training, and both ends more often: decoding is to meet pinned frames between others."""
+
+    def ratios_of(self, num_latents: int) -> dict[str, float]:
+        """In BOTH_ENDS of the clips both ends, in the others as in training."""
+        ratios = {name: (1 - BOTH_ENDS) * ratio for name, ratio in super().ratios_of(num_latents).items()}
+        return ratios | {"image_head_tail": BOTH_ENDS + ratios["image_head_tail"]}
+
+
 @torch.no_grad()
-def sample_again(
-    transformer: STDiT3,
-    text_encoder: TextEncoder,
-    bucket: Bucket,
-    rows: numpy.ndarray,
-    start: float,
-    rng: numpy.random.Generator,
-) -> torch.Tensor:
-    """Latents [B, 4, T, h, w] of these clips, noised to the first timestep below `start` and sampled from there.
-
-    Frames are kept as in training, so that decoding also meets pinned frames between generated ones.
-    """
-    texts = [caption(bucket.scenes[row], rng) for row in rows]
-    features, mask = text_encoder.captions(texts)
-    size = bucket.height, bucket.width, bucket.num_frames
-    timesteps = flow.timesteps(STEPS, *size, **FLOW)
-    timesteps = timesteps[timesteps <= start]
-    ones = torch.ones(len(rows))
-    T = bucket.latents.shape[2]
-    masks = [
-        frame_mask("image_head_tail", T, rng)  # type: ignore[arg-type]
-        if rng.random() < BOTH_ENDS
-        else draw_mask(T, rng)
-        for _ in rows
+def sample_again(transformer: STDiT3, clips: Rendered, indices: Sequence[int], start: float, seed: int) -> torch.Tensor:
+    """Latents [B, 4, T, h, w] of clips of a size, noised to the first timestep below `start` and sampled from there."""
+    objective, null_caption = Pinned(caption_dropout=0.0), transformer.null_caption
+    drawn = [
+        draw(clips.read(index, number), objective, null_caption, seed=seed, epoch=number)
+        for number, index in enumerate(indices, seed)
     ]
-    generated = torch.stack(masks)
-    clean = with_stills(bucket, rows, generated, rng)
-    noisy = flow.add_noise(clean, torch.randn_like(clean), ones * timesteps[0])
+    given: dict[str, Any] = stacked(transformer, drawn)
+    clean, noise, frame_mask = (given.pop(name) for name in ("clean", "noise", "frame_mask"))
+    scene = clips.scene(indices[0])
+    timesteps = flow.timesteps(STEPS, scene.height, scene.width, scene.num_frames, **FLOW)
+    timesteps = timesteps[timesteps <= start]
+    noisy = noised(clean, torch.full_like(given.pop("t"), float(timesteps[0])), noise, frame_mask)
     return flow.sample(
-        transformer,
-        torch.where(generated[:, None, :, None, None], noisy, clean),
-        features,
-        transformer.null_caption[: features.shape[1]],
-        caption_mask=mask,
-        timesteps=timesteps,
-        guidance=TEACHER_GUIDANCE,
-        frame_mask=generated.float(),
-        fps=24.0 * ones,
-        height=bucket.height * ones,
-        width=bucket.width * ones,
-    )
+        transformer, noisy, given.pop("caption"), null_caption[: int(given["caption_mask"].shape[1])],
+        timesteps=timesteps, guidance=TEACHER_GUIDANCE, frame_mask=frame_mask.float(), **given,
+    )  # fmt: skip
 
 
-def draw_rows(buckets: Sequence[Bucket], count: int, rng: numpy.random.Generator) -> tuple[Bucket, numpy.ndarray]:
-    """A bucket of moving clips, and `count` of its rows."""
-    moving = [bucket for bucket in buckets if bucket.num_frames == 17]
-    shares = numpy.array([len(bucket.scenes) for bucket in moving], float)
-    bucket = moving[rng.choice(len(moving), p=shares / shares.sum())]
-    return bucket, rng.integers(len(bucket.scenes), size=count)
+def draw_moving(clips: Rendered, count: int, rng: numpy.random.Generator) -> list[int]:
+    """`count` clips of 17 frames, of one size."""
+    moving = [place for place, bucket in enumerate(clips.buckets) if bucket.num_frames == 17]
+    shares = numpy.array([len(clips.buckets[place].scenes) for place in moving])
+    place = rng.choice(moving, p=shares / shares.sum())
+    return (clips.first[place] + rng.integers(len(clips.buckets[place].scenes), size=count)).tolist()
 
 
 @torch.no_grad()
 def look_around(
-    vae: VideoVAE, buckets: Sequence[Bucket], rng: numpy.random.Generator, count: int = 320, batch: int = 8
+    vae: VideoVAE, clips: Rendered, rng: numpy.random.Generator, count: int = 320, batch: int = 8
 ) -> Hardest:
     """A Hardest that has seen how `vae` paints so many encodings."""
     hardest = Hardest()
-    for _ in range(count // batch):
-        bucket, rows = draw_rows(buckets, batch, rng)
-        scenes = [bucket.scenes[row] for row in rows]
-        hardest.saw(scenes, painting_loss(vae, bucket.latents[rows], render_all(scenes))[1])
+    for _ in range(-(-count // batch)):
+        indices = draw_moving(clips, batch, rng)
+        scenes = list(map(clips.scene, indices))
+        hardest.saw(scenes, painting_loss(vae, clips.latents(indices), render_all(scenes))[1])
     return hardest
 
 
 def make_pairs(
-    transformer: STDiT3,
-    text_encoder: TextEncoder,
-    buckets: Sequence[Bucket],
-    count: int,
-    hardest: Hardest,
-    rng: numpy.random.Generator,
-    batch: int = 24,
-) -> list[tuple[Bucket, numpy.ndarray, torch.Tensor]]:
-    """A list of (bucket, rows, latents): `count` clips, mostly of the hardest kinds, sampled again."""
+    transformer: STDiT3, clips: Rendered, count: int, hardest: Hardest, rng: numpy.random.Generator, batch: int = 24
+) -> list[tuple[list[int], torch.Tensor]]:
+    """[(clips, latents)]: about `count` clips, mostly of the hardest kinds, sampled again."""
     pairs = []
-    for _ in range(count // batch):
-        bucket, rows = draw_rows(buckets, CANDIDATES * batch, rng)
-        rows = rows[hardest.choose([bucket.scenes[row] for row in rows], batch, rng)]
-        pairs.append((bucket, rows, sample_again(transformer, text_encoder, bucket, rows, rng.uniform(*START), rng)))
+    for _ in range(-(-count // batch)):
+        drawn = draw_moving(clips, CANDIDATES * batch, rng)
+        indices = [drawn[at] for at in hardest.choose(list(map(clips.scene, drawn)), batch, rng)]
+        seed = int(rng.integers(2**31))
+        pairs.append((indices, sample_again(transformer, clips, indices, rng.uniform(*START), seed)))
     return pairs
 
 
@@ -122,8 +101,7 @@ def polish(
     folder: Path,
     vae: VideoVAE,
     transformer: STDiT3,
-    buckets: Sequence[Bucket],
-    text_encoder: TextEncoder,
+    clips: Rendered,
     steps: int = 1200,
     batch: int = 4,
     count: int = 1440,
@@ -132,24 +110,25 @@ def polish(
     """The VAE with its two decoders trained on; the rest of it unchanged, averaged weights."""
     torch.manual_seed(seed)
     rng = numpy.random.default_rng((seed, 5))
-    hardest = look_around(vae, buckets, rng)
-    pairs = make_pairs(transformer.eval(), text_encoder, buckets, count, hardest, rng)
-    vae.requires_grad_(False)
-    for part in (vae.temporal_vae.decoder, vae.temporal_vae.post_quant_conv, vae.spatial_vae["module"].decoder):
-        part.requires_grad_(True)
-    run = Run(folder, vae, steps=steps, learning_rate=5e-4, matrix_rate=0.002)
-    for step in run:
-        rng = numpy.random.default_rng((seed, 6, step))
-        bucket, rows, sampled = pairs[rng.integers(len(pairs))]
-        chosen = hardest.choose([bucket.scenes[row] for row in rows], batch, rng)
-        scenes = [bucket.scenes[row] for row in rows[chosen]]
-        encoded = bucket.latents[rows[chosen]]
+    hardest = look_around(vae, clips, rng, min(320, count))
+    pairs = kept(
+        folder / "sampled.pt", lambda: make_pairs(transformer.eval(), clips, count, hardest, rng, min(24, count))
+    )
+
+    def loss_of(rng: numpy.random.Generator) -> tuple[torch.Tensor, dict[str, Any]]:
+        indices, sampled = pairs[rng.integers(len(pairs))]
+        chosen = hardest.choose(list(map(clips.scene, indices)), min(batch, len(indices)), rng)
+        indices = [indices[at] for at in chosen]
+        scenes, encoded = list(map(clips.scene, indices)), clips.latents(indices)
         if rng.random() < PAINTED:
             with torch.no_grad():
-                encoded = vae.encode(paint(vae, encoded, bucket.num_frames, rng))
+                encoded = vae.encode(paint(vae, encoded, scenes[0].num_frames, rng))
         encoded = encoded + NOISE * torch.randn_like(encoded)
-        again = torch.from_numpy(rng.random(batch) < SAMPLED).view(-1, 1, 1, 1, 1)
+        again = torch.from_numpy(rng.random(len(indices)) < SAMPLED).view(-1, 1, 1, 1, 1)
         loss, errors = painting_loss(vae, torch.where(again, sampled[chosen], encoded), render_all(scenes))
         hardest.saw(scenes, errors)
-        run.update(loss, psnr=decibels(errors).mean())
-    return run.settle().eval().requires_grad_(False)
+        return loss, {"psnr": decibels(errors).mean()}
+
+    parts = [vae.temporal_vae.decoder, vae.temporal_vae.post_quant_conv, vae.spatial_vae["module"].decoder]
+    rates: dict[str, Any] = {"learning_rate": 5e-4, "muon_rate": 0.002}
+    return fit(folder, vae, loss_of, steps, parts=parts, memory=hardest.errors, seed=seed, **rates)

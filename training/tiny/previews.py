@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -14,6 +15,7 @@ from ...model.colors import ColorNetwork, colors_behind, fit_colors
 from ...model.vaes.v1_2 import VideoVAE
 from .captions import caption
 from .pipeline import Pipeline, Trial
+from .run import fit, kept
 from .shapes import FRAME_COUNTS, RESOLUTIONS, sample_scene
 
 KEYS = ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_mixing")  # of the files' metadata
@@ -33,6 +35,7 @@ def preview_colors(vae: VideoVAE, latents: torch.Tensor) -> dict[str, Any]:
 
 
 def fit_network(
+    folder: Path,
     pipeline: Pipeline,
     factors: Sequence[Sequence[float]],
     bias: Sequence[float],
@@ -43,22 +46,21 @@ def fit_network(
     """A ColorNetwork for latents whose colours are read by `factors` and `bias` (`model.colors.fit_colors`).
 
     Args:
+        folder: where the run is kept.
         pipeline: a `pipeline.Pipeline` of the finished files.
         clips: how many to sample from captions of the training's scenes.
-        steps: of AdamW, each on one batch of clips of a kind.
+        steps: each on one batch of clips of a kind.
     """
     torch.manual_seed(seed)
-    batches = sampled(pipeline, clips, numpy.random.default_rng(seed))
     network = ColorNetwork(len(factors), HIDDEN)
     network.out = nn.Conv3d(HIDDEN, 3, 1)  # colours, until they are learned
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, steps)
-    for _ in range(steps):
-        latents, colors = batches[int(torch.randint(len(batches), ()))]
-        optimizer.zero_grad()
-        F.mse_loss(network(latents), colors).backward()
-        optimizer.step()
-        schedule.step()
+    batches = kept(folder / "sampled.pt", lambda: sampled(pipeline, clips, numpy.random.default_rng(seed)))
+
+    def loss_of(rng: numpy.random.Generator) -> tuple[torch.Tensor, dict[str, Any]]:
+        latents, colors = batches[rng.integers(len(batches))]
+        return F.mse_loss(network(latents), colors), {}
+
+    network = fit(folder, network, loss_of, steps, 1e-2, weight_decay=1e-2, ema=0.0, seed=seed)
     network.out = as_latents(network.out, torch.tensor(factors), torch.tensor(bias))
     return network
 
@@ -76,9 +78,10 @@ def as_latents(colors: nn.Conv3d, factors: torch.Tensor, bias: torch.Tensor) -> 
 def sampled(pipeline: Pipeline, clips: int, rng: numpy.random.Generator) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """[(latents [B, C, T, h, w], the colours behind them [B, 3, T, h, w])] of at least so many clips."""
     batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-    while BATCH * len(batches) < clips:
+    batch = min(BATCH, clips)
+    while batch * len(batches) < clips:
         frames, height, width = KINDS[len(batches) % len(KINDS)]
-        scenes = [sample_scene(rng, height, width, frames) for _ in range(BATCH)]
+        scenes = [sample_scene(rng, height, width, frames) for _ in range(batch)]
         latents = pipeline.sample([Trial(scene, caption(scene, rng), int(rng.integers(2**31))) for scene in scenes])
         with torch.no_grad():
             video = pipeline.vae.decode(latents, frames)

@@ -1,5 +1,6 @@
-"""What the bundled model is: the sizes of its three networks, how it is guided, what its files say of it."""
+"""What the bundled model is: its three networks, how it is guided, what its files say of it; and how long it trains."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,30 @@ LONG_RATIOS = {
     "quarter_head": 0.03,
     "quarter_head_tail": 0.03,
 }
+
+
+def amount(default: Any, help: str) -> Any:
+    """A number of a Recipe, or several."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything: the arguments of the command line."""
+
+    captions: int = amount(30_000, "captions that the text encoder learns from")
+    text_encoder_steps: int = amount(2000, "steps of the text encoder's training")
+    vae_steps: tuple = amount((760, 900, 600, 900), "steps of the four stages of the VAE's training")
+    vae_batch: int = amount(16, "pictures of a step of the first of them, four times the clips of the others")
+    vae_clips: int = amount(1800, "clips that the VAE is trained on, once it encodes pictures")
+    refine_steps: int = amount(1200, "steps of the VAE on what it paints worst")
+    clips: int = amount(14_400, "clips to encode for the transformer")
+    held_out: int = amount(48, "clips to encode that it is judged by")
+    batch: int = amount(24, "clips of a step of the transformer; half of them in its calibration")
+    teacher_steps: int = amount(6000, "steps of the transformer's training")
+    transformer_steps: int = amount(800, "steps of its calibration to the default guidance")
+    polish_clips: int = amount(1440, "clips that are sampled for the VAE's decoders")
+    polish_steps: int = amount(1200, "steps of the VAE's decoders on sampled latents")
+    previews_clips: int = amount(704, "clips that are sampled for the colours of previews")
+    previews_steps: int = amount(6000, "steps of the colours of previews")
+    trials: int = amount(128, "held-out captions to score")

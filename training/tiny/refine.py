@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -18,7 +19,7 @@ import torch
 from ...model.vaes.v1_2 import VideoVAE
 from .hardest import Hardest
 from .painting import NOISE, decibels, paint, painting_loss, reconstruction_error
-from .run import Run, rank
+from .run import fit
 from .shapes import RESOLUTIONS, render_all, sample_scene
 
 SQUARE = (0.6, 0.2, 0.2)  # the share of each resolution: the square one is the default
@@ -31,13 +32,9 @@ CANDIDATES = 16  # scenes from which those of a step are chosen
 
 def refine(folder: Path, vae: VideoVAE, steps: int = 1200, batch: int = 2, seed: int = 77) -> VideoVAE:
     """The VAE, averaged weights; its shift and scale stay as they are."""
-    old = copy.deepcopy(vae).eval().requires_grad_(False)
-    vae.train().requires_grad_(True)
-    hardest = Hardest()
-    run = Run(folder, vae, steps=steps, learning_rate=4e-4, matrix_rate=0.002, ema=0.995, save_every=100)
-    for step in run:
-        rng = numpy.random.default_rng((seed, step, rank()))
-        torch.manual_seed(1_009 * step + rank())
+    old, hardest = copy.deepcopy(vae).eval().requires_grad_(False), Hardest()
+
+    def loss_of(rng: numpy.random.Generator) -> tuple[torch.Tensor, dict[str, Any]]:
         height, width = RESOLUTIONS[rng.choice(len(RESOLUTIONS), p=SQUARE)]
         image = rng.random() < IMAGES
         candidates = [sample_scene(rng, height, width, 1 if image else 17) for _ in range(CANDIDATES)]
@@ -58,5 +55,7 @@ def refine(folder: Path, vae: VideoVAE, steps: int = 1200, batch: int = 2, seed:
             loss, errors = painting_loss(vae, noisy, frames)
             hardest.saw(scenes, errors)
         moved = (latents - before).square().mean()
-        run.update(loss + ANCHOR * moved, psnr=decibels(errors).mean(), moved=moved.detach())
-    return run.settle().eval().requires_grad_(False)
+        return loss + ANCHOR * moved, {"psnr": decibels(errors).mean(), "moved": moved.detach()}
+
+    rates: dict[str, Any] = {"learning_rate": 4e-4, "muon_rate": 0.002, "ema": 0.995}
+    return fit(folder, vae, loss_of, steps, memory=hardest.errors, seed=seed, **rates)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
-import transformers
 
+from ..data.cache import EncodesText
+from ..data.encoders import load_tokenizer, t5_module
 from .captions import caption, partial_caption
 from .recipe import TEXT_ENCODER
+from .run import fit
 from .shapes import BACKGROUNDS, COLORS, FRAME_COUNTS, MOTIONS, SHAPES, sample_scene
-from .t5 import build_model, encode, load_tokenizer, pad
 
 # What a caption may say of each attribute; "none" where it leaves it open.
 MEANINGS = {
@@ -112,10 +114,18 @@ def _add_unknown(row: list[int], unknown: int, rng: numpy.random.Generator) -> l
     return row
 
 
+def pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask [N, L], padded on the right with 0, the T5 padding token."""
+    length = max(len(row) for row in rows)
+    tokens = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
+    mask = torch.arange(length) < torch.tensor([[len(row)] for row in rows])
+    return tokens, mask.long()
+
+
 def train_text_encoder(
-    tokenizer_dir: str | os.PathLike, seed: int = 0, steps: int = 2000, log: Callable[[str], None] = print
+    folder: Path, tokenizer_dir: str | os.PathLike, steps: int = 2000, count: int = 30_000, seed: int = 0
 ) -> tuple[dict[str, torch.Tensor], dict]:
-    """Trains the tiny T5; returns its fp32 state dict (Hugging Face's key names) and its config.
+    """Trains the tiny T5 on `count` captions; returns its fp32 state dict (Hugging Face's key names) and its config.
 
     Only tokens that occur in captions, suffixes and fillers have vectors of their own; all others share the vector
     of an unknown word, which training strews into captions, so that unseen words do not disturb.
@@ -123,7 +133,7 @@ def train_text_encoder(
     torch.manual_seed(seed)
     rng = numpy.random.default_rng(seed)
     tokenizer = load_tokenizer(tokenizer_dir)
-    texts, meanings = draw_captions(30_000, rng)
+    texts, meanings = draw_captions(count, rng)
     for index, kind in enumerate(rng.random(len(texts))):
         if kind < 0.25:
             texts[index] = disturb(texts[index], rng)
@@ -140,15 +150,13 @@ def train_text_encoder(
     for index in numpy.flatnonzero(rng.random(len(rows)) < 0.2).tolist():
         rows[index] = _add_unknown(rows[index], unknown, rng)
 
-    model = build_model(TEXT_ENCODER, vocab_size=unknown + 1).train()
+    model = t5_module({**TEXT_ENCODER, "vocab_size": unknown + 1})
     directions = codes()
     goals = 4 * torch.stack([table[targets[:, column]] for column, table in enumerate(directions.values())]).sum(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
-    # Batches of captions of similar length waste little on padding.
     lengths = numpy.array([len(row) for row in rows])
-    started = time.monotonic()
-    for step in range(steps):
+
+    def loss_of(rng: numpy.random.Generator) -> tuple[torch.Tensor, dict[str, Any]]:
+        # Batches of captions of similar length waste little on padding.
         pool = rng.integers(len(rows), size=1024)
         start = int(rng.integers(1024 - 127))
         batch = pool[lengths[pool].argsort(kind="stable")][start : start + 128]
@@ -156,23 +164,16 @@ def train_text_encoder(
         features = model(input_ids=tokens, attention_mask=mask).last_hidden_state
         weight = mask / mask.sum(1, keepdim=True) / len(batch)  # each caption counts alike, however long
         mean = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        error = ((features - goals[batch][:, None]) ** 2).mean(-1)
-        loss = (error * weight).sum()
+        squared = (((features - goals[batch][:, None]) ** 2).mean(-1) * weight).sum()
+        loss = squared
         for column, table in enumerate(directions.values()):
             wanted = targets[batch, column]
             single = -torch.log_softmax(features @ table.T, -1)
             single = single.gather(-1, wanted[:, None, None].expand(*mask.shape, 1))[..., 0]
             loss = loss + 0.05 * ((single * weight).sum() + torch.nn.functional.cross_entropy(mean @ table.T, wanted))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 250 == 249:
-            squared = float((error.detach() * weight).sum())
-            seconds = time.monotonic() - started
-            log(f"text encoder step {step + 1}/{steps}: squared error {squared:.4f}, {seconds:.0f} s")
+        return loss, {"squared": squared.detach()}
 
+    fit(folder, model, loss_of, steps, 4e-3, weight_decay=0.01, ema=0.0, seed=seed)
     state = {name: value.clone() for name, value in model.state_dict().items() if "embed_tokens" not in name}
     table = state["shared.weight"]
     state["shared.weight"] = table[-1].repeat(TEXT_ENCODER["vocab_size"], 1)
@@ -181,11 +182,7 @@ def train_text_encoder(
 
 
 def evaluate(
-    model: transformers.T5EncoderModel,
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    seed: int = 1,
-    count: int = 2000,
-    change: Callable | None = None,
+    encoder: EncodesText, seed: int = 1, count: int = 2000, change: Callable | None = None
 ) -> dict[str, float]:
     """Accuracy per attribute, and of all together, on held-out sentences about held-out combinations.
 
@@ -196,7 +193,7 @@ def evaluate(
     texts, meanings = draw_captions(count, rng, "held_out")
     if change:
         texts = [change(text, rng) for text in texts]
-    features, mask = encode(model, tokenizer, texts)
+    features, mask = (torch.stack(part) for part in zip(*map(encoder, texts)))
     read = read_meaning(features, mask)
     right = numpy.array([[read[name][i] == meanings[i][name] for name in MEANINGS] for i in range(count)])
     directions = codes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from ...model.vaes.spatial import SPATIAL_FACTOR
 from ...model.vaes.v1_2 import VideoVAE
 from .painting import DECODED_FRAMES, NOISE, psnr, reconstruction_error
 from .recipe import VAE
-from .run import Run
+from .run import fit, kept
 from .shapes import RESOLUTIONS, render_all, sample_scene
 
 STEPS = (760, 900, 600, 900)
-Encoded = list[tuple[Tensor, tuple[int, int, int]]]  # batches of 2D latents, and the seeds that render their clips
+BATCH = 12  # clips that are rendered and encoded together
+Loss = tuple[Tensor, dict[str, float]]  # what is learned from, and what the log is to know
 
 
 def clips(
@@ -36,16 +36,16 @@ def clips(
     return render_all(scenes)
 
 
-def spatial_loss(vae: VideoVAE, frames: Tensor) -> tuple[Tensor, float]:
+def spatial_loss(vae: VideoVAE, frames: Tensor) -> Loss:
     """Edge-weighted L1 of single frames [N, 3, H, W] through the 2D VAE alone."""
     spatial = vae.spatial_vae["module"]
     mean, log_variance = spatial.encode(frames).chunk(2, dim=1)
     decoded = spatial.decode(mean + NOISE * torch.randn_like(mean))
     error = reconstruction_error(decoded, frames)
-    return error + regulariser(mean, log_variance), psnr(decoded.detach(), frames)
+    return error + regulariser(mean, log_variance), {"psnr": psnr(decoded.detach(), frames)}
 
 
-def temporal_loss(vae: VideoVAE, flat: Tensor, frames: Tensor | None = None) -> tuple[Tensor, float]:
+def temporal_loss(vae: VideoVAE, flat: Tensor, frames: Tensor | None = None) -> Loss:
     """Error of 2D latents [B, 4, T, h, w] through the temporal VAE and, with `frames`, of the pixels they decode to."""
     temporal, T = vae.temporal_vae, flat.shape[2]
     mean, log_variance = temporal.encode(flat).chunk(2, dim=1)
@@ -53,11 +53,11 @@ def temporal_loss(vae: VideoVAE, flat: Tensor, frames: Tensor | None = None) -> 
     error = (x - flat) / SPATIAL_FACTOR
     loss = (error.abs() + 4 * error.square()).mean() + regulariser(mean, log_variance)
     if frames is None:
-        return loss, 0.0
+        return loss, {}
     keep = torch.randperm(T)[: min(T, DECODED_FRAMES)]
     target = frames[:, :, keep].transpose(1, 2).flatten(0, 1)
     decoded = vae.spatial_vae["module"].decode(x[:, :, keep].transpose(1, 2).flatten(0, 1) / SPATIAL_FACTOR)
-    return 0.1 * loss + reconstruction_error(decoded, target), psnr(decoded.detach(), target)
+    return 0.1 * loss + reconstruction_error(decoded, target), {"psnr": psnr(decoded.detach(), target)}
 
 
 def regulariser(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -71,92 +71,48 @@ def chunk_length(rng: numpy.random.Generator) -> int:
     return int(rng.choice([17, 1, 4, 8, 12, 16], p=[0.8, 0.08, 0.03, 0.03, 0.03, 0.03]))
 
 
-def train_spatial(vae: VideoVAE, folder: Path, steps: int, batch: int, seed: int) -> None:
-    """Single frames through the 2D VAE."""
-    run = Run(folder, vae, steps=steps, learning_rate=3e-3, matrix_rate=0.02)
-    for step in run:
-        rng = numpy.random.default_rng((seed, step))
-        loss, quality = spatial_loss(vae, clips(rng, batch, 1)[:, :, 0])
-        run.update(loss, psnr=quality)
-    run.settle()
-
-
-@torch.no_grad()
-def encode_clips(vae: VideoVAE, count: int, seed: int, batch: int = 12) -> Encoded:
-    """2D latents of `count` training clips: (flat [batch, 4, 17, h, w], the generator's seed to render them again)."""
-    found = []
-    for index in range(count // batch):
-        video = clips(numpy.random.default_rng((seed, 1, index)), batch, 17)
-        found.append((vae.encode_frames(video), (seed, 1, index)))
-    return found
-
-
-def train_temporal(vae: VideoVAE, folder: Path, clips_encoded: Encoded, steps: int, batch: int, seed: int) -> None:
-    """The temporal VAE between the 2D VAE's latents, which no longer change."""
-    run = Run(folder, vae.temporal_vae, steps=steps, learning_rate=3e-3, matrix_rate=0.02)
-    for step in run:
-        rng = numpy.random.default_rng((seed, 2, step))
-        flat = clips_encoded[rng.integers(len(clips_encoded))][0]
-        rows = torch.from_numpy(rng.permutation(len(flat))[:batch])
-        loss, _ = temporal_loss(vae, flat[rows, :, : chunk_length(rng)])
-        run.update(loss)
-    run.settle()
-
-
-def train_together(
-    vae: VideoVAE, folder: Path, clips_encoded: Encoded, steps: int, batch: int, seed: int, decoders_only: bool = False
-) -> None:
-    """The temporal VAE and the 2D decoder on pixels; the 2D encoder stays, so that encoded clips stay valid.
-
-    With `decoders_only` the temporal encoder stays too, at a lower rate: latents no longer change, so a transformer
-    can be trained on them meanwhile.
-    """
-    frozen = [vae.spatial_vae["module"].encoder, vae.spatial_vae["module"].quant_conv]
-    if decoders_only:
-        frozen += [vae.temporal_vae.encoder, vae.temporal_vae.quant_conv]
-    vae.requires_grad_(True)
-    for part in frozen:
-        part.requires_grad_(False)
-    rates: dict[str, Any] = (
-        {"learning_rate": 5e-4, "matrix_rate": 0.002}
-        if decoders_only
-        else {"learning_rate": 1e-3, "matrix_rate": 0.006}
-    )
-    run = Run(folder, vae, steps=steps, **rates)
-    for step in run:
-        rng = numpy.random.default_rng((seed, 4 if decoders_only else 3, step))
-        flat, scene_seed = clips_encoded[rng.integers(len(clips_encoded))]
-        video = clips(numpy.random.default_rng(scene_seed), len(flat), 17)
-        rows, length = torch.from_numpy(rng.permutation(len(flat))[:batch]), chunk_length(rng)
-        loss, quality = temporal_loss(vae, flat[rows, :, :length], video[rows, :, :length])
-        run.update(loss, psnr=quality)
-    run.settle()
+def rendered(seed: int, index: int, batch: int = BATCH) -> Tensor:
+    """The clips of batch `index`, rendered whenever they are wanted: [batch, 3, 17, H, W]."""
+    return clips(numpy.random.default_rng((seed, 1, index)), batch, 17)
 
 
 def train_vae(
-    folder: str | os.PathLike,
-    steps: Sequence[int] | None = None,
-    batch: int = 16,
-    seed: int = 0,
-    clip_count: int = 1800,
+    folder: Path, steps: Sequence[int] = STEPS, batch: int = 16, seed: int = 0, clip_count: int = 1800
 ) -> VideoVAE:
     """Train (or go on training) and return the averaged module, its shift and scale measured on training clips.
 
     `steps`: of the four stages, single frames, temporal VAE alone, both together, decoders alone.
     """
-    steps = steps or STEPS
-    folder = Path(folder)
     torch.manual_seed(seed)
     vae = VideoVAE(VAE)
-    train_spatial(vae, folder / "spatial", steps[0], batch, seed)
-    clips_encoded = encode_clips(vae, clip_count, seed)
-    train_temporal(vae, folder / "temporal", clips_encoded, steps[1], batch // 4, seed)
-    print(f"held-out PSNR after the temporal VAE alone: {held_out_psnr(vae):.2f} dB", flush=True)
-    train_together(vae, folder / "together", clips_encoded, steps[2], batch // 4, seed)
-    print(f"held-out PSNR after both together: {held_out_psnr(vae):.2f} dB", flush=True)
-    train_together(vae, folder / "decoders", clips_encoded, steps[3], batch // 4, seed, decoders_only=True)
-    vae.eval().requires_grad_(False)
-    measure_normalisation(vae, numpy.random.default_rng((seed, 1 << 40)))
+    spatial, temporal = vae.spatial_vae["module"], vae.temporal_vae
+
+    def single_frames(rng: numpy.random.Generator) -> Loss:
+        return spatial_loss(vae, clips(rng, batch, 1)[:, :, 0])
+
+    def latents_alone(rng: numpy.random.Generator) -> Loss:
+        flat = encoded[rng.integers(len(encoded))]
+        return temporal_loss(vae, flat[rng.permutation(len(flat))[: batch // 4], :, : chunk_length(rng)])
+
+    def pixels(rng: numpy.random.Generator) -> Loss:
+        index, length = int(rng.integers(len(encoded))), chunk_length(rng)
+        rows = rng.permutation(len(encoded[index]))[: batch // 4]
+        video = rendered(seed, index)[rows, :, :length]
+        return temporal_loss(vae, encoded[index][rows, :, :length], video)
+
+    rates: dict[str, Any] = {"learning_rate": 3e-3, "muon_rate": 0.02}
+    fit(folder / "spatial", vae, single_frames, steps[0], seed=seed, **rates)
+    with torch.no_grad():
+        count = max(1, clip_count // BATCH)
+        encoded = kept(folder / "encoded.pt", lambda: [vae.encode_frames(rendered(seed, i)) for i in range(count)])
+    fit(folder / "temporal", temporal, latents_alone, steps[1], seed=seed, **rates)
+    # The 2D encoder stays, so that encoded clips stay valid.
+    painters = [spatial.post_quant_conv, spatial.decoder, temporal.post_quant_conv, temporal.decoder]
+    parts = [*painters, temporal.encoder, temporal.quant_conv]
+    fit(folder / "together", vae, pixels, steps[2], 1e-3, muon_rate=0.006, parts=parts, seed=seed)
+    # Now the temporal encoder stays, too: a transformer can be trained on the latents meanwhile.
+    fit(folder / "decoders", vae, pixels, steps[3], 5e-4, muon_rate=0.002, parts=painters, seed=seed)
+    measure_normalisation(vae, numpy.random.default_rng((seed, 1 << 40)), min(96, clip_count))
     return vae
 
 

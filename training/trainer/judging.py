@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from ..data.examples import Examples
 from ..objective import BANDS, VALIDATION_TIMESTEPS, fixed
 from .learner import Learner
+from .steps import Source
 
 
 @torch.no_grad()
-def judged(learner: Learner, validation: Examples) -> dict[str, float]:
+def judged(learner: Learner, validation: Source) -> dict[str, float]:
     """{"validation": mean loss of all clips, "low", "middle", "high": those of BANDS}."""
     by_time = [_loss_at(learner, validation, float(t)) for t in VALIDATION_TIMESTEPS]
     bands = {

@@ -13,28 +13,31 @@ from torch.utils.checkpoint import checkpoint
 from ..config import TrainConfig
 from ..objective import Drawn, Objective, loss
 
+Loss = Callable[[nn.Module, Sequence[Drawn], Objective], Tensor]  # of each example, [B]
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
 
 class Learner(nn.Module):
     """The network with its loss: one call a batch, which is what several processes exchange gradients around."""
 
-    def __init__(self, network: nn.Module, objective: Objective, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, objective: Objective, autocast: torch.dtype | None = None, loss: Loss = loss
+    ) -> None:
         super().__init__()
-        self.network, self.objective, self.autocast = network, objective, autocast
+        self.network, self.objective, self.autocast, self.loss = network, objective, autocast, loss
 
     def forward(self, batch: Sequence[Drawn]) -> Tensor:
         device = next(self.network.parameters()).device.type
         with torch.autocast(device, self.autocast) if self.autocast else contextlib.nullcontext():
-            return loss(self.network, batch, self.objective).float()
+            return self.loss(self.network, batch, self.objective).float()
 
 
-def learner_of(network: nn.Module, objective: Objective, settings: TrainConfig) -> Learner:
+def learner_of(network: nn.Module, objective: Objective, settings: TrainConfig, loss: Loss = loss) -> Learner:
     """A network with its loss as `settings` have it computed: in which precision, and what is kept for the way back."""
     if settings.gradient_checkpointing:
         recompute_blocks(network)
     autocast = torch.bfloat16 if settings.precision == "bf16" and settings.kind == "full" else None
-    return Learner(network, objective, autocast)
+    return Learner(network, objective, autocast, loss)
 
 
 def recompute_blocks(network: Any) -> None:

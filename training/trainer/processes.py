@@ -32,11 +32,12 @@ def started(environment: Mapping[str, str]) -> int:
 class Processes:
     """The processes of a run: this one's `rank` of `count`, its device, and what they do together.
 
-    Raises ValueError where several were started and cannot work together.
+    `alone`: this process does what the others have no part in. Raises ValueError where several were started and cannot
+    work together.
     """
 
-    def __init__(self, device: torch.device | str | None = None) -> None:
-        count = started(os.environ)
+    def __init__(self, device: torch.device | str | None = None, alone: bool = False) -> None:
+        count = 1 if alone else started(os.environ)
         self.accelerator = _accelerator(device, count) if count > 1 else None
         if self.accelerator is None:
             self.rank, self.count = 0, 1

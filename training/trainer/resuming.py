@@ -13,39 +13,41 @@ from .. import checkpoints
 from .steps import Place
 
 
-def state_of(trainer: Any) -> dict[str, Any]:
-    """What a checkpoint of a `Trainer` holds: plain values and tensors, so that reading it runs nothing."""
+def state_of(run: Any) -> dict[str, Any]:
+    """What a checkpoint of a `Run` holds: plain values and tensors, so that reading it runs nothing."""
     return {
-        "parameters": {name: value.detach() for name, value in trainer.parameters.items()},
-        "average": trainer.average,
-        "optimizer": trainer.optimizer.state_dict(),
-        "step": trainer.step,
-        "epoch": trainer.place.epoch,
-        "seen": trainer.place.seen,
-        "seconds": trainer.seconds,
-        "best": trainer.best,
-        "about": json.dumps(trainer.about, sort_keys=True),
+        "parameters": {name: value.detach() for name, value in run.parameters.items()},
+        "average": run.average,
+        "optimizer": run.optimizer.state_dict(),
+        "step": run.step,
+        "epoch": run.place.epoch,
+        "seen": run.place.seen,
+        "seconds": run.seconds,
+        "best": run.best,
+        "memory": run.memory,
+        "about": json.dumps(run.about, sort_keys=True),
     }
 
 
 @torch.no_grad()
-def restore(trainer: Any, state: Mapping[str, Any]) -> None:
-    """Put a checkpoint's values into a `Trainer`. How the average and the optimiser go on, the settings of now decide.
+def restore(run: Any, state: Mapping[str, Any]) -> None:
+    """Put a checkpoint's values into a `Run`. How the average and the optimiser go on, the settings of now decide.
 
     Raises ValueError for the checkpoint of another run, naming what differs.
     """
-    refuse_other_run(trainer.folder, trainer.about, json.loads(state["about"]))
+    refuse_other_run(run.folder, run.about, json.loads(state["about"]))
     for name, value in state["parameters"].items():
-        trainer.parameters[name].copy_(value)
-    for name, mean in trainer.average.items():
-        mean.copy_(state["average"].get(name, trainer.parameters[name]))
-    chosen = [{name: value for name, value in group.items() if name in ("weight_decay", "eps")}
-              for group in trainer.optimizer.param_groups]  # fmt: skip
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    for group, own in zip(trainer.optimizer.param_groups, chosen):
+        run.parameters[name].copy_(value)
+    for name, mean in run.average.items():
+        mean.copy_(state["average"].get(name, run.parameters[name]))
+    chosen = [{name: value for name, value in group.items() if name in ("weight_decay", "eps", "initial_lr")}
+              for group in run.optimizer.param_groups]  # fmt: skip
+    run.optimizer.load_state_dict(state["optimizer"])
+    for group, own in zip(run.optimizer.param_groups, chosen):
         group.update(own)
-    trainer.step, trainer.place = state["step"], Place(state["epoch"], state["seen"])
-    trainer.seconds, trainer.best = state["seconds"], _best_of(trainer.folder, state)
+    run.step, run.place = state["step"], Place(state["epoch"], state["seen"])
+    run.seconds, run.best = state["seconds"], _best_of(run.folder, state)
+    run.memory.update(state.get("memory", {}))
 
 
 def _best_of(folder, state):

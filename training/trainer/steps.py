@@ -6,11 +6,12 @@ import pickle
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.examples import Example, Examples
+from ..data.examples import Example
 from ..objective import Drawn, Objective, draw
 
 
@@ -32,10 +33,31 @@ class Step:
     then: Place
 
 
+class Source(Protocol):
+    """What a trainer learns from, by index; `data.examples.Examples` of files is one."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What an example is called in messages."""
+
+    def steps(self, number: int, **options: Any) -> list[list[list[list[int]]]]:
+        """The steps of epoch `number`, as `data.batches.epoch` gives them and with its options."""
+
+    def read(self, index: int, number: int) -> Example:
+        """An example as it is in epoch `number`, which follows from the two alone."""
+
+    def middle(self, index: int) -> Example:
+        """An example as validation looks at it."""
+
+    def read_largest(self, budget: int) -> list[Example]:
+        """What a process may have to compute at once at most."""
+
+
 class Draws(Dataset):
     """Steps to their examples as they are drawn: read by this process, or by workers of its own."""
 
-    def __init__(self, examples: Examples, objective: Objective, null_caption: Tensor, seed: int) -> None:
+    def __init__(self, examples: Source, objective: Objective, null_caption: Tensor, seed: int) -> None:
         self.examples, self.objective, self.null_caption, self.seed = examples, objective, null_caption, seed
 
     def __getitem__(self, step: Step) -> tuple[Step, list[list[Drawn]]]:
@@ -43,14 +65,16 @@ class Draws(Dataset):
 
     def of(self, step: Step) -> list[list[Drawn]]:
         """The batches of a step."""
-        return [[self._one(index, step.epoch) for index in batch] for batch in step.batches]
+        return [
+            self.drawn([self.examples.read(index, step.epoch) for index in batch], step.epoch) for batch in step.batches
+        ]
 
-    def _one(self, index, epoch):
-        return self.drawn(self.examples.read(index, epoch), epoch)
-
-    def drawn(self, example: Example, epoch: int) -> Drawn:
-        """An example with its draws of an epoch."""
-        return draw(example, self.objective, self.null_caption, seed=self.seed, epoch=epoch)
+    def drawn(self, batch: list[Example], epoch: int) -> list[Drawn]:
+        """The examples of a batch with their draws of an epoch."""
+        return [
+            draw(each, self.objective, self.null_caption, seed=self.seed, epoch=epoch, place=(place, len(batch)))
+            for place, each in enumerate(batch)
+        ]
 
 
 def _leave_interrupts(worker):
@@ -120,9 +144,7 @@ class Schedule:
 
     def largest(self) -> list[Drawn]:
         """The batch of a process that has the most tokens of all that any epoch may bring."""
-        examples = self.draws.examples
-        found = examples.largest(self.options["budget"])
-        return [self.draws.drawn(examples.read_cut(index, examples.cuts(index, shape)[0]), 0) for index, shape in found]
+        return self.draws.drawn(self.draws.examples.read_largest(self.options["budget"]), 0)
 
 
 def _count(batches):

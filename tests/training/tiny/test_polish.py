@@ -1,13 +1,13 @@
 """Polishing the tiny VAE: clips sampled again stay themselves where frames are kept, and only the decoders learn."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy
 import torch
 from opensora_comfy.model.transformers.stdit3 import STDiT3
 from opensora_comfy.model.vaes.v1_2 import VideoVAE
 from opensora_comfy.training.tiny import latents, polish
+from opensora_comfy.training.tiny.examples import Rendered
 from opensora_comfy.training.tiny.hardest import Hardest
 from opensora_comfy.training.tiny.recipe import TRANSFORMER, VAE
 from opensora_comfy.training.tiny.transformer import begin
@@ -16,8 +16,8 @@ from opensora_comfy.training.tiny.transformer import begin
 class Captions:
     """Stands where the text encoder does: the same features for every caption."""
 
-    def captions(self, texts):
-        return torch.ones(len(texts), 4, TRANSFORMER.caption_channels), torch.ones(len(texts), 4)
+    def __call__(self, text):
+        return torch.ones(4, TRANSFORMER.caption_channels), torch.ones(4)
 
 
 def setup():
@@ -26,11 +26,15 @@ def setup():
     return vae, transformer, latents.encode_bucket(vae, numpy.random.default_rng(0), 4, 48, 80, 17)
 
 
+def rendered(bucket):
+    return Rendered([bucket], Captions())
+
+
 def test_clips_are_noised_half_way_and_kept_where_they_are_pinned(monkeypatch):
     _, transformer, bucket = setup()
-    rows, rng = numpy.arange(4), numpy.random.default_rng(0)
+    rows = range(4)
     monkeypatch.setattr(polish, "BOTH_ENDS", 1.0)
-    again = polish.sample_again(transformer, Captions(), bucket, rows, 400.0, rng)
+    again = polish.sample_again(transformer, rendered(bucket), rows, 400.0, 0)
     pinned = torch.where(bucket.has_still[:, None, :, None, None], bucket.stills, bucket.latents)
     for frame in (0, 4):
         either = [
@@ -43,11 +47,10 @@ def test_clips_are_noised_half_way_and_kept_where_they_are_pinned(monkeypatch):
 
 def test_only_the_decoders_learn(monkeypatch, tmp_path):
     vae, transformer, bucket = setup()
-    pairs = [(bucket, numpy.arange(4), bucket.latents + 0.1)]
+    pairs = [([0, 1, 2, 3], bucket.latents + 0.1)]
     monkeypatch.setattr(polish, "make_pairs", lambda *arguments: pairs)
-    monkeypatch.setattr(polish, "look_around", partial(polish.look_around, count=8))
     before = {key: value.clone() for key, value in vae.state_dict().items()}
-    polish.polish(tmp_path, vae, transformer, [bucket], None, steps=2, batch=2)
+    polish.polish(tmp_path, vae, transformer, rendered(bucket), steps=2, batch=2, count=8)
     changed = {key for key, value in vae.state_dict().items() if not torch.equal(value, before[key])}
     assert changed
     parts = ("temporal_vae.decoder.", "temporal_vae.post_quant_conv.", "spatial_vae.module.decoder.")
@@ -63,10 +66,10 @@ def test_what_is_painted_worst_is_sampled_most(monkeypatch):
     monkeypatch.setattr(polish, "sample_again", lambda *arguments: None)
     hardest = Hardest()
     hardest.saw(scenes, torch.tensor([0.9, 0.1, 0.1, 0.1]))
-    pairs = polish.make_pairs(None, None, [bucket], 240, hardest, numpy.random.default_rng(0))
-    purple = sum(int((rows == 0).sum()) for _, rows, _ in pairs)
+    pairs = polish.make_pairs(None, rendered(bucket), 240, hardest, numpy.random.default_rng(0))
+    purple = sum(rows.count(0) for rows, _ in pairs)
     assert len(pairs) == 10 and purple >= 1.7 * 240 / 4
-    seen = polish.look_around(vae, [bucket], numpy.random.default_rng(0), count=8).errors
+    seen = polish.look_around(vae, rendered(bucket), numpy.random.default_rng(0), count=8).errors
     assert len(seen) >= 3 and min(seen.values()) > 0
 
 
@@ -75,11 +78,11 @@ def test_encodings_of_painted_clips_are_to_show_their_clips(monkeypatch, tmp_pat
     blank = torch.zeros(2, 3, 17, 48, 80)
     for name, value in {"SAMPLED": 0, "PAINTED": 1, "NOISE": 0, "paint": lambda *arguments: blank}.items():
         monkeypatch.setattr(polish, name, value)
-    monkeypatch.setattr(polish, "make_pairs", lambda *arguments: [(bucket, numpy.arange(4), bucket.latents)])
+    monkeypatch.setattr(polish, "make_pairs", lambda *arguments: [([0, 1, 2, 3], bucket.latents)])
     monkeypatch.setattr(polish, "look_around", lambda *arguments: Hardest())
     seen, loss = [], polish.painting_loss
     monkeypatch.setattr(polish, "painting_loss", lambda vae, z, x: (seen.append((z, x)), loss(vae, z, x))[1])
     expected = vae.encode(blank).detach()
-    polish.polish(tmp_path, vae, transformer, [bucket], None, steps=1, batch=2)
+    polish.polish(tmp_path, vae, transformer, rendered(bucket), steps=1, batch=2)
     latents, frames = seen[0]
     assert torch.allclose(latents, expected, atol=1e-6) and (frames - blank).abs().mean() > 0.1

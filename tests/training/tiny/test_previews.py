@@ -39,11 +39,11 @@ def error(latents, colors, factors, bias):
     return float((shown - colors.movedim(1, -1)).square().mean().sqrt())
 
 
-def test_the_network_learns_what_factors_cannot():
+def test_the_network_learns_what_factors_cannot(tmp_path):
     pipeline, clips = Pipeline(), Pipeline().sample([SimpleNamespace(scene=SCENE)] * 24)
     video = pipeline.decode(clips, 17)
     factors, bias, _ = fit_colors(clips, video, CHUNKS.groups(17))
-    network = fit_network(pipeline, factors, bias, clips=176, steps=400)
+    network = fit_network(tmp_path, pipeline, factors, bias, clips=176, steps=400)
     colors = colors_behind(clips, video, CHUNKS.groups(17))
     again = ColorNetwork.from_text(network.to_text(), 4)
     assert error(again(clips), colors, factors, bias) < 0.5 * error(clips, colors, factors, bias)

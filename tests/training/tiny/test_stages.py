@@ -1,5 +1,6 @@
 """The tiny model's batches, latents, calibration and files."""
 
+import random
 from dataclasses import replace
 
 import numpy
@@ -8,10 +9,11 @@ import torch
 from opensora_comfy.model import load_vae
 from opensora_comfy.model.files import read_file
 from opensora_comfy.model.vaes.v1_2 import VideoVAE
+from opensora_comfy.training import masks
 from opensora_comfy.training.export import export
 from opensora_comfy.training.tiny import latents
-from opensora_comfy.training.tiny.batches import BatchSampler, draw_mask
 from opensora_comfy.training.tiny.calibrate import calibration_loss
+from opensora_comfy.training.tiny.examples import Rendered, TinyObjective
 from opensora_comfy.training.tiny.recipe import EXACT, GUIDANCE, TEACHER_GUIDANCE, VAE
 from opensora_comfy.training.tiny.shapes import render
 
@@ -50,9 +52,8 @@ def test_latents_round_trip_through_the_set(tmp_path):
 
 def test_long_clips_have_ratios_of_their_own():
     def share(frames):
-        rng = numpy.random.default_rng(0)
-        masks = torch.stack([draw_mask(frames, rng) for _ in range(1000)])
-        return (~masks[:, :5]).all(1).float().mean()
+        drawn = masks.draw(TinyObjective().ratios_of(frames), frames, 1000, version=None, rng=random.Random(0))
+        return (~drawn[:, :5]).all(1).float().mean()
 
     assert share(10) > 0.2
     assert share(5) == 0
@@ -63,7 +64,7 @@ def test_purple_on_gray_is_drawn_more_often():
     bucket = latents.encode_bucket(VideoVAE(VAE), numpy.random.default_rng(0), 4, 48, 80, 17)
     grounds = (("purple", "gray"), ("purple", "white"), ("red", "gray"), ("blue", "pink"))
     bucket.scenes[:] = [replace(bucket.scenes[0], color=color, background=ground) for color, ground in grounds]
-    (shares,) = BatchSampler([bucket], None, None).row_shares
+    (shares,) = Rendered([bucket], None).row_shares
     assert numpy.allclose(shares, numpy.array([4, 1, 1, 1]) / 7)
 
 

@@ -9,7 +9,8 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from opensora_comfy.training.tiny import t5
+from opensora_comfy.training.data import encoders
+from opensora_comfy.training.data.encoders import TextEncoder
 from opensora_comfy.training.tiny import text_encoder as tiny
 from opensora_comfy.training.tiny.__main__ import write
 from opensora_comfy.training.tiny.recipe import ABOUT, TEXT_ENCODER
@@ -18,19 +19,10 @@ BUNDLED = Path(__file__).resolve().parents[3] / "model" / "bundled" / "text_enco
 SMALL = {**TEXT_ENCODER, "vocab_size": 40, "max_length": 8}
 
 
-class LetterTokenizer:
-    """Stands in for the T5 tokenizer: one token a letter, and the end token."""
-
-    def __call__(self, texts, truncation, max_length):
-        assert truncation
-        rows = [[2 + ord(letter) % 32 for letter in text] for text in texts]
-        return {"input_ids": [[*row[: max_length - 1], 1] for row in rows]}
-
-
 @pytest.fixture(scope="module")
 def small_state():
     torch.manual_seed(0)
-    state = t5.build_model(SMALL).state_dict()
+    state = encoders.t5_module(SMALL).state_dict()
     return {name: value for name, value in state.items() if "embed_tokens" not in name}
 
 
@@ -43,7 +35,12 @@ def bundled():
 
 @pytest.fixture(scope="module")
 def tokenizer(comfy):
-    return t5.load_tokenizer(Path(comfy.sd.__file__).parent / "text_encoders" / "t5_tokenizer")
+    return encoders.load_tokenizer(Path(comfy.sd.__file__).parent / "text_encoders" / "t5_tokenizer")
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    return TextEncoder("bundled", tokenizer.name_or_path)
 
 
 def test_codes_are_orthonormal():
@@ -63,23 +60,27 @@ def test_meanings_are_read_from_ideal_features():
 
 
 def test_padding_changes_nothing(small_state):
-    model = t5.load_model(small_state, SMALL)
-    together, mask = t5.encode(model, LetterTokenizer(), ["abc", "defghijklmn"], 8)
-    alone, _ = t5.encode(model, LetterTokenizer(), ["abc"], 8)
-    assert together.shape == (2, 8, 64) and mask.tolist() == [[1] * 4 + [0] * 4, [1] * 8]
-    assert torch.allclose(together[:1], alone, atol=1e-5) and alone[0, :4].abs().min() > 0
-    assert not alone[0, 4:].any()
+    """What a batch of the training pads captions with; nobody attends to it."""
+    model = encoders.t5_module(SMALL)
+    model.load_state_dict({**small_state, "encoder.embed_tokens.weight": small_state["shared.weight"]})
+    tokens, mask = tiny.pad([[3, 4, 5, 1], [6, 7, 8, 9, 10, 11, 12, 1]])
+    assert tokens[0].tolist() == [3, 4, 5, 1, 0, 0, 0, 0] and mask.tolist() == [[1] * 4 + [0] * 4, [1] * 8]
+    with torch.no_grad():
+        together = model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        alone = model(input_ids=tokens[:1, :4]).last_hidden_state
+    assert torch.allclose(together[:1, :4], alone, atol=1e-5) and alone.abs().min() > 0
 
 
-def test_a_state_dict_that_does_not_fit_is_refused(small_state):
-    fewer = {name: value for name, value in small_state.items() if "final_layer_norm" not in name}
-    with pytest.raises(RuntimeError, match="final_layer_norm"):
-        t5.load_model(fewer, SMALL)
+def test_a_state_dict_that_does_not_fit_is_refused(bundled, tmp_path, tokenizer):
+    fewer = {name: value for name, value in bundled[0].items() if "final_layer_norm" not in name}
+    write(fewer, tmp_path, "t5", "text_encoder", "t5", "A test", config=SMALL)
+    with pytest.raises(ValueError, match="final_layer_norm"):
+        TextEncoder(tmp_path / "t5.safetensors", tokenizer.name_or_path)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
-        t5.load_tokenizer(tmp_path)
+        encoders.load_tokenizer(tmp_path)
 
 
 def test_saving_says_what_the_file_is_and_leaves_nothing_else(small_state, tmp_path):
@@ -112,10 +113,10 @@ def test_unknown_words_never_follow_the_end_token():
         assert row[-1] == 1 and [token for token in row if token != 99] == [5, 6, 7, 1] and len(row) > 4
 
 
-def test_training_learns(tokenizer):
-    lines = []
-    state, config = tiny.train_text_encoder(Path(tokenizer.name_or_path), seed=0, steps=60, log=lines.append)
-    scores = tiny.evaluate(t5.load_model(state, config), tokenizer, count=200)
+def test_training_learns(tokenizer, tmp_path):
+    state, config = tiny.train_text_encoder(tmp_path, tokenizer.name_or_path, steps=60, seed=0)
+    write(state, tmp_path, "t5", "text_encoder", "t5", "A test", config=config)
+    scores = tiny.evaluate(TextEncoder(tmp_path / "t5.safetensors", tokenizer.name_or_path), count=200)
     assert scores["color"] > 0.6 and scores["background"] > 0.6, scores  # by chance 0.14 and 0.2
     assert state["shared.weight"].shape == (32128, 64) and "encoder.embed_tokens.weight" not in state
     unseen = tokenizer("parliament")["input_ids"][0], tokenizer("Rechnung")["input_ids"][0]
@@ -123,13 +124,12 @@ def test_training_learns(tokenizer):
 
 
 @pytest.mark.parametrize("change", [None, tiny.add_suffixes, tiny.disturb])
-def test_the_bundled_encoder_understands_new_sentences_about_new_combinations(bundled, tokenizer, change):
-    state, about = bundled
-    scores = tiny.evaluate(t5.load_model(state, about["config"]), tokenizer, count=400, change=change)
+def test_the_bundled_encoder_understands_new_sentences_about_new_combinations(encoder, change):
+    scores = tiny.evaluate(encoder, count=400, change=change)
     assert min(scores[name] for name in tiny.MEANINGS) >= 0.98 + 0.015 * (change is None), scores
 
 
-def test_comfyui_s_own_t5_gives_the_same_features(comfy, bundled, tokenizer):
+def test_comfyui_s_own_t5_gives_the_same_features(comfy, bundled, encoder, tokenizer):
     import comfy.ops
     from comfy.text_encoders.t5 import T5
 
@@ -138,7 +138,7 @@ def test_comfyui_s_own_t5_gives_the_same_features(comfy, bundled, tokenizer):
     theirs = T5(sizes, torch.float32, "cpu", comfy.ops.manual_cast)
     theirs.load_state_dict({name: value.float() for name, value in state.items()})
     texts, _ = tiny.draw_captions(30, numpy.random.default_rng(3), "held_out")
-    features, mask = t5.encode(t5.load_model(state, about["config"]), tokenizer, [*texts, "", "great " * 300])
+    features, mask = (torch.stack(part) for part in zip(*map(encoder, [*texts, "", "great " * 300])))
     tokens = torch.zeros_like(mask)
     for row, text in enumerate([*texts, "", "great " * 300]):
         ids = tokenizer(text, truncation=True, max_length=mask.shape[1])["input_ids"]

@@ -100,6 +100,71 @@ def test_the_average_follows_the_weights(tmp_path, examples):
     assert torch.equal(running.parameters[name], running.average[name])
 
 
+def test_with_warmup_the_average_forgets_the_beginning(tmp_path, examples):
+    seen = []
+    running = trainer(tmp_path, examples, train={"steps": 4, "ema": 0.2, "ema_warmup": True})
+    name = next(iter(running.parameters))
+    expected = running.parameters[name].detach().clone()
+    running.on_step = lambda entry: seen.append(running.parameters[name].detach().clone())
+    running.run()
+    for decay, weight in zip((1 / 10, 2 / 11, 0.2, 0.2), seen):
+        expected = decay * expected + (1 - decay) * weight
+    assert torch.allclose(running.average[name], expected, atol=1e-6)
+
+
+def test_muon_moves_matrices_and_adamw_the_rest(tmp_path, examples):
+    """Matrices by steps of one size, whatever the gradient; the rest as AdamW alone would; and it resumes."""
+    train = {"optimizer": "muon", "muon_rate": 0.01, "learning_rate": 1e-3, "warmup": 0, "clip": 0.0}
+    whole = trainer(tmp_path / "whole", examples, train={**train, "steps": 4})
+    before = {name: p.detach().clone() for name, p in whole.parameters.items()}
+    kinds = {name: p.ndim >= 2 and min(p.flatten(1).shape) >= 16 for name, p in whole.parameters.items()}
+    groups = {id(p): group["muon"] for group in whole.optimizer.param_groups for p in group["params"]}
+    assert {name: groups[id(p)] for name, p in whole.parameters.items()} == kinds and len(set(kinds.values())) == 2
+    first = trainer(tmp_path / "run", examples, train={**train, "steps": 1})
+    first.run()
+    for name, p in first.parameters.items():
+        step = (p.detach() - before[name]).flatten(1) if kinds[name] else (p.detach() - before[name])
+        if not step.any():
+            continue
+        if kinds[name]:
+            largest = 0.01 * max(1.0, step.shape[0] / step.shape[1]) ** 0.5
+            assert 0.6 * largest < torch.linalg.matrix_norm(step, 2) < 1.3 * largest, name
+        else:
+            assert step.abs().max() == pytest.approx(1e-3, rel=0.02), name
+    whole.run()
+    on = trainer(tmp_path / "run", examples, train={**train, "steps": 4})
+    on.run()
+    assert all(torch.equal(value, on.parameters[name]) for name, value in whole.parameters.items())
+
+
+def test_muon_s_adamw_is_adamw():
+    """On a vector, step by step."""
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(7))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    muon = optimizer_of("muon", [ours], 0.05, weight_decay=0.1)
+    adamw = torch.optim.AdamW([theirs], lr=0.05, betas=(0.9, 0.99), weight_decay=0.1)
+    for _ in range(20):
+        ours.grad = torch.randn(7)
+        theirs.grad = ours.grad.clone()
+        muon.step()
+        adamw.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_another_loss_is_learned_by(tmp_path, examples):
+    """Of distillation, say: it is given the network, the batch and the objective."""
+
+    def loss(network, batch, objective):
+        return network.final_layer.linear.weight.square().sum() * torch.ones(len(batch))
+
+    running = trainer(tmp_path, examples, loss=loss, train={"steps": 3})
+    before = float(running.network.final_layer.linear.weight.detach().square().sum())
+    running.run()
+    losses = [line["loss"] for line in entries(tmp_path / "log.jsonl")]
+    assert losses[0] == pytest.approx(before, rel=1e-5) and losses[2] < losses[1] < losses[0]
+
+
 def test_validation_by_noise_band_and_the_best_is_kept(tmp_path, cache, examples):
     held = prepared(cache, [clip(20)])
     running = trainer(tmp_path, examples, validation=held, train={"steps": 6}, saving={"validate_every": 2})
