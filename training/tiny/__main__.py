@@ -25,7 +25,6 @@ from ..export import export, tell_more
 from ..trainer.processes import Processes
 from . import latents, recipe
 from . import text_encoder as text
-from .calibrate import calibrate
 from .evaluate import evaluate, evaluate_in_betweens
 from .examples import PARTIAL_CAPTIONS, Rendered
 from .pipeline import Pipeline
@@ -34,7 +33,7 @@ from .previews import KEYS, fit_network, preview_colors
 from .recipe import Recipe
 from .refine import refine
 from .shapes import RESOLUTIONS
-from .transformer import train_transformer
+from .transformer import calibrate, train_transformer
 from .vae import held_out_psnr, train_vae
 
 STAGES = ("text_encoder", "vae", "latents", "teacher", "transformer", "polish", "previews", "evaluate")

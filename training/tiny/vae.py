@@ -71,9 +71,9 @@ def chunk_length(rng: numpy.random.Generator) -> int:
     return int(rng.choice([17, 1, 4, 8, 12, 16], p=[0.8, 0.08, 0.03, 0.03, 0.03, 0.03]))
 
 
-def rendered(seed: int, index: int, batch: int = BATCH) -> Tensor:
-    """The clips of batch `index`, rendered whenever they are wanted: [batch, 3, 17, H, W]."""
-    return clips(numpy.random.default_rng((seed, 1, index)), batch, 17)
+def rendered(seed: int, index: int) -> Tensor:
+    """The clips of batch `index`, rendered whenever they are wanted: [BATCH, 3, 17, H, W]."""
+    return clips(numpy.random.default_rng((seed, 1, index)), BATCH, 17)
 
 
 def train_vae(

@@ -21,7 +21,7 @@ class Learner(nn.Module):
     """The network with its loss: one call a batch, which is what several processes exchange gradients around."""
 
     def __init__(
-        self, network: nn.Module, objective: Objective, autocast: torch.dtype | None = None, loss: Loss = loss
+        self, network: nn.Module, objective: Objective, autocast: torch.dtype | None = None, loss: Loss | None = None
     ) -> None:
         super().__init__()
         self.network, self.objective, self.autocast, self.loss = network, objective, autocast, loss
@@ -29,10 +29,10 @@ class Learner(nn.Module):
     def forward(self, batch: Sequence[Drawn]) -> Tensor:
         device = next(self.network.parameters()).device.type
         with torch.autocast(device, self.autocast) if self.autocast else contextlib.nullcontext():
-            return self.loss(self.network, batch, self.objective).float()
+            return (self.loss or loss)(self.network, batch, self.objective).float()
 
 
-def learner_of(network: nn.Module, objective: Objective, settings: TrainConfig, loss: Loss = loss) -> Learner:
+def learner_of(network: nn.Module, objective: Objective, settings: TrainConfig, loss: Loss | None = None) -> Learner:
     """A network with its loss as `settings` have it computed: in which precision, and what is kept for the way back."""
     if settings.gradient_checkpointing:
         recompute_blocks(network)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import checkpoints
 from ..config import SaveConfig, TrainConfig
-from ..objective import Drawn, Objective, loss
+from ..objective import Drawn, Objective
 from ..optimizers import MEMORY
 from .judging import judged
 from .learner import Loss, learner_of, says_what_fits
@@ -31,7 +31,7 @@ class Trainer(Run):
         settings, saving: how weights move, and what is kept where.
         budget: tokens of a batch for each process, of padding and packing; 0: those of the largest bucket.
         sample: called with (network, step) where a sample is due, with the averaged weights in place.
-        loss: of each example of a batch, where it is not the objective's own: of distillation, say.
+        loss: of each example of a batch, of distillation, say; None: the objective's own.
         options: about, processes, on_step, asked and say, as `Run` takes them.
     """
 
@@ -46,7 +46,7 @@ class Trainer(Run):
         validation: Source | None = None,
         budget: int = 0,
         sample: Callable[[nn.Module, int], Any] | None = None,
-        loss: Loss = loss,
+        loss: Loss | None = None,
         **options: Any,
     ) -> None:
         if not len(examples):

@@ -12,10 +12,10 @@ from opensora_comfy.model.vaes.v1_2 import VideoVAE
 from opensora_comfy.training import masks
 from opensora_comfy.training.export import export
 from opensora_comfy.training.tiny import latents
-from opensora_comfy.training.tiny.calibrate import calibration_loss
 from opensora_comfy.training.tiny.examples import Rendered, TinyObjective
 from opensora_comfy.training.tiny.recipe import EXACT, GUIDANCE, TEACHER_GUIDANCE, VAE
 from opensora_comfy.training.tiny.shapes import render
+from opensora_comfy.training.tiny.transformer import calibration_loss
 
 
 @pytest.mark.parametrize(("share", "expected"), [(TEACHER_GUIDANCE / GUIDANCE, 0.0), (1.0, 25.0)])

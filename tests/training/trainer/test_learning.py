@@ -101,15 +101,19 @@ def test_the_average_follows_the_weights(tmp_path, examples):
 
 
 def test_with_warmup_the_average_forgets_the_beginning(tmp_path, examples):
-    seen = []
-    running = trainer(tmp_path, examples, train={"steps": 4, "ema": 0.2, "ema_warmup": True})
-    name = next(iter(running.parameters))
-    expected = running.parameters[name].detach().clone()
-    running.on_step = lambda entry: seen.append(running.parameters[name].detach().clone())
+    running = trainer(tmp_path, examples, train={"steps": 4, "ema": 0.25, "ema_warmup": True, "warmup": 0})
+    expected = {name: p.detach().clone() for name, p in running.parameters.items()}
+    decays = iter((1 / 10, 2 / 11, 0.25, 0.25))
+
+    def compare(entry):
+        decay = next(decays)
+        for name, value in expected.items():
+            expected[name] = decay * value + (1 - decay) * running.parameters[name].detach()
+            assert torch.allclose(running.average[name], expected[name], rtol=0, atol=1e-6), (entry["step"], name)
+
+    running.on_step = compare
     running.run()
-    for decay, weight in zip((1 / 10, 2 / 11, 0.2, 0.2), seen):
-        expected = decay * expected + (1 - decay) * weight
-    assert torch.allclose(running.average[name], expected, atol=1e-6)
+    assert next(decays, None) is None
 
 
 def test_muon_moves_matrices_and_adamw_the_rest(tmp_path, examples):

@@ -266,3 +266,11 @@ def test_half_a_line_of_the_log_is_forgotten(tmp_path):
     log.rewind(2)
     log.add(step=3, loss=2.0)
     assert Path(log.path).read_text().splitlines()[3] == '{"step": 3, "loss": 2.0}' and len(log.entries()) == 4
+
+
+def test_the_learning_rate_may_change_when_it_goes_on(tmp_path, examples):
+    trainer(tmp_path, examples, train={"steps": 2, "learning_rate": 1e-3, "warmup": 0}).run()
+    trainer(tmp_path, examples, train={"steps": 4, "learning_rate": 1e-4, "warmup": 0}).run()
+    assert [line["rate"] for line in curve(tmp_path)] == [1e-3] * 2 + [1e-4] * 2
+    (group,) = checkpoints.newest(tmp_path)["optimizer"]["param_groups"]
+    assert group["lr"] == 1e-4
