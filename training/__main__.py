@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ from .trainer.learner import learner_of
 from .trainer.processes import Processes
 from .trainer.resuming import refuse_another
 from .trainer.trainer import Trainer
-from .trainer.trial import in_words, trial
+from .trainer.trial import in_words, named, trial
 
 COMMANDS = ("train", "preflight", "sample", "report")
 SAMPLES = 4  # captions of the data set that are sampled where no prompts are given
@@ -158,11 +157,8 @@ class Project:
         budget, counting = self.config.shape.budget, self.shapes.counting
         steps = self.examples.steps(0, accumulate=self.config.train.accumulate, budget=budget)
         largest = [shape for _, shape in self.examples.largest(budget)]
-        side = counting.latent_side
-        latents = [(counting.latent_frames(shape.frames), side(shape.height), side(shape.width)) for shape in largest]
-        taken = trial(learner, largest, latents, self.config.train)
-        name = f"{len(largest)} of {max(zip(latents, largest), key=lambda one: math.prod(one[0]))[1].name}"
-        return in_words(*taken, self.config.train.steps, len(steps), name)
+        taken = trial(learner, largest, counting, self.config.train)
+        return in_words(*taken, self.config.train.steps, len(steps), named(largest, counting))
 
     def preflight(self, lines: Sequence[str] = ()) -> Path:
         """Draw what will be trained on into the run's folder, `lines` above; returns the picture's path."""

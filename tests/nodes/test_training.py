@@ -1,6 +1,7 @@
 """The nodes that train: what becomes of choices and weights, and what is refused in which words."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -94,6 +95,67 @@ def test_choices_that_cannot_be_are_refused_by_name(tiny, moving, values, words)
     inputs = {"vae": tiny.vae, "clip": tiny.clip, "folder": "no folder", "images_1": moving[0], "captions": "a square"}
     with pytest.raises(ValueError, match=words):
         run("OpenSoraDataset", **inputs | values)
+
+
+# --- what a run will take
+
+
+@pytest.fixture(scope="module")
+def estimated(tiny, moving):
+    """Report and picture of the data set with the model."""
+    return run(
+        "OpenSoraDataset", vae=tiny.vae, clip=tiny.clip, model=tiny.model, folder="no folder", images_1=moving[0],
+        captions="a square",
+    )  # fmt: skip
+
+
+def test_with_the_model_time_and_memory_are_told(data, estimated):
+    assert "Connect model, and how long a step takes, and how much memory, is said here" in data[2]
+    said = [line for line in estimated[2].splitlines() if "step" in line]
+    assert re.fullmatch(
+        r"A step of the largest batch \(1 of 64x64 · 17 frames · 64x64\) takes about [\d.]+ s and \d+ MB, with "
+        r"gradient_checkpointing \d+ MB", said[0],
+    )  # fmt: skip
+    assert re.fullmatch(r"Once through all clips: 1 step. 300 steps take about .* here", said[1]) and len(said) == 2
+
+
+def test_more_memory_than_there_is_is_told(tiny, data, monkeypatch):
+    told, lines_of = pack("nodes.comfy.training.estimate"), pack("nodes.comfy.training.estimate").lines_of
+    found, examples = data[0], examples_of(tiny, data[0])
+    estimates = {False: (0.5, 28e9), True: (0.6, 20e9)}
+    monkeypatch.setattr(
+        told, "estimate", lambda network, objective, settings, *others: told.Estimate(
+            *estimates[settings.gradient_checkpointing])
+    )  # fmt: skip
+    monkeypatch.setattr(told.management, "get_total_memory", lambda device: 24e9)
+    assert lines_of(examples, found, tiny.model)[2] == (
+        "There are 24.0 GB here: without gradient_checkpointing it does not fit; turn it on"
+    )
+    estimates[True] = (0.6, 26e9)
+    assert lines_of(examples, found, tiny.model)[2].endswith("choose a smaller batch_size, frames or resolution")
+    estimates[False] = (0.5, 20e9)
+    assert len(lines_of(examples, found, tiny.model)) == 2
+
+    def full(*given):
+        raise ValueError("out of memory at 2 clips")
+
+    monkeypatch.setattr(told, "estimate", full)
+    assert lines_of(examples, found, tiny.model)[0].endswith("does not fit here: out of memory at 2 clips")
+
+
+def test_the_estimate_stops_where_the_artist_does(tiny, data):
+    management = pack("nodes.comfy.training.estimate").management
+    examples = examples_of(tiny, data[0])
+    management.interrupt_current_processing()
+    with pytest.raises(management.InterruptProcessingException):
+        pack("nodes.comfy.training.estimate").lines_of(examples, data[0], tiny.model)
+    assert not management.processing_interrupted()
+
+
+def examples_of(tiny, found):
+    module = pack("nodes.comfy.training.data")
+    encoder = pack("nodes.comfy.training.encoders").VideoEncoder(tiny.vae)
+    return module.examples_in(found, {"data": {"validation": 0}}, {}, "1.2", encoder)[0]
 
 
 # --- the run

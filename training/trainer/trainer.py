@@ -20,13 +20,14 @@ from .. import checkpoints
 from ..config import SaveConfig, TrainConfig
 from ..data.examples import Examples
 from ..objective import Drawn, Objective
-from ..optimizers import MEMORY, ema_update_of, optimizer_of, rate_at
+from ..optimizers import ema_update_of, optimizer_of, rate_at
 from .judging import judged
 from .learner import learner_of, says_what_fits
 from .processes import Processes
 from .resuming import restore, state_of
 from .steps import Draws, Place, Schedule, Step
 from .stopping import Stopped, stoppable
+from .trial import try_step
 
 
 class Trainer:
@@ -219,20 +220,12 @@ class Trainer:
 
         So what does not fit is known at once, and not at step 900.
         """
-        batch = self.schedule.largest()
-        started = time.monotonic()
-        with self._until_asked(), says_what_fits(batch, self.settings):
-            kept = torch.empty(self._numbers_yet_to_come(), device=self.processes.device)
-            self.learner(batch).sum().backward()
-            del kept
-        self.optimizer.zero_grad(set_to_none=True)
+        seconds = math.nan
+        with self._until_asked():
+            there = bool(self.optimizer.state)  # a run that goes on has it already
+            seconds = try_step(self.learner, self.schedule.largest(), self.settings, optimizer_is_there=there)
         self.processes.wait()
-        return time.monotonic() - started
-
-    def _numbers_yet_to_come(self):
-        """Of the optimiser, and of gradients that wait for further batches: there from the second batch on."""
-        of_a_weight = 0.0 if self.optimizer.state else MEMORY[self.settings.optimizer]
-        return round((of_a_weight + (self.settings.accumulate > 1)) * sum(p.numel() for p in self.parameters.values()))
+        return seconds
 
     # Judging
 

@@ -152,16 +152,17 @@ def prepare(examples: Examples, video: VideoEncoder, text: TextEncoder) -> None:
     examples.prepare(video, text, tell)
 
 
-def picture(examples: Examples, data: DataSet) -> torch.Tensor:
-    """IMAGE [1, H, W, 3]: each clip with its crop and frames, and what is left out."""
-    return image_of(preflight.picture(preflight_rows(examples), data.left_out))
+def picture(examples: Examples, data: DataSet, lines: Sequence[str] = ()) -> torch.Tensor:
+    """IMAGE [1, H, W, 3]: each clip with its crop and frames, and what is left out; `lines` above."""
+    return image_of(preflight.picture(preflight_rows(examples), data.left_out, lines=lines))
 
 
-def said(examples: Examples, data: DataSet) -> str:
-    """The same in words: how many clips in which bucket, and what is left out and why."""
+def said(examples: Examples, data: DataSet, estimated: Sequence[str] = ()) -> str:
+    """The same in words: how many clips in which bucket, `estimated` of time and memory, what is left out and why."""
     rows = preflight_rows(examples)
     lines = [f"{len(rows)} clips, {len({row.clip.caption for row in rows})} captions"]
     lines += [f"{count} in {name}" for name, count in Counter(row.bucket for row in rows).items()]
+    lines += estimated
     lines += [f"{Path(row.clip.source).name}: {row.note}" for row in rows if row.note]
     lines += [f"left out: {one.name}: {one.reason}" for one in data.left_out]
     return "\n".join(lines)
