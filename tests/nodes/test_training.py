@@ -184,6 +184,32 @@ def test_a_run_makes_what_other_nodes_take(tiny, data):
     assert fewer.folder != training.folder and [line["step"] for line in fewer.lines] == [1]
 
 
+@pytest.mark.parametrize("where", ["trainer.trainer.judged", "trainer.trainer.try_step"])
+def test_an_interrupt_is_heard_in_validation_and_in_the_trial(tiny, monkeypatch, where):
+    """The node ends at once and writes no LoRA; queued again, it judges first."""
+    management = pack("nodes.comfy.training.run").management
+    data = run("OpenSoraDataset", vae=tiny.vae, clip=tiny.clip, folder="example clips (bundled)", batch_size=2)
+    module, name = where.rpartition(".")[::2]
+    original = getattr(pack(f"training.{module}"), name)
+
+    def interrupted(*given, **named):
+        management.interrupt_current_processing()
+        try:
+            return original(*given, **named)
+        finally:
+            heard.append(True)
+
+    heard, settings = [], {"name": f"halted {name}", "steps": 1, "validation": 0.1}
+    with monkeypatch.context() as patch:
+        patch.setattr(pack(f"training.{module}"), name, interrupted)
+        with pytest.raises(management.InterruptProcessingException):
+            train(tiny, data, **settings)
+    assert heard == [True] and not management.processing_interrupted()
+    assert not list(pack("nodes.comfy.training.folders").lora_folder().glob(f"halted {name}*"))
+    training = train(tiny, data, **settings)[3]
+    assert [(line["step"], "validation" in line) for line in training.lines] == [(0, True), (1, False), (1, True)]
+
+
 def test_what_is_on_the_model_is_trained_on(tiny, data):
     """The weights of a patched MODEL are those of its file with the LoRA added; another run belongs to them."""
     weights_of, loaded = pack("nodes.comfy.training.encoders").weights_of, train(tiny, data, name="first")
