@@ -205,6 +205,8 @@ def test_an_interrupt_is_heard_in_validation_and_in_the_trial(tiny, monkeypatch,
         with pytest.raises(management.InterruptProcessingException):
             train(tiny, data, **settings)
     assert heard == [True] and not management.processing_interrupted()
+    base = pack("nodes.comfy.training.folders").base_folder()
+    assert not list(base.glob(f"halted {name}-*/log.jsonl")), "a step, or half a validation"
     assert not list(pack("nodes.comfy.training.folders").lora_folder().glob(f"halted {name}*"))
     training = train(tiny, data, **settings)[3]
     assert [(line["step"], "validation" in line) for line in training.lines] == [(0, True), (1, False), (1, True)]
@@ -256,6 +258,7 @@ def test_a_file_tells_of_the_graph(tiny, data, monkeypatch):
         ({"settings": "[1"}, "settings is no YAML"),
         ({"masks": "image_heat: 0.1"}, "masks: the mask strategy is 'image_heat'; .* the nearest is image_head"),
         ({"masks": "image_head: 1.5"}, "masks: the ratio of image_head is 1.5"),
+        ({"masks": "i2v_head_noisy: 0.5"}, "masks: the kind of condition is 'i2v_head_noisy', .* the nearest is i2v_head$"),
         ({"masks": "nothing"}, "masks is 'nothing'; it must be lines such as"),
     ],
 )
