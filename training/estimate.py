@@ -58,7 +58,8 @@ def estimate(
     def of_all(one: float, two: float) -> float:
         return one + max(0.0, two - one) * further
 
-    return Estimate(of_all(few.seconds, more.seconds), round(of_all(few.memory, more.memory)))
+    most = more.seconds * network.config.depth / DEPTHS[1]  # what is not of the blocks cannot take less than nothing
+    return Estimate(min(most, of_all(few.seconds, more.seconds)), round(of_all(few.memory, more.memory)))
 
 
 def _measured(network, depth, objective, settings, shapes, counting, device, asked):

@@ -42,7 +42,7 @@ class Trainer:
         budget: tokens of a batch for each process, of padding and packing; 0: those of the largest bucket.
         sample: called with (network, step) where a sample is due, with the averaged weights in place.
         on_step: called with each log line; returns True to stop, which saves first.
-        asked: whether someone wants it to stop, for what takes longer than a step: the first trial and validation.
+        asked: whether someone wants it to stop, for what takes longer than a step: trial, validation, samples.
         say: where messages go.
     """
 
@@ -279,7 +279,7 @@ class Trainer:
 
     @torch.no_grad()
     def _show(self):
-        with self.averaged():
+        with self._until_asked(), self.averaged():
             self.sample(self.network, self.step)
 
     # Checkpoints
