@@ -107,7 +107,8 @@ class OpenSoraDataset(io.ComfyNode):
                     "model",
                     optional=True,
                     tooltip="The transformer that will be trained: sizes and lengths of auto, and how long captions "
-                    "may be, are then its own. Left out: those of the VAE's file.",
+                    "may be, are then its own, and the picture says how long a step takes and how much memory. Left "
+                    "out: those of the VAE's file.",
                 ),
             ],
             outputs=[
@@ -132,12 +133,13 @@ class OpenSoraDataset(io.ComfyNode):
         images_3: Tensor | None = None, images_4: Tensor | None = None, captions: str = "",
         model: io.Model.Type | None = None,
     ) -> io.NodeOutput:  # fmt: skip
-        from .comfy.training import data, pictures
+        from .comfy.training import data, estimate, pictures
 
         images = [each for each in (images_1, images_2, images_3, images_4) if each is not None]
         clips, left_out = data.collect(folders.source_of(folder, path), images, captions, trigger)
         choices = data.Choices("" if resolution == AUTO else resolution, frames, batch_size, way, trigger.strip())
         found, examples = data.data_set(clips, left_out, vae, clip, choices, model)
-        picture = data.picture(examples, found)
-        report = data.said(examples, found)
+        estimated = estimate.lines_of(examples, found, model)
+        picture = data.picture(examples, found, estimated)
+        report = data.said(examples, found, estimated)
         return io.NodeOutput(found, picture, report, ui=pictures.shown(picture, cls, text=(report,)))

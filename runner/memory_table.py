@@ -18,7 +18,7 @@ from ..model.vaes.image import ImageVAE
 from ..model.vaes.slicing import Slices, in_slices
 from ..model.vaes.v1_2 import VideoVAE
 from ..model.vaes.v1_3 import CausalVAE
-from .live_bytes import LiveBytes
+from ..training.live_bytes import LiveBytes
 
 SIZES = {"240p": (426, 240), "360p": (640, 360), "480p": (854, 480), "720p": (1280, 720)}
 LENGTHS = {"2 s": 51, "4 s": 102, "8 s": 204, "16 s": 408}  # frames at 24 a second

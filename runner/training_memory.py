@@ -8,8 +8,8 @@ from ..model.transformers.skeleton import ClipSizes
 from ..model.transformers.stdit3 import STDiT3, STDiT3Config
 from ..training import lora
 from ..training.config import TrainConfig
+from ..training.live_bytes import LiveBytes
 from ..training.trainer.learner import recompute_blocks
-from .live_bytes import LiveBytes
 from .memory_table import DTYPE, LENGTHS, SIZES, gigabytes, table
 
 DEPTHS = 2, 4  # what each further block needs, all of them need

@@ -27,13 +27,13 @@ from ..training.data.encoders import TextEncoder, VideoEncoder
 from ..training.data.examples import Examples, split_by_source
 from ..training.data.packing import grid_of, padded_tokens, tokens_of
 from ..training.data.preflight import crop_of
+from ..training.live_bytes import LiveBytes
 from ..training.objective import VALIDATION_TIMESTEPS, Objective, fixed, loss
 from ..training.setup import MASKS, open_network
 from ..training.tiny.captions import caption
 from ..training.tiny.shapes import render, sample_scene
 from ..training.trainer.steps import Place
 from ..training.trainer.trainer import Trainer
-from .live_bytes import LiveBytes
 from .training_memory import training_table
 
 RESULT = "training_ways.json"

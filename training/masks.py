@@ -17,6 +17,7 @@ from ..model.frames import CHUNKS
 CHUNK = CHUNKS.chunk_latents
 PLACES = ("random", "head", "tail", "head_tail")
 RUNS = tuple(f"{kind}_{place}" for kind in ("quarter", "image") for place in PLACES)
+NOISY = "_noisy"
 CONDITIONS = ("i2v_head", "i2v_tail", "i2v_loop", "v2v_head", "v2v_tail", "other", "none")
 
 
@@ -151,9 +152,18 @@ def _refuse_unknown(name, version):
 
 
 def check_conditions(ratios: Mapping[str, float]) -> None:
-    """As `check_ratios`, for the kinds of condition that Open-Sora 1.3 is trained with."""
+    """As `check_ratios`, for the kinds of condition that Open-Sora 1.3 can be trained with here.
+
+    Those with "_noisy" behind their name are none: the original mixes noise into the pixels of the reference before it
+    encodes them, each time anew, and here clips are encoded once.
+    """
     for kind, ratio in ratios.items():
         _refuse_unknown_condition(kind)
+        if kind.endswith(NOISY):
+            raise ValueError(
+                f"the kind of condition is {kind!r}, which mixes noise into the pixels of kept frames; here clips are "
+                f"encoded once, without noise; the nearest is {kind.removesuffix(NOISY)}"
+            )
         if not 0 <= ratio <= 1:
             raise ValueError(
                 f"the ratio of {kind} is {ratio:g}; it must be within 0 … 1, the nearest is {int(ratio > 1)}"
@@ -163,12 +173,11 @@ def check_conditions(ratios: Mapping[str, float]) -> None:
 
 
 def _refuse_unknown_condition(kind):
-    plain = kind.removesuffix("_noisy")
+    plain = kind.removesuffix(NOISY)
     if plain not in CONDITIONS:
         near = difflib.get_close_matches(plain, CONDITIONS, 1, 0)[0]
         raise ValueError(
-            f"the kind of condition is {kind!r}; it must be one of {', '.join(CONDITIONS)}, with _noisy behind it or "
-            f"not; the nearest is {near}"
+            f"the kind of condition is {kind!r}; it must be one of {', '.join(CONDITIONS)}; the nearest is {near}"
         )
 
 
@@ -179,7 +188,7 @@ def condition_frames(kind: str, frames: int, rng: random.Random) -> list[int]:
     to the tail ("other"), none. "_noisy" behind the name says that noise is mixed into them, not which they are.
     """
     _refuse_unknown_condition(kind)
-    plain = kind.removesuffix("_noisy")
+    plain = kind.removesuffix(NOISY)
     least = {"other": 3, "none": 1}.get(plain, 2)
     if frames < least:
         raise ValueError(f"{kind} keeps some of {frames} latent frames and leaves some; it needs {least} at least")

@@ -164,7 +164,8 @@ def preflight_rows(examples: Examples, held_back: Examples | None = None) -> lis
             shape = part.shape(index, 0)
             cuts = part.cuts(index, shape)
             note = "; ".join(filter(None, (aside, shape.note)))
-            rows.append(Row(clip, shape.name, cuts[len(cuts) // 2], note))
+            shown = cuts.pop(len(cuts) // 2)
+            rows.append(Row(clip, shape.name, shown, note, () if aside else tuple(cuts)))
         found += sorted(rows, key=lambda row: row.bucket)
     return found
 

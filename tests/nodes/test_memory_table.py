@@ -42,7 +42,7 @@ def test_the_weights(comfy):
 
 def test_bytes_are_counted_while_they_live():
     """Views are nothing new, what is given does not count, and what nobody holds any more goes."""
-    counter, given = pack("runner.live_bytes").LiveBytes(), torch.zeros(100)
+    counter, given = pack("training.live_bytes").LiveBytes(), torch.zeros(100)
     with counter:
         kept = given.view(10, 10)[1:] + 1
         assert counter.now == kept.nbytes == 360

@@ -5,9 +5,8 @@ import torch
 from families import SMALL, VERSIONS, clip, ours
 from golden import difference
 from memory import memory_limit
+from opensora_comfy.training.live_bytes import LiveBytes
 from small import CAPTION_CHANNELS, CAPTION_LENGTH, pack, run
-
-from runner.live_bytes import LiveBytes
 
 
 @pytest.fixture(params=SMALL)

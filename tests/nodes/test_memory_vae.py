@@ -3,9 +3,8 @@
 import pytest
 import torch
 from memory import memory_limit
+from opensora_comfy.training.live_bytes import LiveBytes
 from small import NORM_GROUPS, pack, run, small_causal_vae, small_image_vae, small_vae
-
-from runner.live_bytes import LiveBytes
 
 SMALL = {"vae_v1_2": small_vae, "vae_2d": small_image_vae, "vae_v1_3": small_causal_vae}
 FRAMES = {"vae_v1_2": 20, "vae_2d": 9, "vae_v1_3": 33}  # two chunks or more

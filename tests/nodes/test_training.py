@@ -1,6 +1,7 @@
 """The nodes that train: what becomes of choices and weights, and what is refused in which words."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -96,6 +97,67 @@ def test_choices_that_cannot_be_are_refused_by_name(tiny, moving, values, words)
         run("OpenSoraDataset", **inputs | values)
 
 
+# --- what a run will take
+
+
+@pytest.fixture(scope="module")
+def estimated(tiny, moving):
+    """Report and picture of the data set with the model."""
+    return run(
+        "OpenSoraDataset", vae=tiny.vae, clip=tiny.clip, model=tiny.model, folder="no folder", images_1=moving[0],
+        captions="a square",
+    )  # fmt: skip
+
+
+def test_with_the_model_time_and_memory_are_told(data, estimated):
+    assert "Connect model, and how long a step takes, and how much memory, is said here" in data[2]
+    said = [line for line in estimated[2].splitlines() if "step" in line]
+    assert re.fullmatch(
+        r"A step of the largest batch \(1 of 64x64 · 17 frames · 64x64\) takes about [\d.]+ s and \d+ MB, with "
+        r"gradient_checkpointing \d+ MB", said[0],
+    )  # fmt: skip
+    assert re.fullmatch(r"Once through all clips: 1 step. 300 steps take about .* here", said[1]) and len(said) == 2
+
+
+def test_more_memory_than_there_is_is_told(tiny, data, monkeypatch):
+    told, lines_of = pack("nodes.comfy.training.estimate"), pack("nodes.comfy.training.estimate").lines_of
+    found, examples = data[0], examples_of(tiny, data[0])
+    estimates = {False: (0.5, 28e9), True: (0.6, 20e9)}
+    monkeypatch.setattr(
+        told, "estimate", lambda network, objective, settings, *others: told.Estimate(
+            *estimates[settings.gradient_checkpointing])
+    )  # fmt: skip
+    monkeypatch.setattr(told.management, "get_total_memory", lambda device: 24e9)
+    assert lines_of(examples, found, tiny.model)[2] == (
+        "There are 24.0 GB here: without gradient_checkpointing it does not fit; turn it on"
+    )
+    estimates[True] = (0.6, 26e9)
+    assert lines_of(examples, found, tiny.model)[2].endswith("choose a smaller batch_size, frames or resolution")
+    estimates[False] = (0.5, 20e9)
+    assert len(lines_of(examples, found, tiny.model)) == 2
+
+    def full(*given):
+        raise ValueError("out of memory at 2 clips")
+
+    monkeypatch.setattr(told, "estimate", full)
+    assert lines_of(examples, found, tiny.model)[0].endswith("does not fit here: out of memory at 2 clips")
+
+
+def test_the_estimate_stops_where_the_artist_does(tiny, data):
+    management = pack("nodes.comfy.training.estimate").management
+    examples = examples_of(tiny, data[0])
+    management.interrupt_current_processing()
+    with pytest.raises(management.InterruptProcessingException):
+        pack("nodes.comfy.training.estimate").lines_of(examples, data[0], tiny.model)
+    assert not management.processing_interrupted()
+
+
+def examples_of(tiny, found):
+    module = pack("nodes.comfy.training.data")
+    encoder = pack("nodes.comfy.training.encoders").VideoEncoder(tiny.vae)
+    return module.examples_in(found, {"data": {"validation": 0}}, {}, "1.2", encoder)[0]
+
+
 # --- the run
 
 
@@ -120,6 +182,34 @@ def test_a_run_makes_what_other_nodes_take(tiny, data):
     assert more.folder == training.folder and [line["step"] for line in more.lines] == [1, 2, 3]
     fewer = train(tiny, data, name="taken", steps=1)[3]
     assert fewer.folder != training.folder and [line["step"] for line in fewer.lines] == [1]
+
+
+@pytest.mark.parametrize("where", ["trainer.trainer.judged", "trainer.trainer.try_step"])
+def test_an_interrupt_is_heard_in_validation_and_in_the_trial(tiny, monkeypatch, where):
+    """The node ends at once and writes no LoRA; queued again, it judges first."""
+    management = pack("nodes.comfy.training.run").management
+    data = run("OpenSoraDataset", vae=tiny.vae, clip=tiny.clip, folder="example clips (bundled)", batch_size=2)
+    module, name = where.rpartition(".")[::2]
+    original = getattr(pack(f"training.{module}"), name)
+
+    def interrupted(*given, **named):
+        management.interrupt_current_processing()
+        try:
+            return original(*given, **named)
+        finally:
+            heard.append(True)
+
+    heard, settings = [], {"name": f"halted {name}", "steps": 1, "validation": 0.1}
+    with monkeypatch.context() as patch:
+        patch.setattr(pack(f"training.{module}"), name, interrupted)
+        with pytest.raises(management.InterruptProcessingException):
+            train(tiny, data, **settings)
+    assert heard == [True] and not management.processing_interrupted()
+    base = pack("nodes.comfy.training.folders").base_folder()
+    assert not list(base.glob(f"halted {name}-*/log.jsonl")), "a step, or half a validation"
+    assert not list(pack("nodes.comfy.training.folders").lora_folder().glob(f"halted {name}*"))
+    training = train(tiny, data, **settings)[3]
+    assert [(line["step"], "validation" in line) for line in training.lines] == [(0, True), (1, False), (1, True)]
 
 
 def test_what_is_on_the_model_is_trained_on(tiny, data):
@@ -168,6 +258,10 @@ def test_a_file_tells_of_the_graph(tiny, data, monkeypatch):
         ({"settings": "[1"}, "settings is no YAML"),
         ({"masks": "image_heat: 0.1"}, "masks: the mask strategy is 'image_heat'; .* the nearest is image_head"),
         ({"masks": "image_head: 1.5"}, "masks: the ratio of image_head is 1.5"),
+        (
+            {"masks": "i2v_head_noisy: 0.5"},
+            "masks: the kind of condition is 'i2v_head_noisy', .* the nearest is i2v_head$",
+        ),
         ({"masks": "nothing"}, "masks is 'nothing'; it must be lines such as"),
     ],
 )

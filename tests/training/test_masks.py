@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from golden import FOLDER
-from opensora_comfy.training.masks import condition_frames, draw, frame_mask
+from opensora_comfy.training.masks import check_conditions, condition_frames, draw, frame_mask
 from opensora_comfy.training.tiny.recipe import LONG_RATIOS, RATIOS
 
 
@@ -107,5 +107,8 @@ def test_every_condition_of_1_3():
             assert condition_frames(kind, frames, rng) == known
     with pytest.raises(ValueError, match="the kind of condition is 'i2v'"):
         condition_frames("i2v", 4, rng)
+    with pytest.raises(ValueError, match="'i2v_head_noisy', .* encoded once, without noise; the nearest is i2v_head"):
+        check_conditions({"i2v_loop": 0.1, "i2v_head_noisy": 0.1})
+    check_conditions({"i2v_loop": 0.1, "other": 0.1})
     with pytest.raises(ValueError, match="other keeps some of 2 latent frames and leaves some; it needs 3 at least"):
         condition_frames("other", 2, rng)

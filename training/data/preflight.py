@@ -29,16 +29,21 @@ from .panels import (
 
 MOST_CLIPS, MOST_LEFT_OUT = 60, 40  # that are drawn; the rest is counted
 COLUMN = 240  # the least width of a clip, in pixels
+OTHER = "#a37a1f"  # stretches that take turns
 CUT_OFF = 0.35  # how bright stays what the crop takes away
 
 
 class Row(NamedTuple):
-    """A clip, the name of its bucket, which part of it is used, and a word on it where there is one."""
+    """A clip, the name of its bucket, which part of it is used, a word on it where there is one, and `others`.
+
+    `others`: parts that are used in the stead of the first in some epochs; each epoch takes one.
+    """
 
     clip: Clip
     bucket: str
     cut: Cut
     note: str = ""
+    others: tuple[Cut, ...] = ()
 
 
 def picture(
@@ -108,18 +113,21 @@ def _header(rows, buckets, left_out, width, lines):
     parts = [blank(width, MARGIN - 10), text_line("Before training", 40, TEXT, width), blank(width, 6)]
     parts += [text_line(said, 20, TEXT, width)]
     parts += [text_line(line, 18, MUTED, width) for line in lines]
-    return stacked([*parts, _key(width)])
+    return stacked([*parts, _key(width, any(row.others for row in rows))])
 
 
-def _key(width):
-    """What the colours mean."""
+def _key(width, others):
+    """What the colours mean; `others`: of stretches that take turns, too."""
     image = blank(width, 40)
     draw, x = ImageDraw.Draw(image), MARGIN
     draw.rectangle((x, 15, x + 22, 29), outline=USED, width=2)
     x = write(draw, x + 32, 12, "what is trained on; darker around it: cut off", 16, MUTED) + 36
     draw.rectangle((x, 19, x + 60, 24), fill=TRACK)
     draw.rectangle((x + 12, 19, x + 36, 24), fill=USED)
-    write(draw, x + 70, 12, "the clip's frames, and those that are used", 16, MUTED)
+    x = write(draw, x + 70, 12, "the clip's frames, and those that are used", 16, MUTED) + 36
+    if others:
+        draw.rectangle((x, 19, x + 24, 24), fill=OTHER)
+        write(draw, x + 34, 12, "used in other epochs", 16, MUTED)
     return image
 
 
@@ -150,6 +158,7 @@ def _card(row, side, height):
         (shortened(name, 17, room, middle=True), 17, TEXT),
         (shortened(_size_said(clip), 14, room), 14, MUTED),
         (shortened(_frames_said(row), 14, room), 14, MUTED),
+        *((line, 14, MUTED) for line in _turns_said(row, room)),
         *((line, 15, TEXT) for line in wrapped(clip.caption, 15, room, 3)),
         *((line, 15, USED) for line in wrapped(row.note, 15, room, 2)),
     ]
@@ -178,13 +187,20 @@ def _frames_said(row):
     return f"frames {frames[0]} to {frames[-1]} of {clip.frames}{every}"
 
 
+def _turns_said(row, room):
+    if not row.others:
+        return []
+    return [shortened(f"an epoch takes one of {len(row.others) + 1} stretches", 14, room)]
+
+
 def _bar(draw, row, left, room):
     """All frames of the clip as a bar, those that are used marked; at least a pixel each."""
     draw.rectangle((left, 10, left + room - 1, 15), fill=TRACK)
-    for frame in row.cut.frames:
-        start, end = (round(room * at / row.clip.frames) for at in (frame, frame + 1))
-        start = min(start, room - 1)
-        draw.rectangle((left + start, 10, left + max(start, end - 1), 15), fill=USED)
+    for cut, color in (*((other, OTHER) for other in row.others), (row.cut, USED)):
+        for frame in cut.frames:
+            start, end = (round(room * at / row.clip.frames) for at in (frame, frame + 1))
+            start = min(start, room - 1)
+            draw.rectangle((left + start, 10, left + max(start, end - 1), 15), fill=color)
 
 
 def _thumbnail(row, width, height):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 from .. import checkpoints
 from ..config import SaveConfig, TrainConfig
 from ..objective import Drawn, Objective
-from ..optimizers import MEMORY
 from .judging import judged
 from .learner import Loss, learner_of, says_what_fits
 from .run import Run
 from .steps import Draws, Schedule, Source, Step
+from .trial import try_step
 
 
 class Trainer(Run):
@@ -108,20 +107,12 @@ class Trainer(Run):
 
         So what does not fit is known at once, and not at step 900.
         """
-        batch = self.schedule.largest()
-        started = time.monotonic()
-        with self.until_asked(), says_what_fits(batch, self.settings):
-            kept = torch.empty(self._numbers_yet_to_come(), device=self.processes.device)
-            self.learner(batch).sum().backward()
-            del kept
-        self.optimizer.zero_grad(set_to_none=True)
+        seconds = math.nan
+        with self.until_asked():
+            there = bool(self.optimizer.state)  # a run that goes on has it already
+            seconds = try_step(self.learner, self.schedule.largest(), self.settings, optimizer_is_there=there)
         self.processes.wait()
-        return time.monotonic() - started
-
-    def _numbers_yet_to_come(self):
-        """Of the optimiser, and of gradients that wait for further batches: there from the second batch on."""
-        of_a_weight = 0.0 if self.optimizer.state else MEMORY[self.settings.optimizer]
-        return round((of_a_weight + (self.settings.accumulate > 1)) * sum(p.numel() for p in self.parameters.values()))
+        return seconds
 
     # Judging
 
@@ -131,7 +122,7 @@ class Trainer(Run):
             self.judge()
         every = self.saving.sample_every
         if self.sample and every and self.processes.first and (self.finished or self.step % every == 0):
-            with self.averaged(), torch.no_grad():
+            with self.until_asked(), self.averaged(), torch.no_grad():
                 self.sample(self.network, self.step)
 
     def judge(self) -> None:

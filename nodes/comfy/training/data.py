@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ def data_set(
     sections = {"data": {"trigger": choices.trigger}, "shape": {"way": choices.way, "buckets": buckets}}
     found = DataSet(clips, left_out, sections, vae, clip)
     examples, _ = examples_in(found, {"data": {"validation": 0}}, about, version, video)
-    prepare(examples, video, text)
+    examples.prepare(video, text, progress_of_encoding())
     return found, examples
 
 
@@ -141,27 +141,28 @@ def merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def prepare(examples: Examples, video: VideoEncoder, text: TextEncoder) -> None:
-    """Encode what the cache does not hold yet, with ComfyUI's progress; an interrupt keeps what is done."""
+def progress_of_encoding() -> Callable[[int, int, str], None]:
+    """What `Examples.prepare` tells how far it is: ComfyUI's bar; an interrupt keeps what is done."""
     bar = comfy.utils.ProgressBar(1)
 
     def tell(done: int, total: int, name: str) -> None:
         management.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, max(total, 1))
 
-    examples.prepare(video, text, tell)
+    return tell
 
 
-def picture(examples: Examples, data: DataSet) -> torch.Tensor:
-    """IMAGE [1, H, W, 3]: each clip with its crop and frames, and what is left out."""
-    return image_of(preflight.picture(preflight_rows(examples), data.left_out))
+def picture(examples: Examples, data: DataSet, lines: Sequence[str] = ()) -> torch.Tensor:
+    """IMAGE [1, H, W, 3]: each clip with its crop and frames, and what is left out; `lines` above."""
+    return image_of(preflight.picture(preflight_rows(examples), data.left_out, lines=lines))
 
 
-def said(examples: Examples, data: DataSet) -> str:
-    """The same in words: how many clips in which bucket, and what is left out and why."""
+def said(examples: Examples, data: DataSet, estimated: Sequence[str] = ()) -> str:
+    """The same in words: how many clips in which bucket, `estimated` of time and memory, what is left out and why."""
     rows = preflight_rows(examples)
     lines = [f"{len(rows)} clips, {len({row.clip.caption for row in rows})} captions"]
     lines += [f"{count} in {name}" for name, count in Counter(row.bucket for row in rows).items()]
+    lines += estimated
     lines += [f"{Path(row.clip.source).name}: {row.note}" for row in rows if row.note]
     lines += [f"left out: {one.name}: {one.reason}" for one in data.left_out]
     return "\n".join(lines)

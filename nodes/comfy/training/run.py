@@ -17,25 +17,15 @@ from ....model import load_transformer
 from ....training import lora
 from ....training.checkpoints import entries
 from ....training.config import from_mapping, to_mapping
-from ....training.data.h264 import write as write_video
-from ....training.sampling import sample
-from ....training.setup import (
-    belongs_to,
-    examples_of,
-    make_trainable,
-    objective_of,
-    settings_in_file,
-    shapes_of,
-    write_result,
-)
+from ....training.projects.project import Project
+from ....training.setup import make_trainable
 from ....training.trainer.processes import Processes
 from ....training.trainer.stopping import Stopped, stoppable
-from ....training.trainer.trainer import Trainer
 from ..latent import COUNTING
 from ..text.encoder import refuse_other_width
 from ..transformer.base_model import base_model_of
 from ..weights import is_plain
-from .data import DataSet, merged, prepare
+from .data import DataSet, merged, progress_of_encoding
 from .encoders import TextEncoder, VideoEncoder, key_of, weights_of
 from .folders import base_folder, cache_folder, check_name, lora_folder
 from .progress import Progress
@@ -63,14 +53,12 @@ class Run:
         network = base.diffusion_model
         _refuse_misfits(base, data, self.video)
         self.text = TextEncoder(data.clip, network.max_caption_length)
-        self.about = base.metadata
         config = self._config(settings)
-        self.objective = objective_of(config, network, self.about)
-        shapes = shapes_of(config, self.about, data.clips, self.video.counting, network.version)
-        self.examples, self.held_back = examples_of(config, data.clips, shapes)
-        self.prompts = config.save.prompts or [clip.caption for clip in self.examples.clips[:2]]
+        self.project = Project(config, data.clips, network, base.metadata, self.video.counting)
+        self.prompts = config.save.prompts or [clip.caption for clip in self.project.examples.clips[:2]]
         self.folder = self._folder(config)
-        self.config = dataclasses.replace(config, save=dataclasses.replace(config.save, folder=str(self.folder)))
+        save = dataclasses.replace(config.save, folder=str(self.folder))
+        self.config = self.project.config = dataclasses.replace(config, save=save)
 
     def _config(self, settings):
         refuse_of_graph(settings)
@@ -82,7 +70,7 @@ class Run:
         train = {name: value for name, value in to_mapping(config)["train"].items() if name not in FREE}
         agrees = {
             "model": key_of(self.model), "vae": self.video.key, "text": self.text.key, "train": train,
-            "clips": self.examples.fingerprint, "held back": self.held_back.fingerprint,
+            "clips": self.project.examples.fingerprint, "held back": self.project.held_back.fingerprint,
             **{part: to_mapping(config)[part] for part in ("data", "shape", "objective")},
         }  # fmt: skip
         agrees["data"].pop("cache")
@@ -97,14 +85,18 @@ class Run:
 
         `metadata` of the graph goes into the file. Interrupted, it saves where it is and raises ComfyUI's interrupt.
         """
-        for examples in (self.examples, self.held_back):
-            prepare(examples, self.video, self.text)
+        examples = self.project.examples
+        self.project.prepare(self.video, self.text, progress_of_encoding())
         for prompt in self.prompts:
-            self.examples.cache.text(prompt, self.text)
+            examples.cache.text(prompt, self.text)
         with torch.inference_mode(False), torch.enable_grad():
             network = self._network()
             progress = Progress(samples_folder(self.folder, self.prompts), self.config.train.steps, self.prompts)
-            trainer = self._trainer(network, progress)
+            trainer = self.project.trainer(
+                network, Processes(management.get_torch_device()),
+                sample=lambda network, step: self._sample(network, step, progress), on_step=progress.step,
+                asked=management.processing_interrupted, say=progress.say,
+            )  # fmt: skip
             before = entries(self.folder / "log.jsonl")
             progress.begin(before)
             if self.config.save.sample_every and not before:
@@ -114,10 +106,9 @@ class Run:
             trainer.result()
             if self.config.save.sample_every and not progress.has(trainer.step):
                 self._sample(network, trainer.step, progress)
-            told = {**metadata, **settings_in_file(self.config, self.examples, result)}
-            path = self._write(network, told)
+            path = self._write(network, result, metadata)
             found = {key: value.detach().cpu().clone() for key, value in lora.state_dict(network).items()}
-        return Training(self.folder, entries(self.folder / "log.jsonl"), self.prompts, path, len(self.examples)), found
+        return Training(self.folder, entries(self.folder / "log.jsonl"), self.prompts, path, len(examples)), found
 
     def _network(self):
         """A network of model/ with the MODEL's weights as they count, and what learns in it; other models make room."""
@@ -131,49 +122,30 @@ class Run:
         own = {key: value.to("cpu", torch.float32, copy=True) for key, value in weights.items()}
         management.unload_all_models()
         management.soft_empty_cache()
-        return make_trainable(load_transformer(own, self.about.get("config")), self.config.train)
-
-    def _trainer(self, network, progress):
-        return Trainer(
-            network,
-            self.examples,
-            self.objective,
-            self.config.train,
-            self.config.save,
-            validation=self.held_back,
-            about=belongs_to(self.config, self.examples, network),
-            budget=self.config.shape.budget,
-            processes=Processes(management.get_torch_device()),
-            sample=lambda network, step: self._sample(network, step, progress),
-            on_step=progress.step,
-            asked=management.processing_interrupted,
-            say=progress.say,
-        )
+        return make_trainable(load_transformer(own, self.project.about.get("config")), self.config.train)
 
     def _sample(self, network, step, progress):
         """Clips of the prompts, always from the same noise; an interrupt leaves the rest of them out."""
-        shape = max((self.examples.shape(i, 0) for i in range(len(self.examples))), key=lambda one: one.frames)
+        cache, key = self.project.examples.cache, self.text.key
+        read = [cache.read_text(prompt, key) for prompt in self.prompts]
+        texts = [(text["features"].float(), text["mask"]) for text in read]
         with contextlib.suppress(Stopped), stoppable(network, management.processing_interrupted):
-            for number, prompt in enumerate(self.prompts):
-                text = self.examples.cache.read_text(prompt, self.text.key)
-                latents = sample(
-                    network, text["features"].float(), text["mask"], counting=self.video.counting, height=shape.height,
-                    width=shape.width, num_frames=shape.frames, seed=number, flow_settings=dict(self.objective.flow),
-                )  # fmt: skip
-                with torch.inference_mode():
-                    frames = (self.video.decode(latents, shape.frames) * 255).round().to(torch.uint8)
-                path = progress.samples / f"step-{step:06d}-{number}.mp4"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_video(path, frames.numpy(), 24)
-                progress.sampled()
+            self.project.sample(
+                network, texts, self._decode, lambda number: progress.samples / f"step-{step:06d}-{number}.mp4",
+                written=progress.sampled,
+            )  # fmt: skip
 
-    def _write(self, network, metadata):
+    def _decode(self, latents, num_frames):
+        with torch.inference_mode():
+            return self.video.decode(latents, num_frames)
+
+    def _write(self, network, result, metadata):
         """The LoRA in ComfyUI's folder, under a number where another one has its name; the same one is written once."""
         folder, number = lora_folder(), 1
         while True:
             path = folder / (f"{self.name}.safetensors" if number == 1 else f"{self.name}_{number:05d}.safetensors")
             if not path.exists():
-                return write_result(network, self.config, self.about, path, **metadata)
+                return self.project.write(network, path, result, **metadata)
             if _same(path, lora.state_dict(network)):
                 return path
             number += 1

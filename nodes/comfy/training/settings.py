@@ -72,7 +72,8 @@ def _check_masks(ratios):
             return check(ratios)
         except (ValueError, TypeError) as error:
             errors.append(error)
-    raise ValueError(f"masks: {errors[0]}")
+    of_conditions = any(str(name).startswith(("i2v", "v2v")) for name in ratios)
+    raise ValueError(f"masks: {errors[of_conditions]}")
 
 
 def precision_of(chosen: str) -> str:

@@ -10,7 +10,7 @@ from opensora_comfy.training.data.dataset import Clip, LeftOut, clip_of_images
 from opensora_comfy.training.data.preflight import MOST_CLIPS, Row, crop_of, picture
 from PIL import ImageColor
 
-USED, TRACK = (ImageColor.getrgb(color) for color in (preflight.USED, preflight.TRACK))
+USED, TRACK, OTHER = (ImageColor.getrgb(color) for color in (preflight.USED, preflight.TRACK, preflight.OTHER))
 
 
 def clip(frames=10, height=50, width=100, name="clip.mp4", caption="A clip.", value=1.0):
@@ -87,6 +87,22 @@ def test_the_bar_shows_the_frames_that_are_used(frames):
     places = (numpy.flatnonzero(used[line]) - both[0] + 0.5) / len(both) * 10
     assert {int(place) for place in places} == set(frames)
     assert len(places) / len(both) == pytest.approx(0.4, abs=0.03)
+
+
+def test_stretches_that_take_turns_are_marked(said):
+    """Behind the one that is shown; the clip beside it has none, and a picture without any does not speak of them."""
+    turns = row(frames=range(3, 6))._replace(others=(Cut(tuple(range(4)), 40, 40), Cut((8, 9), 40, 40)))
+    pixels = numpy.array(picture([turns, row()], []))
+    assert "an epoch takes one of 3 stretches" in texts(said) and "used in other epochs" in texts(said)
+    used, other = (pixels == USED).all(-1), (pixels == OTHER).all(-1)
+    line = numpy.flatnonzero(used.any(1) & other.any(1))[-1]
+    first = numpy.flatnonzero(other[line])
+    bar = numpy.arange(first[0], first[-1] + 1)
+    places = {kind: {int(place) for place in (numpy.flatnonzero(of[line, bar]) + 0.5) / len(bar) * 10}
+              for kind, of in (("used", used), ("other", other))}  # fmt: skip
+    assert places == {"used": {3, 4, 5}, "other": {0, 1, 2, 8, 9}}
+    said.clear()
+    assert not (numpy.array(picture([row()], [])) == OTHER).all(-1).any() and "used in other epochs" not in texts(said)
 
 
 def test_a_single_frame_of_a_long_clip_is_seen_within_the_bar():

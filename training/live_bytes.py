@@ -1,10 +1,11 @@
 """Counts the bytes of all tensors that are alive at once while a network runs, on any device or on none.
 
-Runs in the prepared environment (PyTorch). Under FakeTensorMode nothing is computed or allocated, so networks of any
+Under FakeTensorMode nothing is computed or allocated, so networks of any
 size can be measured; attention counts as the fused kernel that PyTorch takes.
 """
 
 import weakref
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,9 +18,9 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.known = {}
+        self.known: dict[int, Any] = {}
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for storage in _storages((args, kwargs)):  # what was there before does not count, nor do views of it
             self._note(storage, 0)
         result = function(*args, **(kwargs or {}))

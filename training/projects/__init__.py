@@ -1,0 +1,1 @@
+"""A run made ready: settings, clips and a network that belong together."""
