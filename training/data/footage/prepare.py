@@ -20,6 +20,7 @@ from .scenes import Cutter
 from .survey import Notes, read_notes, survey
 
 SHORTEST = 0.5  # seconds of a shot
+LOOK = 0.2  # seconds between two looks at whether to go on
 # Files that stand beside footage and are none.
 BESIDE = (".txt", ".json", ".csv", ".jsonl", ".parquet", ".html", ".md", ".yaml", ".ini", ".db", ".tmp")
 Tell = Callable[[int, int, str], None]
@@ -109,10 +110,13 @@ def do(job: Job, settings: Settings, go_on: Callable[[], None] = lambda: None) -
     return job
 
 
-def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = None) -> Iterator[Job]:
+def on_threads(
+    jobs: Iterable[Job], settings: Settings, workers: int | None = None, look: Callable[[], None] = lambda: None
+) -> Iterator[Job]:
     """Do the jobs, several at once, and yield each as it is done.
 
-    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores.
+    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores. `look` is called
+    several times a second meanwhile; what it raises ends the work, as what `tell` of `prepare` raises.
     """
     stopped = threading.Event()
 
@@ -126,12 +130,14 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
         try:
             for job in jobs:
                 running.add(pool.submit(do, job, settings, go_on))
-                if len(running) >= 2 * workers:
-                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                while len(running) >= 2 * workers:
+                    finished, running = wait(running, LOOK, FIRST_COMPLETED)
                     yield from (future.result() for future in finished)
+                    look()
             while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                finished, running = wait(running, LOOK, FIRST_COMPLETED)
                 yield from (future.result() for future in finished)
+                look()
         finally:
             stopped.set()
             for future in running:
