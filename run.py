@@ -221,7 +221,8 @@ def free_name(folder: Path, suffix: str) -> Path:
 def test(options, rest) -> int:
     """Run pytest in the environment; the tests start ComfyUI and the browser themselves."""
     env = environment.prepare(options.comfyui, tools=True)
-    variables = env.variables(env.tools)
+    variables = env.variables(env.tools, env.extras)
+    variables["OPENSORA_FOOTAGE"] = str(env.footage)
     if env.pinned:  # an existing ComfyUI is tested with its own front end alone
         variables["OPENSORA_NEWER_FRONT_END"] = str(env.newer_front_end)
     if not rest:  # all of it: on two cores, file by file; threads that share them would wait for each other
@@ -231,7 +232,7 @@ def test(options, rest) -> int:
         rest = ["--no-browser", *rest]
     else:
         variables["OPENSORA_BROWSER"] = str(browser.prepare(env))
-    command = env.module("pytest", *rest, paths=(env.tools,))
+    command = env.module("pytest", *rest, paths=(env.tools, env.extras))
     return process.wait(process.start(command, cwd=ROOT, env=variables))
 
 

@@ -19,6 +19,24 @@ NEWER_FRONT_END = os.environ.get("OPENSORA_NEWER_FRONT_END")
 FOOTAGE = os.environ.get("OPENSORA_FOOTAGE")
 NO_COMFYUI = "These tests need ComfyUI: run them with `python run.py test`, or set COMFYUI_PATH to its folder."
 
+# The files without a browser that take 15 to 40 seconds of one core.
+LONG = {
+    "tests/nodes/test_hooks_compile.py",
+    "tests/nodes/test_loading.py",
+    "tests/nodes/test_previews.py",
+    "tests/nodes/test_sampling.py",
+    "tests/nodes/test_vae_families.py",
+    "tests/runner/test_run_server.py",
+    "tests/runner/test_training_ways.py",
+    "tests/test_keyframes_tiny.py",
+    "tests/test_tiny_model.py",
+    "tests/test_workflows.py",
+    "tests/training/test_main.py",
+    "tests/training/tiny/test_polish.py",
+    "tests/training/trainer/test_processes.py",
+    "tests/training/trainer/test_resume.py",
+}
+
 
 def load_package(name: str, folder: Path):
     """Import the package in `folder` as `name`, without making its neighbours importable."""
@@ -56,7 +74,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """Deselect the browser tests where asked to; on several cores, begin with the files that have the most of them.
 
-    Those take minutes: begun last, one of them would leave the other cores idle.
+    Those take minutes: begun last, one of them would leave the other cores idle. Behind them come the LONG ones.
     """
     browser = [item for item in items if item.get_closest_marker("browser")]
     if config.getoption("--no-browser"):
@@ -64,7 +82,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in browser]
     elif hasattr(config, "workerinput"):
         count = Counter(item.path for item in browser)
-        items.sort(key=lambda item: -count[item.path])
+        items.sort(key=lambda item: (-count[item.path], item.path.relative_to(ROOT).as_posix() not in LONG))
 
 
 @pytest.fixture(scope="session")

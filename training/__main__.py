@@ -21,7 +21,7 @@ from .config import Config
 from .data import preflight
 from .data.dataset import Clip, LeftOut, read_folder, read_manifest
 from .data.encoders import TextEncoder, VideoEncoder
-from .data.media import write as write_video
+from .data.h264 import write as write_video
 from .report import curve
 from .sampling import sample
 from .setup import (
@@ -73,6 +73,9 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; what is encoded is kept", file=sys.stderr)
+        return 130
 
 
 def _run(options) -> int:
@@ -194,7 +197,9 @@ class Project:
         )
         result = trainer.run()
         path = self.folder / f"{self.config.train.kind}.safetensors"
-        if self.processes.first:
+        if self.processes.first and not trainer.step:
+            print("stopped before the first step: there is nothing to write yet")
+        elif self.processes.first:
             trainer.result()
             write_result(network, self.config, self.about, path, **settings_in_file(self.config, self.examples, result))
             print(f"{path}, step {result['step']}; {report(self.config)}")

@@ -1,8 +1,6 @@
 """What a run keeps on disk: checkpoints that are whole or not there, and a log without a line twice."""
 
-import contextlib
 import json
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -10,32 +8,9 @@ from typing import Any
 
 import torch
 
+from .data.whole import cannot_write, write
+
 PATTERN = "step-*.pt"
-
-
-def write(path: Path, save: Any, name: str = "save.folder") -> None:
-    """Let `save(temporary)` write a file, see it on the disk, then rename it to `path`: whole, or not there at all.
-
-    `name`: of the input that says where, for errors. Raises ValueError for a folder that cannot be written and for a full disk.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # PyTorch's writer says a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise _cannot_write(path, error, name) from error
-
-
-def _cannot_write(path, error, name="save.folder"):
-    return ValueError(
-        f"{name}: {path} cannot be written ({error}); free space there, or choose a folder that can be written; "
-        "what was saved before is whole"
-    )
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
@@ -90,7 +65,7 @@ class Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error, "save.folder") from error
         return entry
 
     def entries(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..model.whole_files import write_whole
 from .data.batches import WAYS
 from .lora import BRANCHES
 
@@ -169,7 +170,7 @@ def read(path: str | os.PathLike) -> Config:
 
 
 def write(config: Config, path: str | os.PathLike) -> None:
-    """The configuration as YAML, each field with its meaning behind it; written to a temporary name, then renamed."""
+    """The configuration as YAML, each field with its meaning behind it."""
     yaml, lines = _yaml(), []
     for part in dataclasses.fields(config):
         lines.append(f"{part.name}:")
@@ -177,12 +178,8 @@ def write(config: Config, path: str | os.PathLike) -> None:
         for one in dataclasses.fields(values):
             value = yaml.safe_dump(getattr(values, one.name), default_flow_style=True, width=10_000, allow_unicode=True)
             lines.append(f"  {one.name}: {value.removesuffix('...' + chr(10)).strip()}  # {one.metadata['help']}")
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, lambda file: file.write_text("\n".join(lines) + "\n", encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error}); free space there, or choose another folder") from error
 

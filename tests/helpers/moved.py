@@ -44,4 +44,9 @@ def _window(picture, left, top, w, h, size):
 
 def looked_at(measure, frames, fps=25.0):
     """What a measure says of a shot."""
-    return measure.score([frames[number] for number in measure.frames(len(frames), fps)], fps)
+    return scored(measure, [frames[number] for number in measure.frames(len(frames), fps)], fps)
+
+
+def scored(measure, frames, fps=25.0):
+    """What it says of frames, whichever it would choose."""
+    return measure.score([measure.reduce(frame) for frame in frames], fps)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import sys
@@ -53,6 +54,11 @@ def die_in_save(number):
     torch.save = save
 
 
+def spoil(module):
+    """From here on its loss is no number."""
+    module.final_layer.linear.weight.data.fill_(math.nan)
+
+
 def main(options):
     """A run of mixed clips in `folder`, with the cache in `cache`; `die` at a moment; prints what it says.
 
@@ -80,6 +86,8 @@ def main(options):
         die_in_save(moments["save"])
     if "rank" in moments and running.processes.rank == moments["rank"]:
         running.on_step = lambda entry: die() if entry["step"] == moments["at"] else None
+    if "nan" in moments:
+        running.on_step = lambda entry: spoil(running.network) if entry["step"] == moments["nan"] else None
     running.run()
     if running.processes.first:
         torch.save(

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy
-from opensora_comfy.training.data import media
+from opensora_comfy.training.data import h264
 
 LEVEL = 6  # by which each frame is brighter than the one before
 
@@ -28,7 +28,7 @@ def numbers(clip):
 
 def video(path, count=20, height=48, width=64, fps=24):
     """A video of numbered frames at `path`."""
-    return media.write(path, numbered(count, height, width), fps)
+    return h264.write(path, numbered(count, height, width), fps)
 
 
 def uneven(path, times, rate=1000):

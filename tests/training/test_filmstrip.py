@@ -2,7 +2,7 @@
 
 import numpy
 import pytest
-from opensora_comfy.training.data.media import write
+from opensora_comfy.training.data.h264 import write
 from opensora_comfy.training.filmstrip import MOST_ROWS, samples_in, strip
 
 COLORS = {(0, 0): (200, 40, 40), (0, 1): (40, 200, 40), (50, 0): (40, 40, 200)}

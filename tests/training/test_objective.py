@@ -6,7 +6,8 @@ import pytest
 import torch
 from opensora_comfy.training import lora
 from opensora_comfy.training.config import TrainConfig
-from opensora_comfy.training.objective import Objective, draw, fixed, loss, seed_of
+from opensora_comfy.training.data.draws import seed_of
+from opensora_comfy.training.objective import Objective, draw, fixed, loss
 from opensora_comfy.training.trainer.learner import learner_of, recompute_blocks
 from small_runs import COUNTING, VERSIONS, clip, mixed_clips, network, objective, prepared, trainer
 

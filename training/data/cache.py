@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from ...model.frames import Counting
 from ...model.pins import pieces
+from ...model.whole_files import write_whole
 from .clips import fit
 from .dataset import Clip
 
@@ -118,19 +118,12 @@ class Cache:
         return self.folder / kind / key[:2] / f"{key}.safetensors", {**made_of, **about}
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Under a temporary name that is this call's own, then renamed."""
         content = save(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             {"opensora_cache": json.dumps(about)},
         )
-        temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(content)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(path, lambda file: file.write_bytes(content), durable=False)  # a damaged one is made anew
         except OSError as error:
             if _is_whole(path, tuple(tensors)):  # another process made it meanwhile, and may hold it open
                 return

@@ -15,6 +15,7 @@ from ...model.frames import IMAGE_FPS
 from .batches import Shape, Shapes, epoch
 from .cache import Cache, Cut, EncodesText, EncodesVideo
 from .dataset import Clip
+from .draws import number_of
 from .packing import grid_of, padded_tokens
 
 
@@ -66,8 +67,7 @@ class Examples:
         return self.shapes.assign(clip.frames, clip.height, clip.width, self._draws(index, number, "shape"))
 
     def _draws(self, index, number, what) -> Callable[[int], float]:
-        text = f"{self.identities[index]}:{what}".encode()
-        key = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+        key = number_of(f"{self.identities[index]}:{what}")
         return lambda place: float(numpy.random.default_rng((self.seed, number, key, place)).random())
 
     def cuts(self, index: int, shape: Shape) -> list[Cut]:
@@ -173,8 +173,8 @@ def split_by_source(clips: Sequence[Clip], share: float, seed: int = 0) -> tuple
     if share <= 0 or len(sources) < 4:
         return list(clips), []
 
-    def place(source: str) -> bytes:
-        return hashlib.blake2b(f"{seed}:{Path(source).name}".encode()).digest()
+    def place(source: str) -> int:
+        return number_of(f"{seed}:{Path(source).name}", 64)
 
     held = set(sorted(sources, key=place)[: max(1, round(share * len(sources)))])
     return [clip for clip in clips if clip.source not in held], [clip for clip in clips if clip.source in held]

@@ -28,6 +28,12 @@ def write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, c
     return x + font.getlength(text)
 
 
+def width_of(text: str, size: int) -> float:
+    """How many pixels a line of text takes."""
+    text, font = _lettering(text, size)
+    return font.getlength(text)
+
+
 def shortened(text: str, size: int, room: float, middle: bool = False) -> str:
     """Text that fits into `room` pixels, its end or its middle replaced by dots."""
     text, font = _lettering(text, size)

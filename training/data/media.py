@@ -1,14 +1,12 @@
-"""Videos and pictures on disk: what a file holds, its frames by their number, and clips written as H.264.
+"""Videos and pictures on disk: what a file holds, and its frames by their number.
 
 Frames are counted and found by decoding (PyAV, Pillow): what a header or a time stamp says of them is often not so.
 """
 
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +20,6 @@ from ...model.frames import DEFAULT_FPS, IMAGE_FPS
 
 VIDEOS = tuple(".mp4 .mov .m4v .mkv .webm .avi .gif .mpg .mpeg .ts .m2ts .wmv .flv .ogv .3gp".split())
 PICTURES = tuple(".png .jpg .jpeg .webp .bmp .tif .tiff .avif".split())
-QUALITY = {"crf": "14", "preset": "medium"}  # of x264: not to be told from the original
 FAR = 200  # from this frame on a key frame is sought
 # A packet of these codecs in these containers is a frame; others hide frames in packets, or packets without one.
 FRAME_BY_FRAME = ("h264", "hevc", "prores", "mjpeg", "dnxhd", "ffv1")
@@ -124,41 +121,6 @@ def read(path: str | os.PathLike, indices: Sequence[int]) -> Tensor:
     return torch.stack([torch.from_numpy(found[number]) for number in indices]).movedim(-1, 1)
 
 
-def write(path: str | os.PathLike, frames: Tensor | numpy.ndarray, fps: float) -> Path:
-    """Write uint8 frames [T, H, W, 3] as an H.264 video (mp4, yuv420p) under a temporary name, then rename it.
-
-    An odd last row or column is shown twice: the format halves its colours. Raises ValueError for other frames, and
-    for a rate that is none.
-    """
-    frames = numpy.asarray(frames)
-    if frames.dtype != numpy.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}; they must be uint8 [T, H, W, 3]")
-    return write_frames(path, iter(frames), fps)
-
-
-def write_frames(path: str | os.PathLike, frames: Iterator[numpy.ndarray], fps: float) -> Path:
-    """As `write`, of frames [H, W, 3] that come one by one, all of one size, at least one; one at a time is held."""
-    if not 0 < fps <= LARGEST_RATE:
-        raise ValueError(f"fps is {fps}; it must be above 0, and at most {LARGEST_RATE}")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=QUALITY)
-            stream.pix_fmt = "yuv420p"
-            for number, frame in enumerate(frames):
-                frame = numpy.pad(frame, [*((0, side % 2) for side in frame.shape[:2]), (0, 0)], mode="edge")
-                if number == 0:
-                    stream.height, stream.width = frame.shape[:2]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
 def file_key(path: str | os.PathLike) -> str:
     """The sha256 of a file's content."""
     digest = hashlib.sha256()
@@ -187,24 +149,6 @@ def _reading(path):
         raise Unreadable(path, "there is no such file") from error
     except (av.FFmpegError, OSError) as error:
         raise Unreadable(path, f"it cannot be read ({error.strerror}); export or download it again") from error
-
-
-def _picture(path):
-    """The picture, upright, in RGB; what is transparent is black."""
-    try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-    except FileNotFoundError as error:
-        raise Unreadable(path, "there is no such file") from error
-    except Exception as error:  # damaged pictures raise anything, SyntaxError among it
-        raise Unreadable(path, f"it cannot be read ({error}); export or download it again") from error
-    if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off above 255
-        values = numpy.asarray(upright)
-        upright = Image.fromarray((values / (257 if values.max() > 255 else 1)).round().astype(numpy.uint8))
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright).convert("RGB")
-    return upright.convert("RGB")
 
 
 def _open(path):
@@ -299,6 +243,24 @@ def _sought(path, wanted):
             if number >= last:
                 break
     return (found, len(times)) if len(found) == len(wanted) else None
+
+
+def _picture(path):
+    """The picture, upright, in RGB; what is transparent is black."""
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+    except FileNotFoundError as error:
+        raise Unreadable(path, "there is no such file") from error
+    except Exception as error:  # damaged pictures raise anything, SyntaxError among it
+        raise Unreadable(path, f"it cannot be read ({error}); export or download it again") from error
+    if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off above 255
+        values = numpy.asarray(upright)
+        upright = Image.fromarray((values / (257 if values.max() > 255 else 1)).round().astype(numpy.uint8))
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright).convert("RGB")
+    return upright.convert("RGB")
 
 
 def _turn(frame):

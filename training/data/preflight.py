@@ -9,13 +9,26 @@ from ...model.images import covering
 from .cache import Cut
 from .dataset import Clip, LeftOut
 from .lettering import shortened, wrapped, write
+from .panels import (
+    CARD,
+    GAP,
+    MARGIN,
+    MUTED,
+    PADDING,
+    TEXT,
+    TRACK,
+    USED,
+    WARNING,
+    blank,
+    counted,
+    heading,
+    left_out_line,
+    stacked,
+    text_line,
+)  # fmt: skip
 
 MOST_CLIPS, MOST_LEFT_OUT = 60, 40  # that are drawn; the rest is counted
-COLUMN, MARGIN, GAP = 240, 44, 20  # the least width of a clip, the picture's edge, between clips; in pixels
-PADDING = 12  # within a clip's card
-BACKGROUND, CARD, TRACK, TEXT, MUTED, USED, WARNING = (
-    "#181a26", "#222536", "#3c425c", "#f5f6fa", "#9aa1bf", "#ffc43d", "#ff7a70",
-)  # fmt: skip
+COLUMN = 240  # the least width of a clip, in pixels
 CUT_OFF = 0.35  # how bright stays what the crop takes away
 
 
@@ -46,17 +59,17 @@ def picture(
     parts = [_header(rows, buckets, left_out, width, lines)]
     for (name, group), share in zip(buckets.items(), shares):
         sizes = {f", {row.cut.width} x {row.cut.height} pixels" for row in group}
-        parts.append(_heading(name, _counted(group) + (sizes.pop() if len(sizes) == 1 else ""), width))
+        parts.append(heading(name, _counted(group) + (sizes.pop() if len(sizes) == 1 else ""), width))
         parts += _cards(group[:share], width)
         if share < len(group):
             more = f"and {len(group) - share} more" if share else f"{len(group)} that are not drawn here"
-            parts.append(_line(more, 16, MUTED, width))
+            parts.append(text_line(more, 16, MUTED, width))
     if left_out:
-        parts.append(_heading("Left out", _number(len(left_out), "file"), width, WARNING))
-        parts += [_reason(one, width) for one in left_out[:MOST_LEFT_OUT]]
+        parts.append(heading("Left out", counted(len(left_out), "file"), width, WARNING))
+        parts += [left_out_line(one.name, one.reason, width) for one in left_out[:MOST_LEFT_OUT]]
         if len(left_out) > MOST_LEFT_OUT:
-            parts.append(_line(f"and {len(left_out) - MOST_LEFT_OUT} more", 16, MUTED, width))
-    return _stacked([*parts, _blank(width, MARGIN)])
+            parts.append(text_line(f"and {len(left_out) - MOST_LEFT_OUT} more", 16, MUTED, width))
+    return stacked([*parts, blank(width, MARGIN)])
 
 
 def crop_of(height: int, width: int, cut: Cut, single: bool) -> tuple[float, float, float, float]:
@@ -90,33 +103,23 @@ def _shares(counts: Sequence[int], most: int) -> list[int]:
 
 
 def _header(rows, buckets, left_out, width, lines):
-    said = f"{_counted(rows)} in {_number(len(buckets), 'bucket')}"
-    said += f"; {_number(len(left_out), 'file')} left out" if left_out else "; nothing is left out"
-    parts = [_blank(width, MARGIN - 10), _line("Before training", 40, TEXT, width), _blank(width, 6)]
-    parts += [_line(said, 20, TEXT, width)]
-    parts += [_line(line, 18, MUTED, width) for line in lines]
-    return _stacked([*parts, _key(width)])
+    said = f"{_counted(rows)} in {counted(len(buckets), 'bucket')}"
+    said += f"; {counted(len(left_out), 'file')} left out" if left_out else "; nothing is left out"
+    parts = [blank(width, MARGIN - 10), text_line("Before training", 40, TEXT, width), blank(width, 6)]
+    parts += [text_line(said, 20, TEXT, width)]
+    parts += [text_line(line, 18, MUTED, width) for line in lines]
+    return stacked([*parts, _key(width)])
 
 
 def _key(width):
     """What the colours mean."""
-    image = _blank(width, 40)
+    image = blank(width, 40)
     draw, x = ImageDraw.Draw(image), MARGIN
     draw.rectangle((x, 15, x + 22, 29), outline=USED, width=2)
     x = write(draw, x + 32, 12, "what is trained on; darker around it: cut off", 16, MUTED) + 36
     draw.rectangle((x, 19, x + 60, 24), fill=TRACK)
     draw.rectangle((x + 12, 19, x + 36, 24), fill=USED)
     write(draw, x + 70, 12, "the clip's frames, and those that are used", 16, MUTED)
-    return image
-
-
-def _heading(name, count, width, color=TEXT):
-    image = _blank(width, 78)
-    draw = ImageDraw.Draw(image)
-    room = width - 2 * MARGIN
-    end = write(draw, MARGIN, 26, shortened(name, 26, room * 0.7), 26, color)
-    write(draw, end + 16, 33, count, 18, MUTED)
-    draw.rectangle((MARGIN, 64, width - MARGIN, 65), fill=TRACK)
     return image
 
 
@@ -130,7 +133,7 @@ def _cards(rows: Sequence[Row], width: int) -> Iterable[Image.Image]:
     height = round(side * min(max(tallest, 0.4), 1))
     for start in range(0, len(rows), columns):
         cards = [_card(row, side, height) for row in rows[start : start + columns]]
-        line = _blank(width, max(card.height for card in cards) + GAP)
+        line = blank(width, max(card.height for card in cards) + GAP)
         for index, card in enumerate(cards):
             line.paste(CARD, (x := MARGIN + index * (side + GAP), 0, x + side, line.height - GAP))
             line.paste(card, (x, 0))
@@ -157,7 +160,7 @@ def _card(row, side, height):
     for text, size, color in said:
         write(draw, PADDING, y, text, size, color)
         y += size + 6
-    return _stacked([shown, words])
+    return stacked([shown, words])
 
 
 def _size_said(clip):
@@ -206,44 +209,8 @@ def _thumbnail(row, width, height):
     return dark
 
 
-def _reason(one, width):
-    """A line, or more, of a file that is left out."""
-    room = width - 2 * MARGIN
-    name = shortened(one.name, 17, room * 0.4, middle=True)
-    reasons = wrapped(one.reason, 17, room * 0.6 - 24, 3) or [""]
-    image = _blank(width, 26 * len(reasons) + 6)
-    draw = ImageDraw.Draw(image)
-    write(draw, MARGIN, 2, name, 17, TEXT)
-    for index, line in enumerate(reasons):
-        write(draw, MARGIN + room * 0.4 + 24, 2 + 26 * index, line, 17, MUTED)
-    return image
-
-
 def _counted(rows):
     """ "3 clips and 1 picture"."""
     pictures = sum(row.clip.frames == 1 for row in rows)
     counts = ((len(rows) - pictures, "clip"), (pictures, "picture"))
-    return " and ".join(_number(count, what) for count, what in counts if count) or "no clips"
-
-
-def _number(count, what):
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _line(text, size, color, width):
-    image = _blank(width, size + 12)
-    write(ImageDraw.Draw(image), MARGIN, 4, shortened(text, size, width - 2 * MARGIN), size, color)
-    return image
-
-
-def _blank(width, height):
-    return Image.new("RGB", (width, height), BACKGROUND)
-
-
-def _stacked(images):
-    whole = Image.new("RGB", (images[0].width, sum(image.height for image in images)), BACKGROUND)
-    y = 0
-    for image in images:
-        whole.paste(image, (0, y))
-        y += image.height
-    return whole
+    return " and ".join(counted(count, what) for count, what in counts if count) or "no clips"

@@ -1,18 +1,14 @@
-"""Tables of clips on disk: CSV, JSON lines and Parquet, read row by row, and written whole or not at all."""
+"""Tables of clips on disk: CSV, JSON lines and Parquet, read row by row."""
 
 import csv
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import write as write_whole
-
 KINDS = (".csv", ".jsonl", ".parquet")
 ROWS_AT_ONCE = 1000  # of Parquet: a group of rows, which is held in memory
-PARQUET_TYPES = {str: "string", int: "int64", float: "float64", bool: "bool_"}
 
 
 def rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
@@ -24,21 +20,6 @@ def rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
     check_kind(path)
     readers: dict[str, Callable] = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     return readers[path.suffix.lower()](path)
-
-
-def write(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, type]) -> Path:
-    """Write rows as they come; of each row the `columns`, in their order, what is missing empty.
-
-    The table is written under a temporary name and renamed. Raises ValueError as `rows`, and where it cannot be
-    written.
-    """
-    path = Path(path)
-    check_kind(path)
-    writers: dict[str, Callable] = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
-    if path.suffix.lower() == ".parquet":
-        pyarrow(path)
-    write_whole(path, lambda temporary: writers[path.suffix.lower()](temporary, rows, columns), "manifest")
-    return path
 
 
 def check_kind(path: Path) -> None:
@@ -96,26 +77,3 @@ def _parquet_rows(path):
                 yield from batch.to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise ValueError(f"manifest {path} is not readable Parquet ({error}); save it again") from error
-
-
-def _write_csv(path, rows, columns):
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_jsonl(path, rows, columns):
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            file.write(json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False) + "\n")
-
-
-def _write_parquet(path, rows, columns):
-    arrow = pyarrow(path)
-    schema = arrow.schema([(name, getattr(arrow, PARQUET_TYPES[kind])()) for name, kind in columns.items()])
-    remaining = iter(rows)
-    with arrow.parquet.ParquetWriter(path, schema) as writer:
-        while group := list(itertools.islice(remaining, ROWS_AT_ONCE)):
-            picked = [{name: row.get(name) for name in columns} for row in group]
-            writer.write_table(arrow.Table.from_pylist(picked, schema))

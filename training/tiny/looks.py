@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..data.media import write
+from ..data.h264 import write
 from .captions import MOTION_WORDS
 from .judge import judge
 from .shapes import BACKGROUNDS, COLORS, MOTIONS, SHAPES, Scene, coverage, render, sample_scene

@@ -70,6 +70,14 @@ class Processes:
         """Which of the flags are up in any process: all get the same answer."""
         return [bool(count) for count in self.total(torch.tensor(flags, dtype=torch.float32, device=self.device))]
 
+    def gather(self, values: list[Any]) -> list[Any]:
+        """The values of all processes, in the order of their ranks; all get the same."""
+        if self.accelerator is None:
+            return values
+        from accelerate.utils import gather_object
+
+        return gather_object(values)
+
     def wait(self) -> None:
         """Until all have come here."""
         if self.accelerator is not None:

@@ -1,11 +1,13 @@
 """What a run needs to go on as if it had never stopped, and how another run is told from it."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from .. import checkpoints
 from .steps import Place
@@ -43,7 +45,19 @@ def restore(trainer: Any, state: Mapping[str, Any]) -> None:
     for group, own in zip(trainer.optimizer.param_groups, chosen):
         group.update(own)
     trainer.step, trainer.place = state["step"], Place(state["epoch"], state["seen"])
-    trainer.seconds, trainer.best = state["seconds"], state["best"]
+    trainer.seconds, trainer.best = state["seconds"], _best_of(trainer.folder, state)
+
+
+def _best_of(folder, state):
+    """{"step", "loss"} of the best weights: those of the checkpoint, or of a validation that came right behind it."""
+    path = folder / "best.safetensors"
+    if not path.exists():
+        return state["best"]
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    kept = {"step": int(about["step"]), "loss": float(about["loss"])}
+    better = kept["step"] <= state["step"] and kept["loss"] < state["best"].get("loss", math.inf)
+    return kept if better else state["best"]
 
 
 def refuse_another(folder: Path, about: Mapping[str, Any]) -> None:

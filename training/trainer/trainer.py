@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from .. import checkpoints
 from ..config import SaveConfig, TrainConfig
 from ..data.examples import Examples
-from ..objective import BANDS, VALIDATION_TIMESTEPS, Drawn, Objective, fixed
+from ..objective import Drawn, Objective
 from ..optimizers import MEMORY, ema_update_of, optimizer_of, rate_at
+from .judging import judged
 from .learner import learner_of, says_what_fits
 from .processes import Processes
 from .resuming import restore, state_of
 from .steps import Draws, Place, Schedule, Step
+from .stopping import Stopped, stoppable
 
 
 class Trainer:
@@ -39,6 +41,7 @@ class Trainer:
         budget: tokens of a batch for each process, of padding and packing; 0: those of the largest bucket.
         sample: called with (network, step) where a sample is due, with the averaged weights in place.
         on_step: called with each log line; returns True to stop, which saves first.
+        asked: whether someone wants it to stop, for what takes longer than a step: the first trial and validation.
         say: where messages go.
     """
 
@@ -56,12 +59,13 @@ class Trainer:
         processes: Processes | None = None,
         sample: Callable[[nn.Module, int], Any] | None = None,
         on_step: Callable[[dict[str, Any]], bool | None] = lambda entry: None,
+        asked: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = print,
     ) -> None:
         self.network, self.examples, self.validation, self.objective = network, examples, validation, objective
         self.settings, self.saving, self.about = settings, saving, about or {}
         self.processes = processes or Processes("cpu")
-        self.sample, self.on_step = sample, on_step
+        self.sample, self.on_step, self.asked = sample, on_step, asked
         self.say = say if self.processes.first else lambda words: None
         self.folder = Path(saving.folder)
         if not len(examples):
@@ -80,7 +84,7 @@ class Trainer:
         self.step, self.place, self.seconds = 0, Place(), 0.0
         self.best: dict[str, float] = {}
         self.log = checkpoints.Log(self.folder)
-        self.stopping = False
+        self.stopping, self.signals = False, 0
         null_caption: Tensor = network.null_caption.detach().float().cpu()  # type: ignore[union-attr,operator]
         self.draws = Draws(examples, objective, null_caption, settings.seed)
         self.schedule = Schedule(
@@ -96,44 +100,54 @@ class Trainer:
         Goes on from the newest whole checkpoint in the folder. Raises ValueError where the loss is no number, where
         memory does not suffice, and where the checkpoint belongs to another model or data set.
         """
-        self.resume()
-        if self.step < self.settings.steps:
-            self.try_largest()
-        if self.step == 0:
-            self.judge()
-        started, minutes = time.monotonic() - self.seconds, checkpoints.Minutes(self.saving.every_minutes)
         with self._signals():
-            for step, batches in self.schedule.read(self.place, self.settings.steps - self.step):
-                entry = self.update(step, batches)
-                self.seconds = time.monotonic() - started
-                if self.processes.first:
-                    entry = self.log.add(**entry, seconds=round(self.seconds, 2))
-                if self.on_step(entry):  # not |=, which would forget a signal that comes meanwhile
-                    self.stopping = True
-                stop, due = self.processes.any(self.stopping, minutes.due())  # clocks differ, what all do must not
-                finished = self.step >= self.settings.steps
-                last = stop or finished
-                if stop:  # at once: who asks for it may not wait for more than a step
-                    self.save()
-                if last or self.step % self.saving.validate_every == 0:
-                    self.judge()
-                if self._sample_due(finished):
-                    self._show()
-                if last or due or self.step % self.saving.every_steps == 0:
-                    self.save()
-                if last:
-                    break
+            self.resume()
+            if self.step < self.settings.steps:
+                self.try_largest()
+            if self._judgement_is_missing():
+                self.judge()
+            (stopped,) = self.processes.any(self.stopping)
+            if not stopped:
+                self._go_on()
         return self.best or {"step": self.step, "loss": math.nan}
+
+    def _go_on(self):
+        started, minutes = time.monotonic() - self.seconds, checkpoints.Minutes(self.saving.every_minutes)
+        for step, batches in self.schedule.read(self.place, self.settings.steps - self.step):
+            entry = self.update(step, batches)
+            self.seconds = time.monotonic() - started
+            if self.processes.first:
+                entry = self.log.add(**entry, seconds=round(self.seconds, 2))
+            if self.on_step(entry):  # not |=, which would forget a signal that comes meanwhile
+                self.stopping = True
+            stop, due = self.processes.any(self.stopping, minutes.due())  # clocks differ, what all do must not
+            finished = self.step >= self.settings.steps
+            last = stop or finished
+            if stop:  # at once: who asks for it may not wait for more than a step
+                self.save()
+            if last or self.step % self.saving.validate_every == 0:
+                self.judge()
+                (asked,) = self.processes.any(self.stopping)  # meanwhile
+                last = last or asked
+            if self._sample_due(finished):
+                self._show()
+            if last or due or self.step % self.saving.every_steps == 0:
+                self.save()
+            if last:
+                break
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and a cluster's request to end stop the run behind the step that is going on."""
+        """Ctrl-C and a cluster's request to end stop the run behind the step that is going on.
+
+        What is learned is judged once more; asked again meanwhile, it is left out.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def stop(number: int, frame: Any) -> None:
-            self.stopping = True
+            self.stopping, self.signals = True, self.signals + 1
             self.say("stopping behind this step; what is learned is saved")
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -142,6 +156,16 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def _until_asked(self) -> Iterator[None]:
+        """Inside, the network's blocks look whether someone wants it to stop; then the rest is left out."""
+        before = self.signals
+        try:
+            with stoppable(self.network, lambda: self.signals > before or self.asked()):
+                yield
+        except Stopped:
+            self.stopping = True
 
     # Steps
 
@@ -181,7 +205,8 @@ class Trainer:
         return total
 
     def _refuse_nan(self, step, value):
-        clips = ", ".join(self.examples.clips[index].path for batch in step.batches for index in batch)
+        own = [self.examples.clips[index].path for batch in step.batches for index in batch]
+        clips = ", ".join(self.processes.gather(own))
         raise ValueError(
             f"step {self.step + 1}: the loss is {value}, not a number; the clips were {clips}. Nothing of this step is "
             f"kept. learning_rate is {self.settings.learning_rate:g}; a tenth of it, or precision fp32, usually helps"
@@ -196,7 +221,7 @@ class Trainer:
         """
         batch = self.schedule.largest()
         started = time.monotonic()
-        with says_what_fits(batch, self.settings):
+        with self._until_asked(), says_what_fits(batch, self.settings):
             kept = torch.empty(self._numbers_yet_to_come(), device=self.processes.device)
             self.learner(batch).sum().backward()
             del kept
@@ -225,31 +250,27 @@ class Trainer:
                 for name, value in kept.items():
                     self.parameters[name].copy_(value)
 
-    @torch.no_grad()
     def judge(self) -> None:
-        """Validation: the loss of files that are not trained on, by noise band; the best weights so far are kept."""
-        if not self.validation or not len(self.validation) or not self.processes.first:
-            return
-        with self.averaged():
-            by_time = [self._loss_at(float(t)) for t in VALIDATION_TIMESTEPS]
-        bands = {
-            name: _mean([value for t, value in zip(VALIDATION_TIMESTEPS, by_time) if low <= t < high])
-            for name, (low, high) in BANDS.items()
-        }
-        value = _mean(by_time)
-        self.log.add(step=self.step, validation=value, **bands)
-        self.on_step({"step": self.step, "validation": value, **bands})
-        if value < self.best.get("loss", math.inf):
-            self.best = {"step": self.step, "loss": value}
-            self._keep_best()
+        """Validation: the loss of files that are not trained on, by noise band; the best weights so far are kept.
 
-    def _loss_at(self, t):
-        assert self.validation is not None
-        t = t if self.objective.is_flow else float(round(t))
-        values = []
-        for index in range(len(self.validation)):
-            values.append(self.learner([fixed(self.validation.middle(index), t)]).item())
-        return _mean(values)
+        Asked to stop, it leaves all as it was.
+        """
+        if not self.validation or not self.processes.first:
+            return
+        with self._until_asked():
+            with self.averaged():
+                found = judged(self.learner, self.validation)
+            self.log.add(step=self.step, **found)
+            self.on_step({"step": self.step, **found})
+            if found["validation"] < self.best.get("loss", math.inf):
+                self.best = {"step": self.step, "loss": found["validation"]}
+                self._keep_best()
+
+    def _judgement_is_missing(self):
+        """Before the first step there is none yet; a run that was stopped in one goes on with it."""
+        due = self.step % self.saving.validate_every == 0 or self.step >= self.settings.steps
+        done = any(line["step"] == self.step for line in self.log.entries() if "validation" in line)
+        return due and not done
 
     def _keep_best(self):
         weights = {name: value.cpu().contiguous() for name, value in (self.average or self.parameters).items()}
@@ -298,7 +319,3 @@ class Trainer:
         with torch.no_grad():
             for name, value in weights.items():
                 self.parameters[name].copy_(value)
-
-
-def _mean(values):
-    return sum(values) / len(values) if values else math.nan

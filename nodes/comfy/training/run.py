@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_management as management
@@ -17,7 +17,7 @@ from ....model import load_transformer
 from ....training import lora
 from ....training.checkpoints import entries
 from ....training.config import from_mapping, to_mapping
-from ....training.data.media import write as write_video
+from ....training.data.h264 import write as write_video
 from ....training.sampling import sample
 from ....training.setup import (
     belongs_to,
@@ -29,6 +29,7 @@ from ....training.setup import (
     write_result,
 )
 from ....training.trainer.processes import Processes
+from ....training.trainer.stopping import Stopped, stoppable
 from ....training.trainer.trainer import Trainer
 from ..latent import COUNTING
 from ..text.encoder import refuse_other_width
@@ -145,13 +146,14 @@ class Run:
             processes=Processes(management.get_torch_device()),
             sample=lambda network, step: self._sample(network, step, progress),
             on_step=progress.step,
+            asked=management.processing_interrupted,
             say=progress.say,
         )
 
     def _sample(self, network, step, progress):
         """Clips of the prompts, always from the same noise; an interrupt leaves the rest of them out."""
         shape = max((self.examples.shape(i, 0) for i in range(len(self.examples))), key=lambda one: one.frames)
-        with contextlib.suppress(_Stopped), _stopping(network):
+        with contextlib.suppress(Stopped), stoppable(network, management.processing_interrupted):
             for number, prompt in enumerate(self.prompts):
                 text = self.examples.cache.read_text(prompt, self.text.key)
                 latents = sample(
@@ -180,25 +182,6 @@ class Run:
 def patched(model: ModelPatcher, found: Mapping[str, torch.Tensor]) -> ModelPatcher:
     """MODEL with the LoRA at strength 1, as ComfyUI's loaders put it there."""
     return comfy.sd.load_lora_for_models(model, None, dict(found), 1.0, 0.0)[0]
-
-
-class _Stopped(Exception):
-    """Sampling was interrupted."""
-
-
-@contextlib.contextmanager
-def _stopping(network: torch.nn.Module) -> Iterator[None]:
-    """Each call of the network looks whether the artist has stopped the run."""
-
-    def look(*_: object) -> None:
-        if management.processing_interrupted():
-            raise _Stopped
-
-    hook = network.register_forward_pre_hook(look)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _refuse_misfits(base, data, video):

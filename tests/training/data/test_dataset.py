@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.data import tables
 from opensora_comfy.training.data.dataset import Clip, clip_of_images, read_folder, read_manifest
+from opensora_comfy.training.data.footage import table_files
 from PIL import Image
 from videos import numbered, numbers, video
 
@@ -151,7 +151,7 @@ def test_parquet_names_its_package_and_is_read_by_it(tmp_path, monkeypatch):
     monkeypatch.undo()
     picture(tmp_path / "a.png")
     rows = [{"path": "a.png", "text": "A.", "flow": 1.5}, {"path": "a.png", "text": None, "flow": None}]
-    tables.write(table, rows, {"path": str, "text": str, "flow": float})
+    table_files.write(table, rows, {"path": str, "text": str, "flow": float})
     clips, left_out = read_manifest(table)
     assert [clip.caption for clip in clips] == ["A."]
     assert left_out == [("a.png", "row 2 has no caption; fill in its text, or give a trigger word for all")]

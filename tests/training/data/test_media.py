@@ -1,12 +1,15 @@
 """Frames by their number, whatever a file says of itself."""
 
+import contextlib
+import sys
 from pathlib import Path
 
 import av
+import made_clips
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.data import media
+from opensora_comfy.training.data import h264, media
 from PIL import Image
 from videos import numbered, numbers, turned, uneven, video
 
@@ -35,7 +38,7 @@ def test_frames_come_as_they_are_asked_for(tmp_path):
 
 
 def test_odd_sides_are_made_even(tmp_path):
-    path = media.write(tmp_path / "odd.mp4", numbered(3, 45, 63), 24)
+    path = h264.write(tmp_path / "odd.mp4", numbered(3, 45, 63), 24)
     assert media.probe(path)[:3] == (3, 46, 64)
     clip = media.read(path, [2])[0].float()
     assert (clip[:, -1] - clip[:, -2]).abs().max() < 12  # shown twice
@@ -43,17 +46,17 @@ def test_odd_sides_are_made_even(tmp_path):
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"frames are float32 \[3, 8, 8, 3\]; they must be uint8"):
-        media.write(tmp_path / "clip.mp4", numpy.zeros((3, 8, 8, 3), numpy.float32), 24)
+        h264.write(tmp_path / "clip.mp4", numpy.zeros((3, 8, 8, 3), numpy.float32), 24)
     for fps in (0, float("nan"), 1e6):
         with pytest.raises(ValueError, match="fps is .*; it must be above 0"):
-            media.write(tmp_path / "clip.mp4", numbered(4), fps)
+            h264.write(tmp_path / "clip.mp4", numbered(4), fps)
 
     def replace(path, target):
         raise PermissionError(f"{target} is open elsewhere")
 
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(PermissionError):
-        media.write(tmp_path / "clip.mp4", numbered(4), 24)
+        h264.write(tmp_path / "clip.mp4", numbered(4), 24)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,17 +92,62 @@ def test_turned_videos_are_upright(tmp_path, matrix, corner):
     assert max(bright, key=bright.get) == corner
 
 
+def streamed(path):
+    """The frames of a file, and what the generator says at its end."""
+    holds = []
+
+    def keep():
+        holds.append((yield from media.frames(path)))
+
+    return list(keep()), holds[0]
+
+
+@pytest.mark.parametrize("make", made_clips.WHOLE)
+def test_frames_come_one_by_one(tmp_path, make):
+    """As `read` has them, and with what `probe` says, of every kind of file."""
+    path = make(tmp_path / "a.mp4")
+    frames, holds = streamed(path)
+    assert holds == media.probe(path) and len(frames) == holds.frames
+    assert frames[0].shape == (holds.height, holds.width, 3)
+    assert torch.equal(torch.from_numpy(numpy.stack(frames)).movedim(-1, 1), media.read(path, range(holds.frames)))
+    assert 0 < media.promised_rate(path) <= 1000
+
+
+def test_what_kinds_hold(tmp_path):
+    files = made_clips.every_kind(tmp_path)
+    assert media.probe(files["rotated"])[:3] == media.probe(files["portrait"])[:3] == (24, 160, 96)
+    assert media.probe(files["four_high"]).height == 4 and media.probe(files["one_frame"]).frames == 1
+    assert media.probe(files["variable_rate"]).fps == pytest.approx(21, abs=0.1)
+    with av.open(str(files["ten_bit"])) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p10le"
+    with pytest.raises(UnicodeEncodeError) if sys.platform == "linux" else contextlib.nullcontext():
+        files["unreadable_name"].name.encode()
+
+
+@pytest.mark.parametrize("make", made_clips.BROKEN)
+def test_broken_files_end_with_a_reason(tmp_path, make):
+    path = make(tmp_path / "a.mp4")
+    for use in (media.probe, streamed):
+        with pytest.raises(ValueError, match=r"a.mp4: it (breaks off|is damaged|cannot be read|has no pictures)"):
+            use(path)
+
+
+def test_a_picture_is_one_frame(tmp_path):
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "a.png")
+    frames, holds = streamed(tmp_path / "a.png")
+    assert [frame.shape for frame in frames] == [(30, 40, 3)] and holds == media.probe(tmp_path / "a.png")
+    assert media.promised_rate(tmp_path / "a.png") == holds.fps
+
+
 def test_files_that_break_off_are_told(tmp_path):
-    path = video(tmp_path / "clip.mp4", 40)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 2 // 3])
+    path = made_clips.truncated(tmp_path / "clip.mp4")
     for use in (media.probe, lambda path: media.read(path, [39])):
         with pytest.raises(ValueError, match=r"clip.mp4: it breaks off after \d+ of 40 frames; export or download"):
             use(path)
-    path.write_bytes(b"no video at all")
+    made_clips.not_a_video(path)
     with pytest.raises(ValueError, match=r"clip.mp4: it cannot be read \(Invalid data.*\); export or download"):
         media.probe(path)
-    path.write_bytes(b"")
+    made_clips.zero_length(path)
     with pytest.raises(ValueError, match="clip.mp4: it cannot be read"):
         media.probe(path)
     with pytest.raises(ValueError, match="none.mp4: there is no such file"):
@@ -107,13 +155,7 @@ def test_files_that_break_off_are_told(tmp_path):
 
 
 def test_sound_alone_is_no_video(tmp_path):
-    path = tmp_path / "song.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(numpy.zeros((1, 1024), numpy.float32), format="fltp", layout="mono")
-        frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    path = made_clips.sound_only(tmp_path / "song.mp4")
     with pytest.raises(ValueError, match="song.mp4: it has no pictures, only audio"):
         media.probe(path)
 
@@ -234,13 +276,6 @@ def test_packets_without_a_frame_are_doubtful(tmp_path, monkeypatch, lost):
 
 
 def test_damage_in_the_middle_is_told(tmp_path):
-    noise = numpy.random.default_rng(0).normal(0, 8, (30, 120, 160, 3))
-    waves = numpy.sin(numpy.linspace(0, 9, 120)[:, None] + numpy.linspace(0, 6, 160) + numpy.arange(30)[:, None, None])
-    frames = (127 + 100 * waves[..., None] + noise).clip(0, 255).astype(numpy.uint8)
-    path = media.write(tmp_path / "clip.mp4", frames, 24)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 200] = bytes(range(200))
-    path.write_bytes(content)
+    path = made_clips.corrupt(tmp_path / "clip.mp4")
     with pytest.raises(ValueError, match=r"clip.mp4: it (is damaged after \d+ frames|cannot be read)"):
         media.probe(path)

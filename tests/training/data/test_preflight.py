@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.data import lettering, preflight
+from opensora_comfy.training.data import lettering, panels, preflight
 from opensora_comfy.training.data.cache import Cut
 from opensora_comfy.training.data.clips import fit
 from opensora_comfy.training.data.dataset import Clip, LeftOut, clip_of_images
@@ -32,7 +32,8 @@ def said(monkeypatch):
         found.append((text, end, draw._image.width))
         return end
 
-    monkeypatch.setattr(preflight, "write", write)
+    for module in (panels, preflight):
+        monkeypatch.setattr(module, "write", write)
     return found
 
 

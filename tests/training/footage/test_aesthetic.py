@@ -7,8 +7,9 @@ import numpy
 import pytest
 import torch
 import transformers
-from opensora_comfy.training.data.footage.aesthetic import Aesthetic, linear
-from opensora_comfy.training.data.footage.clip_vision import ClipVision, prepared
+from moved import scored
+from opensora_comfy.training.data.footage.measures.aesthetic import Aesthetic, linear
+from opensora_comfy.training.data.footage.measures.clip_vision import ClipVision, prepared
 from PIL import Image
 from safetensors.torch import save_file
 from small import random_weights
@@ -37,6 +38,17 @@ def by_hand(weights, features):
     return x[:, 0]
 
 
+class Features:
+    """A CLIP that gives these features, one call after the other."""
+
+    def __init__(self, features):
+        self.left = list(features)
+
+    def __call__(self, frames):
+        assert len(frames) == 1
+        return self.left.pop(0)[None]
+
+
 def save(weights, path):
     if path.suffix == ".pth":
         torch.save(weights, path)
@@ -48,13 +60,13 @@ def save(weights, path):
 @pytest.mark.parametrize("name", ["head.pth", "head.safetensors"])
 def test_the_head_is_one_linear_map(tmp_path, name):
     weights, features = head_weights(), torch.randn(3, 768)
-    aesthetic = Aesthetic(save(weights, tmp_path / name), lambda given: features)
-    found = aesthetic.score(frames(), 25)
+    aesthetic = Aesthetic(save(weights, tmp_path / name), Features(features))
+    found = scored(aesthetic, frames())
     assert found == {"aes": pytest.approx(by_hand(weights, features).mean().item(), abs=1e-5)}
     plain = {"weight": torch.randn(1, 768), "bias": torch.tensor([5.0])}
-    aesthetic = Aesthetic(save(plain, tmp_path / f"plain_{name}"), lambda given: (features / 3).numpy())
+    aesthetic = Aesthetic(save(plain, tmp_path / f"plain_{name}"), Features((features / 3).numpy()))
     wanted = (nn.functional.normalize(features, dim=-1) @ plain["weight"][0] + 5).mean().item()
-    assert aesthetic.score(frames(), 25)["aes"] == pytest.approx(wanted, abs=1e-5)
+    assert scored(aesthetic, frames())["aes"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_frames_are_three_of_a_shot_and_one_of_a_picture(tmp_path):
@@ -77,8 +89,8 @@ def test_wrong_shapes_are_said_by_name(tmp_path):
     with pytest.raises(ValueError, match="head: it has no weight of a linear map"):
         linear({"bias": torch.zeros(1)})
     aesthetic = Aesthetic(save(weights, tmp_path / "head.pth"), lambda given: torch.ones(len(given), 512))
-    with pytest.raises(ValueError, match=r"features of 3 frames are \[3, 512\] and should be \[3, 768\]; choose CLIP"):
-        aesthetic.score(frames(), 25)
+    with pytest.raises(ValueError, match=r"features of a frame are \[1, 512\] and should be \[1, 768\]; choose CLIP"):
+        scored(aesthetic, frames())
     with pytest.raises(ValueError, match="none.pth"):
         Aesthetic(tmp_path / "none.pth", lambda given: given)
     with pytest.raises(ValueError, match="none.safetensors: it cannot be read"):
@@ -139,10 +151,10 @@ def test_a_file_of_clip_gives_scores(clip, tmp_path):
     weights = head_weights()
     head, path = save(weights, tmp_path / "head.pth"), save(published(clip), tmp_path / "clip.safetensors")
     aesthetic = Aesthetic(head, path)
-    score = aesthetic.score(frames(), 25)
+    score = scored(aesthetic, frames())
     assert score["aes"] == pytest.approx(by_hand(weights, ClipVision(path)(frames())).mean().item(), abs=1e-5)
     copy = pickle.loads(pickle.dumps(aesthetic))
-    assert "features" not in vars(copy) and copy.key == aesthetic.key and copy.score(frames(), 25) == score
+    assert len(pickle.dumps(aesthetic)) < 10_000 and copy.key == aesthetic.key and scored(copy, frames()) == score
     other = Aesthetic(save({**weights, "layers.7.bias": torch.ones(1)}, tmp_path / "other.pth"), path)
     assert other.key != aesthetic.key
 

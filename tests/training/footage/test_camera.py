@@ -6,7 +6,7 @@ import numpy
 import pytest
 from moved import frame_of, looked_at, panned, zoomed
 from opensora_comfy.model.text import CAMERA_MOTIONS
-from opensora_comfy.training.data.footage.camera import CameraMotion, word_of
+from opensora_comfy.training.data.footage.measures.camera import CameraMotion, word_of
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,14 @@ import itertools
 import numpy
 import pytest
 from moved import frame_of, frames_of, looked_at
-from opensora_comfy.training.data import media
-from opensora_comfy.training.data.footage.likeness import DIGITS, PLAIN_HASH, PerceptualHash, duplicates, hashed
+from opensora_comfy.training.data import h264, media
+from opensora_comfy.training.data.footage.measures.likeness import (
+    DIGITS,
+    PLAIN_HASH,
+    PerceptualHash,
+    duplicates,
+    hashed,
+)
 from PIL import Image
 
 SHOTS = (0, 30, 76, 137, 187, 242, 250)  # where those of bikes.mp4 begin, and its end
@@ -36,11 +42,11 @@ def test_shots_of_a_film_are_not_alike(bikes):
 
 def test_copies_are(bikes, footage, tmp_path, monkeypatch):
     """Compressed hard, and made half as large; the original stays wherever it stands."""
-    monkeypatch.setitem(media.QUALITY, "crf", "34")
+    monkeypatch.setitem(h264.QUALITY, "crf", "34")
     rows = []
     for number, shot in enumerate(shots_of(bikes)):
         small = [numpy.asarray(Image.fromarray(frame).resize((320, 136), Image.Resampling.BICUBIC)) for frame in shot]
-        copy = media.write(tmp_path / f"{number}.mp4", numpy.stack(shot), 25)
+        copy = h264.write(tmp_path / f"{number}.mp4", numpy.stack(shot), 25)
         rows += [row("small", small, number), row("film", shot, number), row("copy", whole(copy), number)]
     found = dict(duplicates(rows))
     wanted = {f"{name}#{number}": f"film#{number}" for number in range(6) for name in ("small", "copy")}

@@ -5,9 +5,9 @@ import sys
 
 import numpy
 import pytest
-from moved import frames_of, looked_at
+from moved import frames_of, looked_at, scored
 from opensora_comfy.training.data import media
-from opensora_comfy.training.data.footage.overlay import TextOverlay, middle
+from opensora_comfy.training.data.footage.measures.overlay import TextOverlay, middle
 from PIL import Image, ImageDraw, ImageFont
 
 WITHOUT = ("b.mp4", "bikes.mp4", "bigbuckbunny.mp4", "carphone_distorted.mp4", "carphone_pristine.mp4")
@@ -19,7 +19,7 @@ def overlay():
 
 
 def regions(overlay, path):
-    return overlay.score(frames_of(path, overlay.frames(media.probe(path).frames, 25)), 25)["ocr"]
+    return scored(overlay, frames_of(path, overlay.frames(media.probe(path).frames, 25)))["ocr"]
 
 
 def test_text_is_found_in_the_clip_of_text(overlay, footage):
@@ -53,7 +53,8 @@ def test_frames_and_the_square():
 
 
 def test_the_reader_stays_where_it_is(overlay):
-    assert overlay.reader is overlay.reader and "reader" not in vars(pickle.loads(pickle.dumps(overlay)))
+    copy = pickle.loads(pickle.dumps(overlay))
+    assert overlay.reader() is overlay.reader() and type(copy.reader()) is type(overlay.reader())
 
 
 def test_without_the_package(monkeypatch):

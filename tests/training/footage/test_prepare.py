@@ -36,6 +36,9 @@ class FirstFrame:
     def frames(self, total, fps):
         return [0]
 
+    def reduce(self, frame):
+        return frame
+
     def score(self, frames, fps):
         shown = torch.from_numpy(numpy.stack(frames)).movedim(-1, 1)
         (number,) = numbers(shown) if shown.shape[-1] == 64 else (-1,)

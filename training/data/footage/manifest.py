@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import tables
+from . import table_files
 
 Row = dict[str, Any]
 
@@ -44,8 +45,8 @@ def rows(path: str | os.PathLike) -> Iterator[Row]:
 
 
 def write(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write a manifest as .jsonl, .parquet or .csv, row by row. Raises ValueError as `tables.write`."""
-    return tables.write(path, rows, COLUMNS)
+    """Write a manifest as .jsonl, .parquet or .csv, row by row. Raises ValueError as `table_files.write`."""
+    return table_files.write(path, rows, COLUMNS)
 
 
 def export_csv(path: str | os.PathLike, manifest: str | os.PathLike, flow: str = "flow_dis") -> Path:
@@ -56,7 +57,7 @@ def export_csv(path: str | os.PathLike, manifest: str | os.PathLike, flow: str =
     if flow not in FLOWS:
         raise ValueError(f"flow is {flow!r}; it must be one of {', '.join(FLOWS)}")
     columns = {name: COLUMNS.get(name, float) for name in ORIGINALS}
-    return tables.write(path, ({**row, "flow": row[flow]} for row in _whole_files(Path(manifest))), columns)
+    return table_files.write(path, ({**row, "flow": row[flow]} for row in _whole_files(Path(manifest))), columns)
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -102,7 +103,8 @@ def _typed(path, number, name, value):
         return as_type(name, value)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"manifest {path}, row {number}: {name} is {value!r}, which is no {COLUMNS[name].__name__}; prepare it again"
+            f"manifest {path}, row {number}: {name} is {value!r}, which is no {COLUMNS[name].__name__}; prepare it "
+            "again"
         ) from error
 
 

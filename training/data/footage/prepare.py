@@ -6,17 +6,17 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import media
 from . import manifest as table
-from .captions import Captions
-from .likeness import duplicates
+from .captions import Captions, with_scores
+from .cuts.scenes import Cutter
 from .manifest import Row
-from .measures import Measure
-from .scenes import Cutter
+from .measures.likeness import duplicates
+from .measures.named import Measure
 from .survey import Notes, read_notes, survey
 
 SHORTEST = 0.5  # seconds of a shot
@@ -28,12 +28,16 @@ Tell = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How footage is prepared: what cuts it, what scores its shots, and how long a shot must last, in seconds."""
+    """How footage is prepared: what cuts it, what scores its shots, and how long a shot must last, in seconds.
+
+    `scores_of`: the generation whose captions carry their scores, which is how captions are then written.
+    """
 
     cutter: Cutter
     measures: Sequence[Measure] = ()
     shortest: float = SHORTEST
-    captions: Captions = Captions()
+    captions: Captions = field(default_factory=Captions)
+    scores_of: str = ""
 
 
 class Job(NamedTuple):
@@ -188,7 +192,9 @@ def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
             row = _row(job.name, notes, number, _too_short(notes, number, settings.shortest) or reason)
             scores = notes.scores.get(number, {})
             values: Mapping[str, Any] = {k: v for one in settings.measures for k, v in scores.get(one.key, {}).items()}
-            yield {**row, **values, "text": text, "text_len": len(text.split())}
+            row |= values
+            said = with_scores(text, row, settings.scores_of) if settings.scores_of and text else text
+            yield {**row, "text": said, "text_len": len(said.split())}
 
 
 def _row(name, notes, number, reason):

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints import write as write_whole
 from .. import media
-from .measures import Measure, Value
-from .scenes import Cutter
+from ..whole import write as write_whole
+from .cuts.scenes import Cutter
+from .measures.named import Measure, Value
 
 Shot = tuple[int, int]  # its first frame, and the one after its last
 Scores = dict[str, dict[str, Value]]  # the values of each measure, by its key
@@ -177,5 +177,9 @@ def _scored(
     frames = media.chosen(path, itertools.chain.from_iterable(wanted.values()))
     for number, some in views.items():
         go_on()
-        seen = dict(zip(wanted[number], frames))
-        yield number, {measure.key: measure.score([seen[at] for at in ats], fps) for measure, ats in some}
+        kept: list[list[Any]] = [[] for _ in some]
+        for at, frame in zip(wanted[number], frames):
+            for (measure, ats), small in zip(some, kept):
+                if at in ats:
+                    small.append(measure.reduce(frame))
+        yield number, {measure.key: measure.score(small, fps) for (measure, _), small in zip(some, kept)}

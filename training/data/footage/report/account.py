@@ -15,7 +15,7 @@ KNOWN = (
     ("flow_raft", "Motion, RAFT", "RAFT flow, pixels between frames"),
     ("aes", "Aesthetic score", "5.5 is fair, 6.5 high"),
     ("sharpness", "Sharpness", "higher is sharper"),
-    ("exposure", "Exposure", "how well the light is spread"),
+    ("exposure", "Exposure", "0 black or white … 1 well lit"),
     ("colorfulness", "Colour", "higher is more colourful"),
     ("match", "Caption match", "how well the caption fits"),
     ("ocr", "Text in the picture", "regions of text"),
@@ -124,15 +124,11 @@ def scores(rows: Sequence[Row]) -> list[Score]:
 
 def by_file(rows: Iterable[Row]) -> dict[str, list[int]]:
     """{path: the numbers of its rows, by where they start}, in the order in which files appear."""
-    rows, found = list(rows), {}
+    rows = list(rows)
+    found: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         found.setdefault(str(row["path"]), []).append(number)
     return {path: sorted(numbers, key=lambda number: rows[number].get("start") or 0) for path, numbers in found.items()}
-
-
-def counted(count: int, what: str) -> str:
-    """ "1 shot", "1,200 shots"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def lasting(length: float) -> str:

@@ -37,37 +37,30 @@ const valueOf = (score, row) => (score.expression !== LENGTH ? score.values[row.
 const OF_MOTION = [LENGTH, 'flow_dis', 'flow_raft']
 const pass = (expression) => words.pictures && OF_MOTION.includes(expression)
 
-// Each condition: as text, and why a row fails it: [the reason, what the filter asks for], or nothing where it passes.
+// Each condition: as text, which rows it lets pass unasked, the column and value that it asks about, what is bad, and why.
 function conditions() {
   const found = []
-  const add = (text, missing, why) => found.push({ text, why: (row) => {
-    if (missing(row)) return [`${missing(row)} is missing`, `${missing(row)} is missing`]
-    const reason = why(row)
-    return reason && [reason, `the filter asks for ${text}`]
-  } })
   for (const [score, { low, high }] of limits) {
     const { expression } = score
-    const fails = (row) => {
-      const value = valueOf(score, row)
-      const asked = low !== null && value < low ? `>= ${low}` : high !== null && value > high ? `<= ${high}` : ''
-      return asked && `${expression} is ${shown(value)}; the filter asks for ${asked}`
-    }
+    const free = pass(expression)
     const text = low === null ? `${expression} <= ${high}` : high === null ? `${expression} >= ${low}`
       : `${low} <= ${expression} <= ${high}`
-    const free = (row) => pass(expression) && row.frames === 1
-    add(pass(expression) ? `num_frames == 1 or ${text}` : text,
-      (row) => !free(row) && valueOf(score, row) === null && expression, (row) => !free(row) && fails(row))
+    found.push({
+      text: free ? `num_frames == 1 or ${text}` : text, column: expression,
+      free: (row) => free && row.frames === 1, value: (row) => valueOf(score, row),
+      bad: (value) => (low !== null && value < low) || (high !== null && value > high),
+      why: (value) => `${expression} is ${shown(value)}; the filter asks for ${low !== null && value < low ? `>= ${low}` : `<= ${high}`}`,
+    })
   }
+  const add = (text, column, field, bad, why) => found.push({ text, column, free: () => false, value: (row) => row[field], bad, why })
   for (const motion of words.motion) {
-    add(`cmotion != ${quoted(motion)}`, (row) => row.motion === null && 'cmotion',
-      (row) => row.motion === motion && `cmotion is ${quoted(motion)}; the filter asks for another`)
+    add(`cmotion != ${quoted(motion)}`, 'cmotion', 'motion', (value) => value === motion,
+      (value) => `cmotion is ${quoted(value)}; the filter asks for another`)
   }
-  if (words.copies) {
-    add('duplicate_of == ""', (row) => row.copy === null && 'duplicate_of', (row) => row.copy && `it is a copy of ${row.copy}`)
-  }
+  if (words.copies) add('duplicate_of == ""', 'duplicate_of', 'copy', Boolean, (value) => `it is a copy of ${value}`)
   if (words.text) {
-    add(`${quoted(words.text)} in text`, (row) => row.text === null && 'text',
-      (row) => !row.text.includes(words.text) && `its caption does not hold ${quoted(words.text)}`)
+    add(`${quoted(words.text)} in text`, 'text', 'text', (value) => !value.includes(words.text),
+      () => `its caption does not hold ${quoted(words.text)}`)
   }
   return found
 }
@@ -77,27 +70,46 @@ function filterText() {
   return texts.map((text) => (texts.length > 1 && text.startsWith('num_frames == 1 or ') ? `(${text})` : text)).join(' and ')
 }
 
-// Number of a row → [why the filter leaves it out, what it asks for]; null for what it keeps and for what is out already.
-let dropped = rows.map(() => null)
-// Number of a row → how many conditions it fails.
-let failing = rows.map(() => 0)
+// Number of a row → the condition that leaves it out; null for what is kept and for what is out already.
+const dropped = rows.map(() => null)
+// Number of a row → how many conditions it fails, and its fate.
+const failing = new Uint8Array(rows.length)
+const [BEFORE, DROPPED, STAYS] = [0, 1, 2]
+const fate = new Uint8Array(rows.length)
 
 function judge() {
   const all = conditions()
-  dropped = rows.map(() => null)
-  failing = rows.map(() => 0)
+  failing.fill(0)
   for (const row of shots) {
-    for (const { why } of all) {
-      const reason = why(row)
-      if (!reason) continue
-      failing[row.number] += 1
-      if (!isOut(row)) dropped[row.number] ??= reason
+    const { number } = row
+    dropped[number] = null
+    for (const condition of all) {
+      if (condition.free(row)) continue
+      const value = condition.value(row)
+      if (value !== null && !condition.bad(value)) continue
+      failing[number] += 1
+      if (!isOut(row)) dropped[number] ??= condition
     }
+    fate[number] = isOut(row) ? BEFORE : dropped[number] ? DROPPED : STAYS
   }
 }
 
-const stays = (row) => isShot(row) && !isOut(row) && !dropped[row.number]
-const reasonOf = (row) => row.reason || dropped[row.number]?.[0] || ''
+const stays = (row) => fate[row.number] === STAYS
+const isDropped = (row) => fate[row.number] === DROPPED
+
+// Why a row is left out: in full, and without what differs from row to row.
+function reasonOf(row) {
+  const condition = dropped[row.number]
+  if (!condition) return row.reason
+  const value = condition.value(row)
+  return value === null ? `${condition.column} is missing` : condition.why(value)
+}
+
+function kindOf(row) {
+  const condition = dropped[row.number]
+  if (!condition) return data.reasons[row.group]
+  return condition.value(row) === null ? `${condition.column} is missing` : `the filter asks for ${condition.text}`
+}
 
 const filesOf = data.files.map(() => [])
 for (const row of rows) filesOf[row.file].push(row)

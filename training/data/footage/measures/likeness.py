@@ -3,7 +3,7 @@
 The hash is computed here, in a few lines of numpy and Pillow: the usual package brings SciPy and PyWavelets for it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -37,9 +37,13 @@ class PerceptualHash:
         """Those at 0.1, 0.5 and 0.9."""
         return at_shares(total)
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, float | int | str | None]:
-        """{"phash": 16 hex digits a frame}, of upright frames uint8 [H, W, 3]; None without any."""
-        return {"phash": "".join(map(hashed, frames)) or None}
+    def reduce(self, frame: numpy.ndarray) -> str:
+        """The hash of a frame uint8 [H, W, 3]."""
+        return hashed(frame)
+
+    def score(self, frames: Sequence[str], fps: float) -> dict[str, float | int | str | None]:
+        """{"phash": 16 hex digits a frame}, of reduced frames; None without any."""
+        return {"phash": "".join(frames) or None}
 
 
 def hashed(frame: numpy.ndarray) -> str:

@@ -1,5 +1,7 @@
 """Sharpness, exposure and colour without weights: what can be said of a picture by arithmetic. Nothing about beauty."""
 
+from collections.abc import Sequence
+
 import numpy
 import torch
 import torch.nn.functional as F
@@ -26,17 +28,17 @@ class Quality:
         """Those at 0.1, 0.5 and 0.9."""
         return at_shares(total)
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, float | int | str | None]:
-        """{column: number}, of upright frames uint8 [H, W, 3]; None without any."""
+    def reduce(self, frame: numpy.ndarray) -> tuple[float, float, float]:
+        """The three numbers of a frame uint8 [H, W, 3]."""
+        pixels = brought_down(frame)
+        luma = pixels @ LUMA
+        return sharpness(luma), exposure(luma), colorfulness(pixels)
+
+    def score(self, frames: Sequence[tuple[float, float, float]], fps: float) -> dict[str, float | int | str | None]:
+        """{column: number}, of reduced frames; None without any."""
         if not frames:
             return dict.fromkeys(self.columns)
-        found = torch.tensor([_measured(brought_down(frame)) for frame in frames]).mean(0)
-        return dict(zip(self.columns, found.tolist()))
-
-
-def _measured(pixels):
-    luma = pixels @ LUMA
-    return sharpness(luma), exposure(luma), colorfulness(pixels)
+        return {column: sum(numbers) / len(frames) for column, numbers in zip(self.columns, zip(*frames))}
 
 
 def brought_down(frame: numpy.ndarray) -> Tensor:

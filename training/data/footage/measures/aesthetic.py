@@ -5,7 +5,6 @@ About 5.5 is fair, 6.5 high; Open-Sora 1.1 keeps what has 5 and more, the second
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from .clip_vision import ClipVision
 from .places import SHARES, at_shares
-from .weights import digest_of, weights_of
+from .weights import Lazy, digest_of, weights_of
 
 FEATURES = 768  # numbers that CLIP ViT-L/14 makes of a picture
 
@@ -27,8 +26,8 @@ class Aesthetic:
     Args:
         head: the linear head: .safetensors or .pth, either layers.0.weight … layers.7.weight [1, 16] with their biases
             (768 → 1024 → 128 → 64 → 16 → 1, nothing but dropout between: one linear map), or one map [1, 768].
-        clip: the file of a CLIP ViT-L/14 as `ClipVision` takes it, or a function of frames (uint8 [H, W, 3] each) that
-            returns its features [N, 768], normalised or not.
+        clip: the file of a CLIP ViT-L/14 as `ClipVision` takes it, or a function of a list of frames (uint8
+            [H, W, 3], here one at a time) that returns its features [1, 768], normalised or not.
         clip_key: what tells such a function from others.
         device: where the file's CLIP runs.
 
@@ -44,37 +43,32 @@ class Aesthetic:
         clip_key: str = "given",
         device: str = "cpu",
     ) -> None:
-        self.clip, self.device = clip, device
         self.weight, self.bias = linear(weights_of(head), head)
+        self.clip = Lazy(_features, clip, device)
         made_by = clip_key if callable(clip) else digest_of(clip)
         self.key = f"aes {made_by} {digest_of(head)} {SHARES}"
-
-    @cached_property
-    def features(self) -> Callable[[Sequence[numpy.ndarray]], Any]:
-        """The function that makes features of frames; a file is read when it is first asked for."""
-        return self.clip if callable(self.clip) else ClipVision(self.clip, self.device)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "features"}
 
     def frames(self, total: int, fps: float) -> list[int]:
         """Those at 0.1, 0.5 and 0.9."""
         return at_shares(total)
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, float | int | str | None]:
-        """{"aes": score}, of upright frames uint8 [H, W, 3]; None without any.
-
-        Raises ValueError for features of another shape.
-        """
-        if not frames:
-            return {"aes": None}
-        features = torch.as_tensor(self.features(frames)).detach().float().cpu()
-        if features.shape != (len(frames), FEATURES):
+    def reduce(self, frame: numpy.ndarray) -> float:
+        """The score of a frame uint8 [H, W, 3]. ValueError for features of another shape."""
+        features = torch.as_tensor(self.clip()([frame])).detach().float().cpu()
+        if features.shape != (1, FEATURES):
             raise ValueError(
-                f"the features of {len(frames)} frames are {list(features.shape)} and should be "
-                f"{[len(frames), FEATURES]}; choose CLIP ViT-L/14, which the head was made for"
+                f"the features of a frame are {list(features.shape)} and should be [1, {FEATURES}]; choose CLIP "
+                "ViT-L/14, which the head was made for"
             )
-        return {"aes": (F.normalize(features, dim=-1) @ self.weight + self.bias).mean().item()}
+        return (F.normalize(features, dim=-1) @ self.weight + self.bias).item()
+
+    def score(self, frames: Sequence[float], fps: float) -> dict[str, float | int | str | None]:
+        """{"aes": score}, of reduced frames; None without any."""
+        return {"aes": sum(frames) / len(frames) if frames else None}
+
+
+def _features(clip, device):
+    return clip if callable(clip) else ClipVision(clip, device)
 
 
 def linear(weights: dict[str, Tensor], name: str | Path = "head") -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from PIL import Image
 from .account import account, by_file, is_kept, is_shot, reason_of, scores
 from .thumbnails import thumbnails
 
-SCRIPTS = ("report_filter.js", "report_page.js", "report_scores.js", "report_sheet.js", "report_files.js", "report.js")
+SCRIPTS = ("filter.js", "page.js", "scores.js", "sheet.js", "files.js", "report.js")
 MOST_PICTURES = 300  # shots that are drawn; the rest is named
 MOST_BYTES = 3_600_000  # of all pictures; a third more as text
 FRAMES = 4  # of a shot's film
@@ -66,14 +66,14 @@ def page(
     films = _films(rows, folder, most, progress)
     found = _data(rows, films, name or folder.resolve().name)
     parts = {
-        "/* style */": (here / "report.css").read_text(encoding="utf-8"),
+        "/* style */": (here / "page.css").read_text(encoding="utf-8"),
         "/* script */": "\n".join((here / script).read_text(encoding="utf-8") for script in SCRIPTS),
         # In a page's own words no text ends the script, whatever a file is called.
         "{ data }": json.dumps(found, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
             "<", "\\u003c"
         ),
     }
-    whole = (here / "report.html").read_text(encoding="utf-8")
+    whole = (here / "page.html").read_text(encoding="utf-8")
     for place, part in parts.items():
         before, after = whole.split(place)
         whole = f"{before}{part}{after}"
@@ -87,8 +87,8 @@ def pictured(rows: Sequence[Row], most: int) -> list[int]:
         return shots
     found: dict[int, None] = {}
     for score in scores(rows):
-        known = sorted((number for number in shots if score.values[number] is not None), key=score.values.__getitem__)
-        found |= dict.fromkeys(known[:EXTREMES] + known[-EXTREMES:])
+        known = sorted((value, number) for number, value in enumerate(score.values) if value is not None)
+        found |= dict.fromkeys(number for _, number in known[:EXTREMES] + known[-EXTREMES:])
     drawn = list(found)[:most]
     rest = [number for number in shots if number not in found]
     left = most - len(drawn)

@@ -8,7 +8,7 @@ function drawShare() {
   const weight = (list) => (total ? lengthOf(list) : list.length)
   const parts = [
     ['kept', shots.filter(stays), 'var(--used)'],
-    ['left out by the filter', shots.filter((row) => dropped[row.number]), 'var(--dropped)'],
+    ['left out by the filter', shots.filter(isDropped), 'var(--dropped)'],
   ]
   data.reasons.forEach((reason, group) => {
     parts.push([reason, rows.filter((row) => row.group === group), COLORS[Math.min(group, COLORS.length - 1)]])
@@ -64,7 +64,7 @@ function later() {
   clearTimeout(soon)
   soon = setTimeout(() => {
     drawOut()
-    if (sorting.show !== 'all') drawSheet()
+    if (!['all', 'drawn'].includes(sorting.show)) drawSheet()
   }, 120)
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from .. import media
+from ... import media
 from .account import by_file
 
 BYTES_AT_ONCE = 96_000_000  # of decoded frames that are held

@@ -49,7 +49,7 @@ function openFile(number, row) {
   }
   const beside = (step) => () => openFile((number + step + filesOf.length) % filesOf.length)
   dialog.replaceChildren(
-    h('div', { class: 'heading' }, h('h2', { id: 'file-name', text: data.files[number] }),
+    h('div', { class: 'heading' }, h('h2', { id: 'file-name' }, fileTitle(list[0], false)),
       h('div', { class: 'tools' },
         h('button', { type: 'button', class: 'quiet', 'aria-label': 'file before', text: '‹', onclick: beside(-1) }),
         h('button', { type: 'button', class: 'quiet', 'aria-label': 'next file', text: '›', onclick: beside(1) }),
@@ -74,7 +74,7 @@ function openFile(number, row) {
 function detailOf(row) {
   const scores = data.scores.filter((score) => score.values[row.number] !== null)
   return [
-    frames(row),
+    ...(data.films[row.number] ? [frames(row)] : []),
     h('div', { class: 'facts', 'data-row': row.number },
       h('h3', { text: `Shot ${row.shot}` }), h('p', { class: 'reason' }),
       h('p', { class: 'hint', text: row.frames > 1 ? `frames ${row.start} to ${row.start + row.frames - 1}, ${lasting(seconds(row))}`
@@ -95,8 +95,8 @@ function detailOf(row) {
 function drawOut() {
   const groups = new Map()
   for (const row of rows) {
-    const reason = isOut(row) ? data.reasons[row.group] : dropped[row.number]?.[1]
-    if (!reason) continue
+    if (stays(row)) continue
+    const reason = kindOf(row)
     const key = isOut(row) ? `before: ${reason}` : reason
     if (!groups.has(key)) groups.set(key, [reason, []])
     groups.get(key)[1].push(row)

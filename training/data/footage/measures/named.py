@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy
 
@@ -32,12 +32,15 @@ class Measure(Protocol):
     def frames(self, total: int, fps: float) -> list[int]:
         """Which frames it looks at in a shot of `total`, ascending, counted from the shot's first."""
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, Value]:
-        """A value for each column from those frames, uint8 [H, W, 3] in RGB; None where there is nothing to say."""
+    def reduce(self, frame: numpy.ndarray) -> Any:
+        """What it keeps of a frame, uint8 [H, W, 3] in RGB, until the shot is over: as little as it needs."""
+
+    def score(self, frames: list[Any], fps: float) -> dict[str, Value]:
+        """A value for each column from what it kept of those frames; None where there is nothing to say."""
 
 
 # Of each measure, how it is made, and the files that it needs: the names by which they are given, and what they are.
-MEASURES: dict[str, tuple[Callable[..., Measure], Mapping[str, str]]] = {
+MEASURES: dict[str, tuple[Callable[..., Any], Mapping[str, str]]] = {
     "flow_dis": (FlowDIS, {}),
     "flow_raft": (FlowRAFT, {"raft": "weights of torchvision's raft_large or raft_small"}),
     "cmotion": (CameraMotion, {}),

@@ -1,6 +1,7 @@
 """How the camera moves, by the rule of Open-Sora 1.1: a word for a shot, as captions carry it."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy
 
@@ -33,12 +34,19 @@ class CameraMotion:
         """Every 15th frame; none of what has no pair of them."""
         return every(total, STRIDE, PAIRS + 1) if total > STRIDE else []
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, float | int | str | None]:
-        """{"cmotion": the word}, of upright frames uint8 [H, W, 3]."""
+    def reduce(self, frame: numpy.ndarray) -> numpy.ndarray:
+        """A frame uint8 [H, W, 3], grey, with at most 320 pixels on the shorter side: uint8 [h, w]."""
+        cv2 = opencv("camera motion")
+        H, W = frame.shape[:2]
+        scale = min(1, SIDE / min(H, W))
+        size = (max(1, round(W * scale)), max(1, round(H * scale)))
+        return cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+
+    def score(self, frames: Sequence[numpy.ndarray], fps: float) -> dict[str, float | int | str | None]:
+        """{"cmotion": the word}, of reduced frames."""
         if len(frames) < 2:
             return {"cmotion": None}
-        grey = [_grey(frame) for frame in frames]
-        words = Counter(word_of(_flow(*pair)) for pair in zip(grey, grey[1:]))
+        words = Counter(word_of(_flow(*pair)) for pair in zip(frames, frames[1:]))
         word, count = words.most_common(1)[0]
         return {"cmotion": word if 2 * count > words.total() else DYNAMIC}
 
@@ -54,14 +62,6 @@ def word_of(flow: numpy.ndarray) -> str:
         return "zoom in" if outward > OUTWARD else "zoom out"
     x, y = numpy.median(flow, axis=(0, 1))
     return DIRECTIONS[round(numpy.arctan2(y, x) / (numpy.pi / 2)) % 4]
-
-
-def _grey(frame):
-    cv2 = opencv("camera motion")
-    H, W = frame.shape[:2]
-    scale = min(1, SIDE / min(H, W))
-    size = (max(1, round(W * scale)), max(1, round(H * scale)))
-    return cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
 
 
 def _flow(first, second):

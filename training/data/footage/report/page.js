@@ -72,7 +72,7 @@ function mark(root = document) {
   for (const element of root.querySelectorAll('[data-row]')) {
     const row = rows[element.dataset.row]
     element.classList.toggle('out', !stays(row))
-    const reason = element.querySelector(':scope > .reason')
+    const reason = element.childElementCount ? element.querySelector(':scope > .reason') : null
     if (reason) reason.textContent = stays(row) ? '' : reasonOf(row)
   }
 }

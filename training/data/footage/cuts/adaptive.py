@@ -153,7 +153,7 @@ def packages() -> tuple[Any, Any, Any]:
         import scenedetect.detectors
     except ImportError as error:
         raise ValueError(
-            f"cutting needs the packages scenedetect and opencv-python-headless ({error}); install them with pip "
-            'install scenedetect opencv-python-headless, or cut by "none"'
+            f"cutting needs PySceneDetect and OpenCV ({error}); install both with pip install scenedetect-headless, or "
+            'cut by "none"'
         ) from error
     return cv2, scenedetect, scenedetect.detectors

@@ -4,7 +4,7 @@ Methods differ in scale, so each has a column of its own. What is compared is th
 320 x 576 pixels. (The original's method, UniMatch, is none of the two.)
 """
 
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 
 from .packages import opencv
 from .places import every
-from .weights import digest_of, weights_of
+from .weights import Lazy, digest_of, weights_of
 
 HEIGHT, WIDTH = 320, 576
 
@@ -58,17 +58,16 @@ class Flow:
         found = every(total, self.sampling.stride, self.sampling.most)
         return found if len(found) > 1 else [0, total - 1]
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, float | int | str | None]:
-        """{the column: pixels, or None}, of upright frames uint8 [H, W, 3]."""
-        if len(frames) < 2:
-            return {self.name: None}
-        shown = [self.prepared(frame) for frame in frames]
-        lengths = [numpy.linalg.norm(self.between(*pair), axis=-1).mean() for pair in zip(shown, shown[1:])]
-        return {self.name: float(numpy.mean(lengths))}
-
-    def prepared(self, frame: numpy.ndarray) -> Any:
+    def reduce(self, frame: numpy.ndarray) -> Any:
         """A frame uint8 [H, W, 3] as `between` takes it, at 320 x 576; tall ones lie on their side."""
         raise NotImplementedError
+
+    def score(self, frames: Sequence[Any], fps: float) -> dict[str, float | int | str | None]:
+        """{the column: pixels, or None}, of reduced frames."""
+        if len(frames) < 2:
+            return {self.name: None}
+        lengths = [numpy.linalg.norm(self.between(*pair), axis=-1).mean() for pair in zip(frames, frames[1:])]
+        return {self.name: float(numpy.mean(lengths))}
 
     def between(self, first: Any, second: Any) -> numpy.ndarray:
         """How far each pixel of `first` moves until `second`, in pixels across and down: [320, 576, 2]."""
@@ -80,7 +79,7 @@ class FlowDIS(Flow):
 
     name = "flow_dis"
 
-    def prepared(self, frame: numpy.ndarray) -> numpy.ndarray:
+    def reduce(self, frame: numpy.ndarray) -> numpy.ndarray:
         """uint8 [320, 576], grey: what this method compares."""
         cv2 = opencv("motion by DIS flow")
         return cv2.cvtColor(
@@ -109,22 +108,14 @@ class FlowRAFT(Flow):
     def __init__(self, weights: str | Path, version: str = "1.2", device: str = "cpu") -> None:
         super().__init__(version)
         self.weights, self.device = Path(weights), device
-        self.digest = digest_of(weights)
+        self.digest, self.network = digest_of(weights), Lazy(raft, self.weights, device)
 
     @property
     def key(self) -> str:
         """Name, settings and the sha256 of the weights."""
         return f"{super().key} {self.digest}"
 
-    @cached_property
-    def network(self) -> torch.nn.Module:
-        """RAFT with its weights, read when it is first asked for."""
-        return raft(self.weights).to(self.device)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "network"}
-
-    def prepared(self, frame: numpy.ndarray) -> torch.Tensor:
+    def reduce(self, frame: numpy.ndarray) -> torch.Tensor:
         """[1, 3, 320, 576] in -1…1."""
         pixels = torch.from_numpy(numpy.array(lying(frame), order="C")).movedim(-1, 0)[None].to(self.device)
         size = (HEIGHT, WIDTH)
@@ -133,7 +124,7 @@ class FlowRAFT(Flow):
     @torch.no_grad()
     def between(self, first: torch.Tensor, second: torch.Tensor) -> numpy.ndarray:
         """As `Flow.between`."""
-        return self.network(first, second)[-1][0].movedim(0, -1).float().cpu().numpy()
+        return self.network()(first, second)[-1][0].movedim(0, -1).float().cpu().numpy()
 
 
 def lying(frame: numpy.ndarray) -> numpy.ndarray:
@@ -141,8 +132,8 @@ def lying(frame: numpy.ndarray) -> numpy.ndarray:
     return frame.swapaxes(0, 1) if frame.shape[0] > frame.shape[1] else frame
 
 
-def raft(path: Path) -> torch.nn.Module:
-    """torchvision's RAFT, large or small, with the weights of a file. ValueError where they fit neither."""
+def raft(path: Path, device: str = "cpu") -> torch.nn.Module:
+    """torchvision's RAFT, large or small, with a file's weights, on a device. ValueError where they fit neither."""
     from torchvision.models import optical_flow
 
     weights = weights_of(path)
@@ -151,5 +142,5 @@ def raft(path: Path) -> torch.nn.Module:
         wanted = {name: value.shape for name, value in network.state_dict().items()}
         if wanted == {name: value.shape for name, value in weights.items()}:
             network.load_state_dict(weights)
-            return network.eval().requires_grad_(False)
+            return network.eval().requires_grad_(False).to(device)
     raise ValueError(f"{path}: these are no weights of torchvision's raft_large or raft_small; choose a file of one")

@@ -121,10 +121,12 @@ function makeChart(score) {
   const element = h('article', { class: 'score' },
     h('h3', {}, h('span', { text: score.label }), h('code', { text: score.expression })),
     h('p', { class: 'note', text: score.note }), plot,
-    h('div', { class: 'ends' }, fields.low, about, fields.high), ranked.length > 2 ? examples : null)
+    h('div', { class: 'ends' }, fields.low, about, fields.high), ranked.length < 3 ? null : examples)
 
+  let drawnExamples = ''
   // Examples from low to high; once there is a limit, those on its two sides.
   function drawExamples() {
+    if (ranked.length < 3) return
     const value = limitsOf(score)[active]
     let list = Array.from({ length: 6 }, (_, place) => ranked[Math.round((place * (ranked.length - 1)) / 5)])
     let border = -1
@@ -136,6 +138,9 @@ function makeChart(score) {
       border = at - Math.max(at - 3, 0)
     }
     list = [...new Set(list)]
+    const next = `${list.map((row) => row.number)} ${border}`
+    if (next === drawnExamples) return
+    drawnExamples = next
     examples.replaceChildren(...list.map((row, place) => h('button', {
       type: 'button', class: place === border ? 'example border' : 'example', 'data-row': row.number,
       title: `${nameOf(row)}: ${shown(score.values[row.number])}`, onclick: () => openFile(row.file, row),
@@ -155,7 +160,8 @@ function makeChart(score) {
     shade.high.style.width = `${100 * (1 - placeOf('high'))}%`
     let inside = 0
     bins.forEach((bin, place) => {
-      const counts = [bin.filter(isOut).length, bin.filter((row) => dropped[row.number]).length, bin.filter(stays).length]
+      const counts = [0, 0, 0]
+      for (const row of bin) counts[fate[row.number]] += 1
       inside += counts[2]
       let top = 100
       for (const kind of [2, 1, 0]) {

@@ -1,11 +1,11 @@
 """Text laid over a picture: how many regions of it there are, by an OCR package that brings its detector."""
 
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
 
 import numpy
 
 from .packages import needed
+from .weights import Lazy
 
 FRAME = 10
 SIDE = 1024  # pixels of the square in the middle that is looked at
@@ -27,29 +27,28 @@ class TextOverlay:
     name, columns = "ocr", ("ocr",)
     key = f"ocr {FRAME} {SIDE} {REGION} {READING} {LETTERS}"
 
+    def __init__(self) -> None:
+        self.reader = Lazy(_reader)
+
     def frames(self, total: int, fps: float) -> list[int]:
         """Frame 10, or the last, and the middle one."""
         return sorted({min(FRAME, total - 1), total // 2}) if total > 0 else []
 
-    def score(self, frames: list[numpy.ndarray], fps: float) -> dict[str, float | int | str | None]:
-        """{"ocr": regions}, of upright frames uint8 [H, W, 3]."""
-        return {"ocr": max(map(self._regions, frames), default=None)}
-
-    @cached_property
-    def reader(self) -> Any:
-        """The detector and reader, on one core, read when first asked for. ValueError where the package is missing."""
-        package = needed("rapidocr_onnxruntime", "rapidocr-onnxruntime", "finding text in pictures")
-        return package.RapidOCR(
-            det_box_thresh=REGION, text_score=READING, intra_op_num_threads=1, inter_op_num_threads=1
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "reader"}
-
-    def _regions(self, frame):
+    def reduce(self, frame: numpy.ndarray) -> int:
+        """The regions of a frame uint8 [H, W, 3]. ValueError where the package is missing."""
         bgr = numpy.ascontiguousarray(middle(frame)[..., ::-1])
-        found = self.reader(bgr, use_det=True, use_cls=False, use_rec=True)[0] or []
+        found = self.reader()(bgr, use_det=True, use_cls=False, use_rec=True)[0] or []
         return sum(len(text.strip()) >= LETTERS for _, text, _ in found)
+
+    def score(self, frames: Sequence[int], fps: float) -> dict[str, float | int | str | None]:
+        """{"ocr": regions}, of reduced frames; None without any."""
+        return {"ocr": max(frames, default=None)}
+
+
+def _reader():
+    """The package's detector and reader; several shots are looked at at once, so each on one core."""
+    package = needed("rapidocr_onnxruntime", "rapidocr-onnxruntime", "finding text in pictures")
+    return package.RapidOCR(det_box_thresh=REGION, text_score=READING, intra_op_num_threads=1, inter_op_num_threads=1)
 
 
 def middle(frame: numpy.ndarray) -> numpy.ndarray:

@@ -1,0 +1,1 @@
+"""Where the shots of a file begin."""

@@ -1,0 +1,1 @@
+"""What scores a shot, each by some of its frames."""
