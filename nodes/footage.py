@@ -42,7 +42,7 @@ class OpenSoraPrepareClips(io.ComfyNode):
                     options=folders.choices(folders.FOOTAGE),
                     default=folders.FOOTAGE,
                     tooltip="Where the footage is: a folder inside ComfyUI's input folder, with videos and pictures, "
-                    "also in folders within it. The bundled example is two small films with some flaws.",
+                    "also in folders within it. The bundled example is three small films with some flaws.",
                 ),
                 io.Combo.Input(
                     "cuts",
@@ -212,7 +212,7 @@ class OpenSoraFilterClips(io.ComfyNode):
                 ),
                 _limit("min_motion", 0.5, 1000.0, 0.1, "Shots in which less moves (0 stands still, 10 is lively)"),
                 _limit("max_motion", 0.0, 1000.0, 0.1, "Shots in which more moves (above 40 is hectic)"),
-                _limit("min_sharpness", 0.0, 1.0, 0.01, "Shots that are less sharp, 0 to 1 (0.3 is a blur),"),
+                _limit("min_sharpness", 0.0, 1.0, 0.01, "Shots that are less sharp, 0 to 1 (a blur has 0.3 at most),"),
                 _limit("min_seconds", 0.0, LONGEST, 0.1, "Shorter shots"),
                 _limit("max_seconds", 0.0, LONGEST, 0.1, "Longer shots"),
                 _limit("min_aesthetic", 0.0, 10.0, 0.1, "Shots with a lower aesthetic score, 1 to 10 (5.5 is fair),"),

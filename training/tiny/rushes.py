@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy
 from PIL import Image, ImageFilter
 
-from ..data.media import write
+from ..data.h264 import write
 from .shapes import BACKGROUNDS, COLORS, coverage
 
 FPS = 24

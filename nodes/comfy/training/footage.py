@@ -17,13 +17,14 @@ import comfy.utils
 import numpy
 import torch
 
-from ....training.data.footage import manifest, report, strips
-from ....training.data.footage.account import account, lasting
-from ....training.data.footage.aesthetic import Aesthetic
+from ....training.data.footage import manifest
 from ....training.data.footage.captions import Captions
-from ....training.data.footage.measures import measures_named
+from ....training.data.footage.cuts.scenes import cutter
+from ....training.data.footage.measures.aesthetic import Aesthetic
+from ....training.data.footage.measures.named import measures_named
 from ....training.data.footage.prepare import Settings, on_threads, prepare
-from ....training.data.footage.scenes import cutter
+from ....training.data.footage.report import page, strips
+from ....training.data.footage.report.account import account, lasting
 from ....training.data.footage.thresholds import Thresholds, filtered
 from ....training.data.panels import counted
 from .encoders import key_of
@@ -140,7 +141,7 @@ def prepared(folder: Path, settings: Settings) -> Path:
     path = place / f"footage-{digest_of(list(manifest.rows(working)))}.jsonl"
     working.replace(path)
     rows, seen_from = seen(path)
-    report.write(report_of(path), rows, seen_from, folder.name, progress=lambda done, total: look())
+    page.write(report_of(path), rows, seen_from, folder.name, progress=lambda done, total: look())
     return path
 
 
