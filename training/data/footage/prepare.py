@@ -1,5 +1,6 @@
 """A folder of footage made a manifest: every file surveyed on all cores, then the whole table written."""
 
+import contextlib
 import hashlib
 import mimetypes
 import os
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from .. import media
 from . import manifest as table
 from .captions import Captions, with_scores
@@ -17,7 +20,7 @@ from .cuts.scenes import Cutter
 from .manifest import Row
 from .measures.likeness import duplicates
 from .measures.named import Measure
-from .survey import Notes, read_notes, survey
+from .survey import Notes, is_suspect, read_notes, survey
 
 SHORTEST = 0.5  # seconds of a shot
 LOOK = 0.2  # seconds between two looks at whether to go on
@@ -119,8 +122,10 @@ def on_threads(
 ) -> Iterator[Job]:
     """Do the jobs, several at once, and yield each as it is done.
 
-    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores. `look` is called
-    several times a second meanwhile; what it raises ends the work, as what `tell` of `prepare` raises.
+    Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores; the threads that the
+    latter two would start by themselves only get in each other's way. A file that may be what ended the program before
+    is done at the end, alone. `look` is called several times a second meanwhile; what it raises ends the work, as what
+    `tell` of `prepare` raises.
     """
     stopped = threading.Event()
 
@@ -129,23 +134,49 @@ def on_threads(
             raise _Stopped
 
     workers = workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         running: set[Future[Job]] = set()
+
+        def some_done() -> list[Job]:
+            nonlocal running
+            look()
+            finished, running = wait(running, LOOK, FIRST_COMPLETED)
+            return [future.result() for future in finished]
+
+        suspects: list[Job] = []
         try:
             for job in jobs:
+                if is_suspect(job.notes):
+                    suspects.append(job)
+                    continue
                 running.add(pool.submit(do, job, settings, go_on))
                 while len(running) >= 2 * workers:
-                    finished, running = wait(running, LOOK, FIRST_COMPLETED)
-                    yield from (future.result() for future in finished)
-                    look()
+                    yield from some_done()
             while running:
-                finished, running = wait(running, LOOK, FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-                look()
+                yield from some_done()
+            for job in suspects:
+                running = {pool.submit(do, job, settings, go_on)}
+                while running:
+                    yield from some_done()
         finally:
             stopped.set()
             for future in running:
                 future.cancel()
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Where several files are done at once, OpenCV and PyTorch do each in the thread that asks them."""
+    before = torch.get_num_threads()
+    with contextlib.ExitStack() as after:
+        with contextlib.suppress(ImportError):
+            import cv2
+
+            after.callback(cv2.setNumThreads, cv2.getNumThreads())
+            cv2.setNumThreads(1)
+        after.callback(torch.set_num_threads, before)
+        torch.set_num_threads(1)
+        yield
 
 
 class _Stopped(Exception):
@@ -154,9 +185,9 @@ class _Stopped(Exception):
 
 def rows(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
     """The rows of the manifest by what is noted, file by file."""
-    repeats = (
-        dict(duplicates(_scored(jobs, settings))) if any("phash" in one.columns for one in settings.measures) else {}
-    )
+    usable = (row for row in _scored(jobs, settings) if not row["reason"])
+    hashed = any("phash" in measure.columns for measure in settings.measures)
+    repeats = dict(duplicates(usable)) if hashed else {}
     for row in _scored(jobs, settings):
         original = repeats.get(table.name_of(row), "")
         reason = row["reason"] or (f"it repeats {original}" if original else "")
@@ -189,7 +220,7 @@ def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
             reason = notes.reason or "it holds no shot"
             yield {**_row(job.name, notes, table.WHOLE_FILE, reason), "text": text}
         for number in range(len(notes.shots)):
-            row = _row(job.name, notes, number, _too_short(notes, number, settings.shortest) or reason)
+            row = _row(job.name, notes, number, notes.reason or _too_short(notes, number, settings.shortest) or reason)
             scores = notes.scores.get(number, {})
             values: Mapping[str, Any] = {k: v for one in settings.measures for k, v in scores.get(one.key, {}).items()}
             row |= values

@@ -2,6 +2,9 @@
 
 Notes are lines of JSON that are only ever appended, one file of them for each file of footage. What a run that was
 killed had noted is read again, up to half a line; a changed file, or another way to cut, begins them anew.
+
+A file that crashes its decoder takes the program with it, so that the work is noted as begun before it is. What was
+begun ATTEMPTS times, and came to nothing, is left alone until the file changes.
 """
 
 import contextlib
@@ -20,13 +23,15 @@ from .measures.named import Measure, Value
 
 Shot = tuple[int, int]  # its first frame, and the one after its last
 Scores = dict[str, dict[str, Value]]  # the values of each measure, by its key
+ATTEMPTS = 3
 
 
 @dataclass
 class Notes:
     """What is known of a file: how it was when it was read, what it holds or why it cannot be used, shots and scores.
 
-    `state` is its size, time and content; `scores` are those of a shot's number.
+    `state` is its size, time and content; `scores` are those of a shot's number. `begun`: how often work on it was
+    begun since something of it was done last, and ended with the program.
     """
 
     state: dict[str, Any] = field(default_factory=dict)
@@ -35,6 +40,7 @@ class Notes:
     reason: str = ""
     shots: list[Shot] = field(default_factory=list)
     scores: dict[int, Scores] = field(default_factory=dict)
+    begun: int = 0
 
     @property
     def surveyed(self) -> bool:
@@ -61,14 +67,24 @@ def survey(
     known = read_notes(notes)
     try:
         state = _state(path, known.state)
-        if not known.surveyed or known.cutter != cutter.key or known.state.get("sha256") != state["sha256"]:
-            known = _cut(path, state, cutter, go_on)
-            _begin(notes, known)
+        if known.state.get("sha256") != state["sha256"]:
+            known = Notes(state)
         elif known.state != state:
+            known.state = state
             _add(notes, state=state)
-        for number, scores in _scored(path, known, measures, go_on):
-            known.scores.setdefault(number, {}).update(scores)
-            _add(notes, shot=number, scores=scores)
+        if known.begun >= ATTEMPTS:
+            return known
+        if not known.surveyed or known.cutter != cutter.key:
+            _begin(notes, Notes(state, begun=known.begun + 1))
+            with _not_fatal(notes, known.begun):
+                known = _cut(path, state, cutter, go_on)
+            _begin(notes, known)
+        if known.missing(measures):
+            _add(notes, begun=known.begun + 1)
+            with _not_fatal(notes, known.begun):
+                for number, scores in _scored(path, known, measures, go_on):
+                    known.scores.setdefault(number, {}).update(scores)
+                    _add(notes, shot=number, scores=scores)
     except media.Unreadable as error:  # it vanished, or changed while it was read: nothing of it holds
         known = Notes(cutter=cutter.key, reason=error.reason)
         _begin(notes, known)
@@ -78,14 +94,25 @@ def survey(
 def read_notes(path: Path) -> Notes:
     """What is noted there; nothing where there is no such file, or nothing that can be read."""
     known = Notes()
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as lines:
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        open(path, encoding="utf-8", errors="replace") as lines,
+    ):
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a run that was killed
                 _take(known, json.loads(line))
+    if known.begun >= ATTEMPTS:
+        known.reason = f"reading it ended the program {ATTEMPTS} times; export it again, or remove it"
     return known
 
 
+def is_suspect(notes: Path) -> bool:
+    """Whether this is the last attempt at a file, which is fair only while no other file is read by this program."""
+    return read_notes(notes).begun == ATTEMPTS - 1
+
+
 def _take(known, entry):
+    known.begun = entry.get("begun", known.begun if entry.keys() == {"state"} else 0)
     if "state" in entry:
         known.state = entry["state"]
     if "cutter" in entry:
@@ -98,8 +125,19 @@ def _take(known, entry):
 
 def _begin(path, known):
     """The first line of a file's notes; what was there is gone."""
-    line = {name: getattr(known, name) for name in ("state", "cutter", "holds", "reason", "shots")}
+    line = {name: getattr(known, name) for name in ("state", "cutter", "holds", "reason", "shots", "begun")}
     write_whole(path, lambda temporary: temporary.write_text(json.dumps(line) + "\n", encoding="utf-8"), "manifest")
+
+
+@contextlib.contextmanager
+def _not_fatal(notes, begun):
+    """An attempt that an error or an interrupt ends, not the end of the program, is taken back."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ValueError):
+            _add(notes, begun=begun)
+        raise
 
 
 def _add(path, **entry):

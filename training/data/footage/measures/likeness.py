@@ -3,6 +3,7 @@
 The hash is computed here, in a few lines of numpy and Pillow: the usual package brings SciPy and PyWavelets for it.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -67,26 +68,39 @@ def duplicates(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     pictures, and shots with shots: a still of a clip teaches something else than the clip does. A part cut out of a
     clip is not found.
 
-    Reads all rows once, and keeps of each its name, its size, its sharpness and its hash.
+    Reads all rows once, and keeps of each its name, its size, its sharpness and its hash. Raises ValueError for a hash
+    that is none.
     """
-    names, merits = [], []
-    hashes: dict[int, list[tuple[int, bytes]]] = {}  # by the number of frames
+    names: list[str] = []
+    areas, sharp = array("d"), array("d")  # as objects those of a million rows would be three times as large
+    found: dict[int, tuple[array, bytearray]] = {}  # by the length of a hash: of which rows, and their hashes
     for number, row in enumerate(rows):
         names.append(f"{row['path']}#{row['shot']}")
-        merits.append(((row.get("height") or 0) * (row.get("width") or 0), row.get("sharpness") or 0.0))
+        areas.append((row.get("height") or 0) * (row.get("width") or 0))
+        sharp.append(row.get("sharpness") or 0.0)
         code = str(row.get("phash") or "")
         if code.strip("0"):
-            hashes.setdefault(len(code) // DIGITS, []).append((number, bytes.fromhex(code)))
+            of_rows, hashes = found.setdefault(len(code), (array("q"), bytearray()))
+            of_rows.append(number)
+            hashes += _bytes(names[-1], code)
     repeats = {}
-    for found in hashes.values():
-        numbers = numpy.array([number for number, _ in found])
-        codes = numpy.frombuffer(b"".join(code for _, code in found), numpy.uint8).reshape(len(found), -1)
-        areas, sharp = numpy.array([merits[number] for number in numbers]).T
-        order = numpy.lexsort((numbers, -sharp, -areas))  # in which they are to stay
+    for of_rows, hashes in found.values():
+        numbers = numpy.array(of_rows)
+        codes = numpy.frombuffer(hashes, numpy.uint8).reshape(len(numbers), -1)
+        order = numpy.lexsort((numbers, -numpy.array(sharp)[numbers], -numpy.array(areas)[numbers]))  # how they stay
         for one, kept in _repeats(codes[order]).items():
             repeats[numbers[order[one]]] = numbers[order[kept]]
     for number in sorted(repeats):
         yield names[number], names[repeats[number]]
+
+
+def _bytes(name, code):
+    try:
+        if len(code) % DIGITS == 0:
+            return bytes.fromhex(code)
+    except ValueError:
+        pass
+    raise ValueError(f"{name}: phash is {code!r}; it must be {DIGITS} hex digits a frame, as `prepare` writes them")
 
 
 def _repeats(codes):
@@ -114,11 +128,12 @@ def _pairs(codes):
     share a band are compared. In the order of a band they lie side by side: each is compared with its next, its next
     but one, and so on, as long as the band is the same.
     """
-    bits = numpy.unpackbits(codes, axis=1)
     most = NEAR * codes.reshape(len(codes), -1, DIGITS // 2).any(-1).sum(1)  # by the frames that are not plain
     found = set()
-    for band in numpy.array_split(numpy.arange(bits.shape[1]), most.max() + 1):
-        keys = bits[:, band] @ (1 << numpy.arange(len(band), dtype=numpy.int64))
+    for band in numpy.array_split(numpy.arange(8 * codes.shape[1]), most.max() + 1):
+        begin, end = band[0] // 8, band[-1] // 8 + 1  # bytes of the band
+        bits = numpy.unpackbits(codes[:, begin:end], axis=1)[:, band - 8 * begin]
+        keys = bits @ (1 << numpy.arange(len(band), dtype=numpy.int64))
         order = numpy.argsort(keys, kind="stable")
         keys, first, distance = keys[order], numpy.arange(len(keys)), 0
         while len(first):
