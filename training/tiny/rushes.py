@@ -19,7 +19,7 @@ from ..data.h264 import write
 from .shapes import BACKGROUNDS, COLORS, coverage
 
 FPS = 24
-HEIGHT, WIDTH, SIZE = 240, 320, 52.0
+HEIGHT, WIDTH, SIZE = 240, 288, 52.0
 PORCELAIN = ("blue", "white")
 BLUR = 9.0  # pixels, out of focus
 FLASH = 2  # frames
