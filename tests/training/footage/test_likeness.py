@@ -116,4 +116,7 @@ def test_all_pairs_are_found(monkeypatch):
 def test_rows_without_a_hash():
     rows = [{"path": "broken.mp4", "shot": -1, "phash": value} for value in (None, "", code(0))]
     assert list(duplicates(rows)) == [] and list(duplicates([])) == []
+    for wrong in ("abc", "sixteen letters."):
+        with pytest.raises(ValueError, match=f"a.mp4#0: phash is '{wrong}'; it must be 16 hex digits a frame"):
+            list(duplicates([{"path": "a.mp4", "shot": 0, "phash": wrong}]))
     assert looked_at(PerceptualHash(), []) == {"phash": None}

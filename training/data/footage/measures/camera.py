@@ -8,6 +8,7 @@ import numpy
 from .packages import opencv
 from .places import every
 
+PURPOSE = "camera motion"
 STRIDE, PAIRS = 15, 30  # frames between those that are compared; pairs at most: 15 s at 30 frames a second
 SIDE = 320  # pixels of the shorter side that flow is found at, of larger frames
 STILL = 1.0  # pixels of movement, in the median, below which a camera is held still
@@ -24,11 +25,15 @@ class CameraMotion:
     where there is no such majority, None of a picture and of a shot that is too short for a pair. It differs from the
     original in two things: flow is found at 320 pixels on the shorter side, so that a word does not depend on the size
     of the file; and the direction is that of the median vector, since a median of angles fails where they begin anew.
-    Needs OpenCV.
+
+    Raises ValueError where OpenCV is missing.
     """
 
     name, columns = "cmotion", ("cmotion",)
     key = f"cmotion {STRIDE} {PAIRS} {SIDE}"
+
+    def __init__(self) -> None:
+        opencv(PURPOSE)
 
     def frames(self, total: int, fps: float) -> list[int]:
         """Every 15th frame; none of what has no pair of them."""
@@ -36,7 +41,7 @@ class CameraMotion:
 
     def reduce(self, frame: numpy.ndarray) -> numpy.ndarray:
         """A frame uint8 [H, W, 3], grey, with at most 320 pixels on the shorter side: uint8 [h, w]."""
-        cv2 = opencv("camera motion")
+        cv2 = opencv(PURPOSE)
         H, W = frame.shape[:2]
         scale = min(1, SIDE / min(H, W))
         size = (max(1, round(W * scale)), max(1, round(H * scale)))
@@ -66,5 +71,5 @@ def word_of(flow: numpy.ndarray) -> str:
 
 def _flow(first, second):
     """Farneback's dense flow, at the settings of OpenCV's own example, which the original has."""
-    cv2 = opencv("camera motion")
+    cv2 = opencv(PURPOSE)
     return cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)

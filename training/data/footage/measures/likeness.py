@@ -68,32 +68,38 @@ def duplicates(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     pictures, and shots with shots: a still of a clip teaches something else than the clip does. A part cut out of a
     clip is not found.
 
-    Reads all rows once, and keeps of each its name, its size, its sharpness and its hash.
+    Reads all rows once, and keeps of each its name, its size, its sharpness and its hash. Raises ValueError for a hash
+    that is none.
     """
-    names, areas, sharp = (
-        [],
-        array("d"),
-        array("d"),
-    )  # of a million rows, which as objects would be three times as large
-    hashes: dict[int, tuple[array, bytearray]] = {}  # numbers of rows, their codes, by the number of frames
+    names, areas, sharp = [], array("d"), array("d")  # as tuples they would take twice as much for a million rows
+    found: dict[int, tuple[array, bytearray]] = {}  # by the number of frames: of which rows, and their hashes
     for number, row in enumerate(rows):
         names.append(f"{row['path']}#{row['shot']}")
         areas.append((row.get("height") or 0) * (row.get("width") or 0))
         sharp.append(row.get("sharpness") or 0.0)
         code = str(row.get("phash") or "")
         if code.strip("0"):
-            numbers, codes = hashes.setdefault(len(code) // DIGITS, (array("q"), bytearray()))
-            numbers.append(number)
-            codes += bytes.fromhex(code)
+            of_rows, hashes = found.setdefault(len(code), (array("q"), bytearray()))
+            of_rows.append(number)
+            hashes += _bytes(names[-1], code)
     repeats = {}
-    for members, together in hashes.values():
-        numbers = numpy.array(members)
-        codes = numpy.frombuffer(together, numpy.uint8).reshape(len(numbers), -1)
+    for of_rows, hashes in found.values():
+        numbers = numpy.array(of_rows)
+        codes = numpy.frombuffer(hashes, numpy.uint8).reshape(len(numbers), -1)
         order = numpy.lexsort((numbers, -numpy.array(sharp)[numbers], -numpy.array(areas)[numbers]))  # how they stay
         for one, kept in _repeats(codes[order]).items():
             repeats[numbers[order[one]]] = numbers[order[kept]]
     for number in sorted(repeats):
         yield names[number], names[repeats[number]]
+
+
+def _bytes(name, code):
+    try:
+        if len(code) % DIGITS == 0:
+            return bytes.fromhex(code)
+    except ValueError:
+        pass
+    raise ValueError(f"{name}: phash is {code!r}; it must be {DIGITS} hex digits a frame, as `prepare` writes them")
 
 
 def _repeats(codes):

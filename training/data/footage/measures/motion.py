@@ -16,6 +16,7 @@ from .places import every
 from .weights import Lazy, digest_of, weights_of
 
 HEIGHT, WIDTH = 320, 576
+PURPOSE = "motion by DIS flow"
 
 
 class Sampling(NamedTuple):
@@ -75,20 +76,27 @@ class Flow:
 
 
 class FlowDIS(Flow):
-    """Flow by dense inverse search (arXiv 1603.03590), OpenCV's, at its preset "medium". Needs OpenCV."""
+    """Flow by dense inverse search (arXiv 1603.03590), OpenCV's, at its preset "medium".
+
+    Raises ValueError where OpenCV is missing.
+    """
 
     name = "flow_dis"
 
+    def __init__(self, version: str = "1.2") -> None:
+        super().__init__(version)
+        opencv(PURPOSE)
+
     def reduce(self, frame: numpy.ndarray) -> numpy.ndarray:
         """uint8 [320, 576], grey: what this method compares."""
-        cv2 = opencv("motion by DIS flow")
+        cv2 = opencv(PURPOSE)
         return cv2.cvtColor(
             cv2.resize(lying(frame), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY
         )
 
     def between(self, first: numpy.ndarray, second: numpy.ndarray) -> numpy.ndarray:
         """As `Flow.between`."""
-        cv2 = opencv("motion by DIS flow")
+        cv2 = opencv(PURPOSE)
         return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
 
 

@@ -21,13 +21,16 @@ class TextOverlay:
     and the continents of a globe above it; so a region counts only where its reader reads three characters or more in
     it, at 0.6 or above. It knows Latin and Chinese script. Words on signs within the scene count like those laid over
     it. The original looks at frame 10 alone, where titles have often not come in; of a shorter shot it is the last
-    frame. Needs rapidocr-onnxruntime.
+    frame.
+
+    Raises ValueError where the package rapidocr-onnxruntime is missing.
     """
 
     name, columns = "ocr", ("ocr",)
     key = f"ocr {FRAME} {SIDE} {REGION} {READING} {LETTERS}"
 
     def __init__(self) -> None:
+        _package()
         self.reader = Lazy(_reader)
 
     def frames(self, total: int, fps: float) -> list[int]:
@@ -35,7 +38,7 @@ class TextOverlay:
         return sorted({min(FRAME, total - 1), total // 2}) if total > 0 else []
 
     def reduce(self, frame: numpy.ndarray) -> int:
-        """The regions of a frame uint8 [H, W, 3]. ValueError where the package is missing."""
+        """The regions of a frame uint8 [H, W, 3]."""
         bgr = numpy.ascontiguousarray(middle(frame)[..., ::-1])
         found = self.reader()(bgr, use_det=True, use_cls=False, use_rec=True)[0] or []
         return sum(len(text.strip()) >= LETTERS for _, text, _ in found)
@@ -45,10 +48,15 @@ class TextOverlay:
         return {"ocr": max(frames, default=None)}
 
 
+def _package():
+    return needed("rapidocr_onnxruntime", "rapidocr-onnxruntime", "finding text in pictures")
+
+
 def _reader():
     """The package's detector and reader; several shots are looked at at once, so each on one core."""
-    package = needed("rapidocr_onnxruntime", "rapidocr-onnxruntime", "finding text in pictures")
-    return package.RapidOCR(det_box_thresh=REGION, text_score=READING, intra_op_num_threads=1, inter_op_num_threads=1)
+    return _package().RapidOCR(
+        det_box_thresh=REGION, text_score=READING, intra_op_num_threads=1, inter_op_num_threads=1
+    )
 
 
 def middle(frame: numpy.ndarray) -> numpy.ndarray:
