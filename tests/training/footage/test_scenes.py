@@ -131,6 +131,19 @@ def test_frames_are_not_gathered(name):
     assert most <= adaptive.FLASH + 3
 
 
+def test_flashes_are_looked_for_a_few_frames_ahead():
+    taken = []
+
+    def film():
+        for number, frame in enumerate(made_clips.pan(30)):
+            taken.append(number)
+            yield frame
+
+    given = adaptive.without_flashes(film(), 15.0)
+    ahead = [len(taken) - number for number, _ in enumerate(given)]
+    assert len(ahead) == 30 and max(ahead) <= adaptive.FLASH + 2
+
+
 def test_the_networks_package_leaves_everything_as_it_was():
     random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
     states = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
