@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
-    names = "demo | test | ui | train | preflight | sample | report | bench | symbols"
+    names = "demo | test | ui | prepare | train | preflight | sample | report | bench | symbols"
     commands = top.add_subparsers(required=True, metavar=names)
 
     def command(name, function, text, passes_on=False):
@@ -84,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     }
     for name, text in trainings.items():
         command(name, train, text, passes_on=True).set_defaults(training=name)
+    text = "cut a folder of footage into shots, score them, and write the table of them (prepare -- --help says how)"
+    command("prepare", prepare, text, passes_on=True)
     bench_ = command(
         "bench",
         bench,
@@ -119,7 +121,7 @@ def bench(options, rest) -> int:
         return run_module(env, "runner.training_ways", "--tokenizer", tokenizer_of(env))
     if options.what == "footage":
         env = environment.prepare(options.comfyui, tools=True)
-        return run_module(env, "runner.footage_rates", env.footage, "--ray", paths=(env.extras,))
+        return run_module(env, "runner.footage_rates", env.footage, "--ray")
     with prepared_server(options) as (_, client, graph):
         generate(client, graph)
         seconds = []
@@ -268,17 +270,22 @@ def train(options, rest) -> int:
     return run_module(env, "training", options.training, "--tokenizer", tokenizer, *rest)
 
 
+def prepare(options, rest) -> int:
+    """Run data preparation in the environment, with the packages that it can use."""
+    return run_module(environment.prepare(options.comfyui, packages=True), "training.data.footage", *rest)
+
+
 def tokenizer_of(env) -> Path:
     """T5's tokenizer, which ComfyUI brings."""
     return env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
 
 
-def run_module(env, module, *arguments, paths=()) -> int:
-    """Run a module of the pack in the environment, without ComfyUI; `paths`: where other packages are."""
+def run_module(env, module, *arguments) -> int:
+    """Run a module of the pack in the environment, without ComfyUI."""
     base = comfyui.make_base(own_folder(env), models_of(env))
     packs = base / "custom_nodes"
-    command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(packs, *paths))
-    return process.wait(process.start(command, env=env.variables(packs, *paths)))
+    command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(packs, env.extras))
+    return process.wait(process.start(command, env=env.variables(packs, env.extras)))
 
 
 def judge_symbols(options, rest) -> int:

@@ -32,11 +32,6 @@ class Schedule:
     posterior_clean: Tensor  # the posterior mean is posterior_clean · clean + posterior_noisy · z
     posterior_noisy: Tensor
 
-    @property
-    def steps(self) -> int:
-        """How many steps."""
-        return len(self.timesteps)
-
     def add_noise(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
         """Clean latents as they are at `index`: √ᾱ · clean + √(1 - ᾱ) · noise. All of one shape."""
         kept = self.alphas_cumprod[index]

@@ -78,11 +78,12 @@ class _LongVideo(io.ComfyNode):
     """What the three nodes have in common: an interrupted run's output is not the cached answer to the next."""
 
     FROM = "latent"  # the input of the clip that `frames` are added to
+    CHECK: Callable[..., None] | None = None  # of `frames`, the clip's own and the network, which a run makes too
 
     @classmethod
     def check_of(cls, node: Node) -> Callable[..., None] | None:
-        """The check of `frames`, the clip's own and the network that a run makes; None where only a run knows which."""
-        return None
+        """The node's CHECK; None where only a run knows which."""
+        return cls.CHECK
 
     @classmethod
     def validate_inputs(
@@ -163,6 +164,8 @@ class OpenSoraExtend(_LongVideo):
 
 
 class OpenSoraConnect(_LongVideo):
+    FROM, CHECK = "first", staticmethod(check_bridge)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -188,12 +191,6 @@ class OpenSoraConnect(_LongVideo):
             outputs=[io.Latent.Output(tooltip="The first clip, the bridge and the second clip as one.")],
         )
 
-    FROM = "first"
-
-    @classmethod
-    def check_of(cls, node: Node) -> Callable[..., None]:
-        return check_bridge
-
     @classmethod
     def execute(
         cls, model: io.Model.Type, positive: list, vae: io.Vae.Type, first: dict, second: dict, frames: int,
@@ -218,6 +215,8 @@ class OpenSoraConnect(_LongVideo):
 
 
 class OpenSoraLoop(_LongVideo):
+    CHECK = staticmethod(check_loop)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -236,10 +235,6 @@ class OpenSoraLoop(_LongVideo):
             ),
             outputs=[io.Latent.Output(tooltip="The clip and the bridge back to its first frame.")],
         )
-
-    @classmethod
-    def check_of(cls, node: Node) -> Callable[..., None]:
-        return check_loop
 
     @classmethod
     def execute(

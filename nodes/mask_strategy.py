@@ -60,30 +60,24 @@ def check_references(references: list[tuple[str, Tensor]], sizes: Sizes) -> None
             )
 
 
-def check_entry(entry: tuple, names: list[str], lengths: list[int], frames: int) -> None:
+def check_entry(entry: tuple, references: dict[str, int | None], frames: int) -> None:
     """ValueError where an entry asks for a reference that is not connected, or for a position outside a clip.
 
     Args:
-        names, lengths: input name and latent frames of each reference.
+        references: {input name: its latent frames, None where only a run knows}, in the order of their numbers.
         frames: latent frames of the clip.
     """
-    check_number(entry, names)
-    number = entry[1]
-    for field, position, length in zip(masks.FIELDS[2:4], entry[2:4], (lengths[number], frames)):
-        check_position(entry, field, position, length)
+    check_number(entry, list(references))
+    lengths = list(references.values())[entry[1]], frames
+    for field, position, length in zip(masks.FIELDS[2:4], entry[2:4], lengths):
+        if length is not None and not -length <= position < length:
+            raise ValueError(masks.outside(entry, field, position, length))
 
 
 def check_targets(strategy: str, names: Iterable[str], frames: int) -> None:
     """As `check_entry` for every entry of a text, without what only the references' lengths tell."""
     for entry in read_strategy(strategy):
-        check_number(entry, list(names))
-        check_position(entry, "target_start", entry[3], frames)
-
-
-def check_position(entry: tuple, field: str, position: int, length: int) -> None:
-    """ValueError for a position outside of a clip of `length` latent frames."""
-    if not -length <= position < length:
-        raise ValueError(masks.outside(entry, field, position, length))
+        check_entry(entry, dict.fromkeys(names), frames)
 
 
 def check_number(entry: tuple, names: list[str]) -> None:
@@ -211,7 +205,7 @@ class OpenSoraMaskStrategy(io.ComfyNode):
         lengths = [network.latent_frames(len(pixels)) for _, pixels in given]
         held, touched = holding(latent), set()
         for entry in entries:
-            check_entry(entry, names, lengths, len(groups))
+            check_entry(entry, dict(zip(names, lengths)), len(groups))
             name, length = names[entry[1]], lengths[entry[1]]
             record = entry_record(entry, name, length, groups, align)
             held = lay_over(held, record, groups, nearest_free(entry, length, len(groups), align))

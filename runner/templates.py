@@ -5,15 +5,14 @@ In the prepared environment (Pillow, PyAV), in the repository's folder:
     python -m runner.templates NAME VIDEO            draws workflows/NAME.jpg and NAME.app.jpg from a video of its run
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+import av
+from PIL import Image as pil
+from PIL import ImageDraw, ImageFont
+from PIL.Image import Image
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 INPUTS = WORKFLOWS / "inputs"
@@ -92,9 +91,7 @@ def halves(picture: Image) -> tuple[Image, Image]:
 
 def write(pictures: list[Image], path: Path) -> None:
     """A WebP that moves and repeats; browsers go by what it is, not its name. The last picture fades to the first."""
-    from PIL.Image import blend
-
-    fade = [blend(pictures[-1], pictures[0], part / 5) for part in range(1, 5)]
+    fade = [pil.blend(pictures[-1], pictures[0], part / 5) for part in range(1, 5)]
     durations = [80] * (len(pictures) - 1) + [400] + [60] * 4
     durations[0] = 300
     options = {"save_all": True, "append_images": [*pictures[1:], *fade], "duration": durations, "loop": 0}
@@ -103,9 +100,6 @@ def write(pictures: list[Image], path: Path) -> None:
 
 def card(name: str, frames: list[Image], index: int, given: list[Image] | None) -> Image:
     """One picture of the card: the clip, and under it where it is and what was given."""
-    from PIL import Image as pil
-    from PIL import ImageDraw, ImageFont
-
     picture = pil.new("RGB", (CARD, CARD), PAPER)
     draw = ImageDraw.Draw(picture)
     if given:
@@ -139,8 +133,6 @@ def card(name: str, frames: list[Image], index: int, given: list[Image] | None) 
 
 def frames_of(video: str | Path) -> list[Image]:
     """The pictures of a video file."""
-    import av
-
     with av.open(str(video)) as container:
         return [frame.to_image() for frame in container.decode(video=0)]
 

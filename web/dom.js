@@ -19,6 +19,16 @@ export function h(tag, { text, ...attributes } = {}, ...children) {
   return element
 }
 
+// Call `act` after the node's own handler of that name.
+export function after(node, name, act) {
+  const before = node[name]
+  node[name] = function (...values) {
+    const result = before?.apply(this, values)
+    act(...values)
+    return result
+  }
+}
+
 // Make `parent` hold one child an item: those that exist are kept, so that focus and pictures survive.
 export function keepInStep(parent, items, create, update) {
   while (parent.children.length > items.length) parent.lastElementChild.remove()

@@ -54,15 +54,13 @@ function around(group, area) {
 // the others in the nearest free one, and in its groups. `others` are the nodes that stay.
 export function layOut(made, others, groups) {
   const stand = others.map((node) => rectangle(node))
-  const first = made.filter(([, node], index) => made.findIndex((each) => each[1] === node) === index)
-  for (const [ours, theirs] of first) {
-    ours.pos = [Number(theirs.pos[0]), Number(theirs.pos[1])]
-    settle(ours, rectangle(theirs), stand, groups)
-  }
-  for (const pairing of made.filter((each) => !first.includes(each))) {
+  const first = new Set(made.filter(([, node], index) => made.findIndex((each) => each[1] === node) === index))
+  for (const pairing of new Set([...first, ...made])) {
     const [ours, theirs] = pairing
-    ours.pos = nearest(ours, rectangle(theirs), stand, groups)
-    settle(ours, rectangle(theirs), stand, groups)
+    const from = rectangle(theirs)
+    const own = [Number(theirs.pos[0]), Number(theirs.pos[1])]
+    ours.pos = first.has(pairing) ? own : nearest(ours, from, stand, groups)
+    settle(ours, from, stand, groups)
   }
 }
 

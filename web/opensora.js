@@ -1,7 +1,7 @@
 // The pack's extension of the page: which display goes on which node, and when they look again.
 
 import { app } from '../../scripts/app.js'
-import { addStyle, showInstead } from './dom.js'
+import { addStyle, after, showInstead } from './dom.js'
 import { executionIds, growToContent, keepTitleWhole, outputOf } from './graph.js'
 import { watchCachedRuns } from './last_run.js'
 import { registerOnce } from './once.js'
@@ -24,16 +24,6 @@ const DISPLAYS = {
 const shown = new Map()
 const LATER = 300 // milliseconds until the page has settled
 const VUE_NEEDS = 5000 // milliseconds within which the page's Vue nodes show a graph that was loaded
-
-// Call `act` after the node's own handler of that name.
-function after(node, name, act) {
-  const before = node[name]
-  node[name] = function (...values) {
-    const result = before?.apply(this, values)
-    act(...values)
-    return result
-  }
-}
 
 // [id in a run, node] of those that show nothing yet, where one may stand in several instances of a subgraph.
 const withoutReport = () =>

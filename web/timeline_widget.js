@@ -1,7 +1,7 @@
 // The widget of the input `timeline`: the drawing itself, on its node, on subgraphs that it is promoted to, in panels.
 
 import { app } from '../../scripts/app.js'
-import { htmlOptions, settle } from './dom.js'
+import { after, htmlOptions, settle } from './dom.js'
 import { widgetOf } from './graph.js'
 import { rewiredOf, TimelineEditor } from './timeline.js'
 
@@ -110,22 +110,12 @@ export function addTimeline(node) {
   node.widgets.splice(node.widgets.indexOf(plain), 1, widget)
   node.widgets_start_y = TOP
   node.setSize([Math.max(WIDTH, node.size[0]), node.size[1]])
-  const connected = node.onConnectionsChange
-  node.onConnectionsChange = function (kind, slot, ...rest) {
+  after(node, 'onConnectionsChange', (kind, slot) => {
     if (kind === LiteGraph.INPUT) rewiredOf(node).add(node.inputs?.[slot]?.name)
-    return connected?.call(this, kind, slot, ...rest)
-  }
+  })
   // Loading, pasting and undo report every wire as new, though they are those of the last run.
-  const configured = node.onConfigure
-  node.onConfigure = function (...values) {
-    rewiredOf(node).clear()
-    return configured?.apply(this, values)
-  }
-  const executed = node.onExecuted
-  node.onExecuted = function (output) {
-    rewiredOf(node).clear()
-    return executed?.call(this, output)
-  }
+  after(node, 'onConfigure', () => rewiredOf(node).clear())
+  after(node, 'onExecuted', () => rewiredOf(node).clear())
   editor.refresh()
   return { refresh: editor.refresh, remove: () => editor.destroy() }
 }

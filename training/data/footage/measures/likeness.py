@@ -71,8 +71,9 @@ def duplicates(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     Reads all rows once, and keeps of each its name, its size, its sharpness and its hash. Raises ValueError for a hash
     that is none.
     """
-    names, areas, sharp = [], array("d"), array("d")  # as tuples they would take twice as much for a million rows
-    found: dict[int, tuple[array, bytearray]] = {}  # by the number of frames: of which rows, and their hashes
+    names: list[str] = []
+    areas, sharp = array("d"), array("d")  # as objects those of a million rows would be three times as large
+    found: dict[int, tuple[array, bytearray]] = {}  # by the length of a hash: of which rows, and their hashes
     for number, row in enumerate(rows):
         names.append(f"{row['path']}#{row['shot']}")
         areas.append((row.get("height") or 0) * (row.get("width") or 0))

@@ -2,9 +2,11 @@
 
 function fileRow(list) {
   const counts = h('span', { class: 'count', 'data-file': list[0].file })
+  const line = list.some(isShot) ? timeLine(list, () => h('i'))
+    : h('span', { class: 'reason-line', text: list[0].reason.replace(`${data.files[list[0].file]}: `, '') })
   return h('button', { type: 'button', class: 'file', onclick: () => openFile(list[0].file) },
     fileTitle(list[0], false),
-    list.some(isShot) ? timeLine(list, () => h('i')) : h('span', { class: 'reason-line', text: list[0].reason.replace(`${data.files[list[0].file]}: `, '') }), counts)
+    line, counts)
 }
 
 function countFiles(root) {
@@ -41,7 +43,8 @@ function openFile(number, row) {
     return Math.ceil((Math.min(innerWidth, 1120) * count * height) / (last * 90 * width))
   }
   const line = timeLine(list, (one) => h('button', {
-    type: 'button', class: 'part', 'aria-label': `shot ${one.shot}`, onclick: () => choose(one) }, frames(one, fits(one), fits(one) > FRAMES)))
+    type: 'button', class: 'part', 'aria-label': `shot ${one.shot}`, onclick: () => choose(one),
+  }, frames(one, fits(one), fits(one) > FRAMES)))
   const choose = (one) => {
     for (const part of line.children) part.setAttribute('aria-current', Number(part.dataset.row) === one.number)
     detail.replaceChildren(...detailOf(one))
@@ -71,22 +74,26 @@ function openFile(number, row) {
   if (first) choose(row && isShot(row) ? row : first)
 }
 
+const rangeOf = (row) => (row.frames > 1
+  ? `frames ${row.start} to ${row.start + row.frames - 1}, ${lasting(seconds(row))}` : 'a picture')
+
 function detailOf(row) {
   const scores = data.scores.filter((score) => score.values[row.number] !== null)
   return [
     ...(data.films[row.number] ? [frames(row)] : []),
     h('div', { class: 'facts', 'data-row': row.number },
       h('h3', { text: `Shot ${row.shot}` }), h('p', { class: 'reason' }),
-      h('p', { class: 'hint', text: row.frames > 1 ? `frames ${row.start} to ${row.start + row.frames - 1}, ${lasting(seconds(row))}`
-        : 'a picture' }),
+      h('p', { class: 'hint', text: rangeOf(row) }),
       row.text ? h('p', { class: 'caption', text: row.text }) : null,
       row.motion ? h('p', { class: 'hint', text: `camera: ${row.motion}` }) : null,
       row.copy ? h('p', { class: 'hint', text: `a copy of ${row.copy}` }) : null),
     h('dl', { class: 'values' }, ...scores.flatMap((score) => {
       const scale = score.scale ??= scaleOf(score.values)
       const bar = h('i')
-      bar.style.width = `${100 * scale.place(score.values[row.number])}%`
-      return [h('dt', { text: score.label }), h('dd', {}, h('span', { class: 'meter' }, bar), h('b', { text: shown(score.values[row.number]) }))]
+      const value = score.values[row.number]
+      bar.style.width = `${100 * scale.place(value)}%`
+      return [h('dt', { text: score.label }),
+        h('dd', {}, h('span', { class: 'meter' }, bar), h('b', { text: shown(value) }))]
     })),
   ]
 }
@@ -101,7 +108,8 @@ function drawOut() {
     if (!groups.has(key)) groups.set(key, [reason, []])
     groups.get(key)[1].push(row)
   }
-  const sorted = [...groups.values()].sort(([, one], [, other]) => isOut(one[0]) - isOut(other[0]) || other.length - one.length)
+  const sorted = [...groups.values()].sort(([, one], [, other]) =>
+    isOut(one[0]) - isOut(other[0]) || other.length - one.length)
   const open = new Set([...byId('out').querySelectorAll('details[open]')].map((one) => one.dataset.reason))
   byId('out').replaceChildren(...sorted.map(([reason, list]) => {
     const length = lengthOf(list)

@@ -10,7 +10,8 @@ const LENGTH = 'num_frames / fps'
 const pictures = shots.filter((row) => row.frames === 1)
 const limits = new Map() // score → { low, high }; either may be null
 // Camera motions and copies that are not wanted, a caption's words, whether pictures pass limits on motion.
-const words = { motion: new Set(), copies: false, text: '', pictures: pictures.length > 0 && pictures.length < shots.length }
+const isMixed = pictures.length > 0 && pictures.length < shots.length
+const words = { motion: new Set(), copies: false, text: '', pictures: isMixed }
 
 const isShot = (row) => row.shot >= 0
 const isOut = (row) => row.group >= 0 // by the manifest
@@ -31,13 +32,17 @@ function setLimit(score, side, value) {
 const quoted = (text) => JSON.stringify(text)
 
 // A row's value; a picture's length is what the filter's arithmetic makes of it, though it counts for nothing.
-const valueOf = (score, row) => (score.expression !== LENGTH ? score.values[row.number] : row.fps > 0 ? row.frames / row.fps : null)
+function valueOf(score, row) {
+  if (score.expression !== LENGTH) return score.values[row.number]
+  return row.fps > 0 ? row.frames / row.fps : null
+}
 
 // Pictures have neither motion nor length: limits on those may let them pass.
 const OF_MOTION = [LENGTH, 'flow_dis', 'flow_raft']
 const pass = (expression) => words.pictures && OF_MOTION.includes(expression)
 
-// Each condition: as text, which rows it lets pass unasked, the column and value that it asks about, what is bad, and why.
+// Each condition: as text, which rows it lets pass unasked, the column and value that it asks about, which values are
+// bad, and why.
 function conditions() {
   const found = []
   for (const [score, { low, high }] of limits) {
@@ -49,10 +54,15 @@ function conditions() {
       text: free ? `num_frames == 1 or ${text}` : text, column: expression,
       free: (row) => free && row.frames === 1, value: (row) => valueOf(score, row),
       bad: (value) => (low !== null && value < low) || (high !== null && value > high),
-      why: (value) => `${expression} is ${shown(value)}; the filter asks for ${low !== null && value < low ? `>= ${low}` : `<= ${high}`}`,
+      why: (value) => {
+        const asked = low !== null && value < low ? `>= ${low}` : `<= ${high}`
+        return `${expression} is ${shown(value, 6)}; the filter asks for ${asked}`
+      },
     })
   }
-  const add = (text, column, field, bad, why) => found.push({ text, column, free: () => false, value: (row) => row[field], bad, why })
+  const add = (text, column, field, bad, why) => {
+    found.push({ text, column, free: () => false, value: (row) => row[field], bad, why })
+  }
   for (const motion of words.motion) {
     add(`cmotion != ${quoted(motion)}`, 'cmotion', 'motion', (value) => value === motion,
       (value) => `cmotion is ${quoted(value)}; the filter asks for another`)
@@ -67,7 +77,8 @@ function conditions() {
 
 function filterText() {
   const texts = conditions().map((one) => one.text)
-  return texts.map((text) => (texts.length > 1 && text.startsWith('num_frames == 1 or ') ? `(${text})` : text)).join(' and ')
+  const isEither = (text) => texts.length > 1 && text.startsWith('num_frames == 1 or ')
+  return texts.map((text) => (isEither(text) ? `(${text})` : text)).join(' and ')
 }
 
 // Number of a row → the condition that leaves it out; null for what is kept and for what is out already.
@@ -116,11 +127,11 @@ for (const row of rows) filesOf[row.file].push(row)
 for (const list of filesOf) list.sort((one, other) => one.start - other.start)
 const isOneOfMany = (row) => isShot(row) && filesOf[row.file].length > 1
 
-// Numbers as one reads them.
-function shown(value) {
+// Numbers as one reads them, of so many digits.
+function shown(value, digits = 3) {
   if (value === null || value === undefined) return '–'
   if (Number.isInteger(value)) return value.toLocaleString('en')
-  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(3)))
+  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(digits)))
 }
 
 function lasting(length) {

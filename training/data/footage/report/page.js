@@ -21,7 +21,8 @@ function film(row, frame) {
   const [count, width, height, content] = found
   const place = frame ?? (count - 1) >> 1
   const element = h('div', { class: 'film', 'data-frames': count })
-  element.style.cssText = `--count: ${count}; --at: ${count > 1 ? place / (count - 1) : 0}; aspect-ratio: ${width} / ${height};`
+  const at = count > 1 ? place / (count - 1) : 0
+  element.style.cssText = `--count: ${count}; --at: ${at}; aspect-ratio: ${width} / ${height};`
   element.style.backgroundImage = `url(data:image/webp;base64,${content})`
   element.dataset.tall = height > width * 0.5625
   return element
@@ -31,7 +32,9 @@ function film(row, frame) {
 function frames(row, most = Infinity, few = false) {
   const count = data.films[row.number]?.[0] ?? 1
   const some = Math.max(1, Math.min(count, most))
-  return h('div', { class: few ? 'frames few' : 'frames' }, ...Array.from({ length: some }, (_, place) => film(row, Math.floor((count * (2 * place + 1)) / (2 * some)))))
+  const at = (place) => Math.floor((count * (2 * place + 1)) / (2 * some))
+  const films = Array.from({ length: some }, (_, place) => film(row, at(place)))
+  return h('div', { class: few ? 'frames few' : 'frames' }, ...films)
 }
 
 // A film that fills its place and is cut where it does not fit.
@@ -60,7 +63,8 @@ function grow(parent, items, make, step) {
       watch.disconnect()
     }
   }
-  const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), { rootMargin: '600px' })
+  const look = (places) => places.some((place) => place.isIntersecting) && more()
+  const watch = new IntersectionObserver(look, { rootMargin: '600px' })
   end.addEventListener('click', more)
   parent.append(end)
   more()

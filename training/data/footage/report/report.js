@@ -34,8 +34,11 @@ function drawBar() {
   const length = lengthOf(kept)
   byId('counts').replaceChildren(
     h('b', { text: kept.length.toLocaleString('en') }),
-    text ? ` of ${counted(before.length, 'shot')} would be kept` : ` ${kept.length === 1 ? 'shot is' : 'shots are'} kept`,
-    ...(lengthOf(before) ? [' · ', h('b', { text: lasting(length) }), text ? ` of ${lasting(lengthOf(before))}` : ''] : []))
+    text ? ` of ${counted(before.length, 'shot')} would be kept`
+      : kept.length === 1 ? ' shot is kept' : ' shots are kept')
+  if (lengthOf(before)) {
+    byId('counts').append(' · ', h('b', { text: lasting(length) }), text ? ` of ${lasting(lengthOf(before))}` : '')
+  }
   byId('filter').textContent = text || 'no filter yet: drag a handle'
   byId('filter').classList.toggle('none', !text)
   byId('copy').disabled = byId('reset').disabled = !text
@@ -83,7 +86,7 @@ async function copy() {
 function reset() {
   limits.clear()
   words.motion.clear()
-  Object.assign(words, { copies: false, text: '', pictures: pictures.length > 0 && pictures.length < shots.length })
+  Object.assign(words, { copies: false, text: '', pictures: isMixed })
   changed()
 }
 
@@ -91,8 +94,9 @@ document.title = `Footage: ${data.name}`
 byId('name').textContent = data.name
 byId('sum').textContent = `${counted(data.files.length, 'file')}, ${counted(shots.length, 'shot')}`
   + (lengthOf(shots) ? `, ${lasting(lengthOf(shots))} in all` : '')
-byId('reel').append(...(shots.length ? Array.from({ length: 24 }, (_, place) => shots[Math.floor((place * shots.length) / 24)]) : [])
-  .filter((row) => data.films[row.number] && !isOut(row)).map(cropped))
+const seen = shots.filter((row) => data.films[row.number] && !isOut(row))
+byId('reel').append(...Array.from({ length: seen.length ? 24 : 0 }, (_, place) =>
+  cropped(seen[Math.floor((place * seen.length) / 24)])))
 byId('scores').append(...data.scores.map(makeChart))
 byId('chips').append(...makeChips())
 byId('scores-part').hidden = !data.scores.length && !byId('chips').children.length

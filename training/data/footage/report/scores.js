@@ -45,7 +45,9 @@ function makeChart(score) {
   svg.setAttribute('aria-hidden', 'true')
   const bars = bins.map((bin, place) => ['before', 'after', 'stays'].map((kind) => {
     const bar = document.createElementNS(NS, 'rect')
-    for (const [name, value] of Object.entries({ class: kind, x: place + 0.08, width: 0.84 })) bar.setAttribute(name, value)
+    bar.setAttribute('class', kind)
+    bar.setAttribute('x', place + 0.08)
+    bar.setAttribute('width', 0.84)
     svg.append(bar)
     return bar
   }))
@@ -61,7 +63,8 @@ function makeChart(score) {
     changed()
   }
   // At its end of the scale a limit is none.
-  const setPlace = (side, place) => set(side, (side === 'low' ? place <= 0 : place >= 1) ? null : round(scale, place, whole))
+  const isEnd = (side, place) => (side === 'low' ? place <= 0 : place >= 1)
+  const setPlace = (side, place) => set(side, isEnd(side, place) ? null : round(scale, place, whole))
   const placeOf = (side) => {
     const value = limitsOf(score)[side]
     return value === null ? (side === 'low' ? 0 : 1) : scale.place(value)
@@ -113,8 +116,8 @@ function makeChart(score) {
   plot.addEventListener('pointermove', ({ clientX }) => {
     const { left, width } = plot.getBoundingClientRect()
     const place = Math.min(Math.max(Math.floor((BINS * (clientX - left)) / width), 0), BINS - 1)
-    const [from, to] = [scale.value(place / BINS), scale.value((place + 1) / BINS)]
-    plot.title = `${shown(Number(from.toPrecision(3)))} to ${shown(Number(to.toPrecision(3)))}: ${counted(bins[place].length, 'shot')}`
+    const [from, to] = [place, place + 1].map((edge) => shown(Number(scale.value(edge / BINS).toPrecision(3))))
+    plot.title = `${from} to ${to}: ${counted(bins[place].length, 'shot')}`
   })
   const examples = h('div', { class: 'examples' })
   const about = h('p', { class: 'about' })
@@ -144,7 +147,7 @@ function makeChart(score) {
     examples.replaceChildren(...list.map((row, place) => h('button', {
       type: 'button', class: place === border ? 'example border' : 'example', 'data-row': row.number,
       title: `${nameOf(row)}: ${shown(score.values[row.number])}`, onclick: () => openFile(row.file, row),
-    }, cropped(row), h('span', { text: shown(score.values[row.number]) }))))
+    }, cropped(row), h('span', { text: shown(score.values[row.number], border < 0 ? 3 : 4) }))))
   }
 
   function draw() {
@@ -172,7 +175,8 @@ function makeChart(score) {
         bars[place][kind].setAttribute('height', Math.max(height, 0))
       }
     })
-    about.textContent = `${inside.toLocaleString('en')} kept${missing ? `, ${missing.toLocaleString('en')} without` : ''}`
+    const without = missing ? `, ${missing.toLocaleString('en')} without` : ''
+    about.textContent = `${inside.toLocaleString('en')} kept${without}`
     drawExamples()
   }
   charts.push(draw)
@@ -189,9 +193,10 @@ function makeChips() {
       motion, list.length, () => !words.motion.has(motion),
       () => words.motion.delete(motion) || words.motion.add(motion)))))
   }
-  if (words.pictures) {
+  if (isMixed) {
     found.push(h('fieldset', {}, h('legend', { text: 'Pictures among the shots' }), chip(
-      'pass limits on motion and length', pictures.length, () => words.pictures, () => { words.pictures = !words.pictures })))
+      'pass limits on motion and length', pictures.length, () => words.pictures,
+      () => { words.pictures = !words.pictures })))
   }
   const copies = shots.filter((row) => row.copy)
   if (copies.length) {

@@ -1,22 +1,31 @@
 // The contact sheet: a card for each shot, sorted by any score, its film playing under the pointer.
 
-const SHOWN = { all: 'all shots', drawn: 'all with a picture', stays: 'what is kept', out: 'what is left out', border: 'what one limit decides' }
+const SHOWN = {
+  all: 'all shots', drawn: 'all with a picture', stays: 'what is kept', out: 'what is left out',
+  border: 'what one limit decides',
+}
 const sorting = { score: null, down: false, show: 'all' }
 
 function card(row) {
   const length = seconds(row)
   const value = sorting.score?.values[row.number]
-  const about = sorting.score && sorting.score.expression !== 'num_frames / fps' ? [h('b', { class: 'value', text: shown(value) })] : []
+  const isTold = !sorting.score || sorting.score.expression === LENGTH
+  const about = isTold ? null : h('b', { class: 'value', text: shown(value) })
   return h('button', {
-    type: 'button', class: 'card', 'data-row': row.number, title: row.text ?? '', onclick: () => openFile(row.file, row),
+    type: 'button', class: 'card', 'data-row': row.number, title: row.text ?? '',
+    onclick: () => openFile(row.file, row),
   },
-  h('div', { class: 'window' }, film(row), h('span', { class: 'time', text: length ? lasting(length) : 'picture' }), ...about),
+  h('div', { class: 'window' },
+    film(row), h('span', { class: 'time', text: length ? lasting(length) : 'picture' }), about),
   h('div', { class: 'name' }, fileTitle(row)), h('p', { class: 'reason' }))
 }
 
 function listed() {
   const { score, down, show } = sorting
-  const wanted = { all: () => true, drawn: (row) => data.films[row.number], stays, out: (row) => !stays(row), border: (row) => failing[row.number] === 1 && isDropped(row) }
+  const wanted = {
+    all: () => true, drawn: (row) => data.films[row.number], stays, out: (row) => !stays(row),
+    border: (row) => failing[row.number] === 1 && isDropped(row),
+  }
   const list = shots.filter(wanted[show])
   if (!score) return down ? list.reverse() : list
   const value = (row) => score.values[row.number]
@@ -53,7 +62,8 @@ function setUpSheet() {
   show.value = sorting.show
   if (without) {
     byId('not-drawn').hidden = false
-    byId('not-drawn').textContent = `${counted(without, 'shot')} of ${shots.length.toLocaleString('en')} have no picture here, `
-      + 'so that this page can be mailed; they count everywhere.'
+    const all = shots.length.toLocaleString('en')
+    byId('not-drawn').textContent = `${counted(without, 'shot')} of ${all} have no picture here, so that this page `
+      + 'can be mailed; they count everywhere.'
   }
 }
