@@ -281,7 +281,7 @@ def tokenizer_of(env) -> Path:
 
 
 def run_module(env, module, *arguments) -> int:
-    """Run a module of the pack in the environment, without ComfyUI."""
+    """Run a module of the pack in the environment, without ComfyUI, with its optional packages where they are there."""
     base = comfyui.make_base(own_folder(env), models_of(env))
     packs = base / "custom_nodes"
     command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(packs, env.extras))
