@@ -44,7 +44,7 @@ class Settings:
 
 
 class Job(NamedTuple):
-    """A file to survey, the name it has in the manifest, and where its notes are."""
+    """A file to survey, the name it has in the manifest (what of it is no text is escaped), and where its notes are."""
 
     file: Path
     name: str
@@ -102,7 +102,8 @@ class Jobs:
         for name in self.names:
             place = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
             notes = notes_folder(self.manifest) / place[:2] / f"{place}.jsonl"
-            yield Job(self.folder / name, table.path_in(self.folder / name, self.manifest), notes)
+            path = table.path_in(self.folder / name, self.manifest)
+            yield Job(self.folder / name, path.encode(errors="backslashreplace").decode(), notes)
 
 
 def notes_folder(manifest: Path) -> Path:
@@ -212,8 +213,7 @@ def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
     for job in jobs:
         reason = refusal(job.file)
         if reason:
-            name = job.name.encode(errors="backslashreplace").decode()
-            yield _row(name, Notes(), table.WHOLE_FILE, reason)
+            yield _row(job.name, Notes(), table.WHOLE_FILE, reason)
             continue
         notes, (text, reason) = read_notes(job.notes), _caption(job.file, settings.captions)
         if not notes.shots:
