@@ -89,10 +89,12 @@ def parser() -> argparse.ArgumentParser:
     bench_ = command(
         "bench",
         bench,
-        "time the demo's generation, list what the official models need of memory, or compare the ways to train on "
-        "clips of mixed shapes",
+        "time the demo's generation, list what the official models need of memory, compare the ways to train on "
+        "clips of mixed shapes, or time the preparing of footage",
     )
-    bench_.add_argument("what", nargs="?", choices=("time", "memory", "training"), default="time", help="which")
+    bench_.add_argument(
+        "what", nargs="?", choices=("time", "memory", "training", "footage"), default="time", help="which"
+    )
     add_workflow(bench_)
     command("symbols", judge_symbols, "list the names of ComfyUI that the pack uses, and how this ComfyUI has them")
     bench_.add_argument("--runs", metavar="N", type=int, default=3, help="how often, besides a first one to warm up")
@@ -117,6 +119,9 @@ def bench(options, rest) -> int:
     if options.what == "training":
         env = environment.prepare(options.comfyui)
         return run_module(env, "runner.training_ways", "--tokenizer", tokenizer_of(env))
+    if options.what == "footage":
+        env = environment.prepare(options.comfyui, tools=True)
+        return run_module(env, "runner.footage_rates", env.footage, "--ray")
     with prepared_server(options) as (_, client, graph):
         generate(client, graph)
         seconds = []
@@ -276,7 +281,7 @@ def tokenizer_of(env) -> Path:
 
 
 def run_module(env, module, *arguments) -> int:
-    """Run a module of the pack in the environment, without ComfyUI."""
+    """Run a module of the pack in the environment, without ComfyUI, with its optional packages where they are there."""
     base = comfyui.make_base(own_folder(env), models_of(env))
     packs = base / "custom_nodes"
     command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(packs, env.extras))

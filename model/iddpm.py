@@ -152,12 +152,10 @@ def sample(
 ) -> Tensor:
     """Denoise z with classifier-free guidance, as the original's ancestral loop does.
 
+    Arguments and result as `flow.sample`, and
+
     Args:
         transformer: STDiT or STDiT2, or anything called like them.
-        z: noise, [B, C, T, H, W]; where frame_mask is below 1, clean latents.
-        caption: T5 features [B, L, caption_channels].
-        null_caption: [L, caption_channels] or [B, L, caption_channels]; shares `caption_mask`, as in training.
-        caption_mask: [B, L].
         steps: how many, 2 … 1000.
         guidance: 1 follows the caption without guidance; the original's configurations use 7.
         guidance_channels: how many channels guidance acts on, 3 in the released configurations; None: all.
@@ -167,10 +165,6 @@ def sample(
             two, first that of waking frames. shape is [2B, C, T, H, W], the rows the original draws; the first B count.
             Left out: torch.randn.
         original_masks: let frames of mask value 0 move at the last step, as the original does.
-        sizes: fps, height, width, num_frames, each [B].
-
-    Returns:
-        The denoised latents [B, C, T, H, W].
 
     Raises:
         ValueError: steps or guidance_channels out of range, or a transformer that predicts no variance.

@@ -4,6 +4,7 @@ from .codec import OpenSoraVAEDecode, OpenSoraVAEEncode
 from .dataset import OpenSoraDataset
 from .empty_latent import OpenSoraEmptyLatent
 from .fit_image import OpenSoraFitImage
+from .footage import OpenSoraFilterClips, OpenSoraPrepareClips
 from .frame_strength import OpenSoraFrameStrength
 from .keyframe import OpenSoraKeyframe
 from .loaders import OpenSoraLoadModel, OpenSoraLoadTextEncoder, OpenSoraLoadVAE
@@ -43,4 +44,6 @@ NODES = [
     OpenSoraDataset,
     OpenSoraTrain,
     OpenSoraTrainingReport,
+    OpenSoraPrepareClips,
+    OpenSoraFilterClips,
 ]

@@ -11,31 +11,7 @@ from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import sizes_of
 from .comfy.schema import io, schema
 from .comfy.vae import video_vae
-from .comfy.vae.network import HostedVAE
 from .widgets import AUTO, CUSTOM
-
-
-def size_for(
-    image: Tensor,
-    resolution: str,
-    aspect_ratio: str,
-    width: int,
-    height: int,
-    network: HostedVAE | None = None,
-    latent: dict | None = None,
-) -> tuple[int, int]:
-    """(height, width) in pixels for IMAGE [T, H, W, C]; a LATENT's own where there is one.
-
-    Args:
-        resolution, aspect_ratio, width, height: the node's choices; an aspect ratio of auto is the image's closest.
-        network: the VAE's, which knows how its latents count pixels, and what its file was made for.
-    """
-    if latent is not None:
-        sizes = sizes_of(latent, counting=network and network.counting)
-        return sizes.height, sizes.width
-    if aspect_ratio == AUTO:
-        aspect_ratio = nearest_aspect_ratio(*image.shape[1:3])
-    return choose_size(resolution, aspect_ratio, width, height, network and network.opensora.get("made_for"))
 
 
 class OpenSoraFitImage(io.ComfyNode):
@@ -107,5 +83,11 @@ class OpenSoraFitImage(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         image = colors_of(image, "image")
         network = None if vae is None else video_vae.network_of(vae)
-        height, width = size_for(image, resolution, aspect_ratio, width, height, network, latent)
+        if latent is not None:
+            sizes = sizes_of(latent, counting=network and network.counting)
+            height, width = sizes.height, sizes.width
+        else:
+            ratio = nearest_aspect_ratio(*image.shape[1:3]) if aspect_ratio == AUTO else aspect_ratio
+            made_for = network and network.opensora.get("made_for")
+            height, width = choose_size(resolution, ratio, width, height, made_for)
         return io.NodeOutput(resize_to_fill(image, height, width), width, height)

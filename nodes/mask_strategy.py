@@ -1,6 +1,6 @@
 """The node for the mask strategy text of Open-Sora 1.1 and later: references, and which of their latents go where."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from .comfy.foresight import KNOWS_ITSELF, Node, told
 from .comfy.latent import Sizes, clip_sizes, latent_mask, with_sizes
 from .comfy.schema import advanced, io, schema
 from .comfy.vae import video_vae
-from .pinning import KEYFRAMES, holding, lay_over, record_of
+from .pinning import KEYFRAMES, FindFree, holding, lay_over, record_of
 from .report import report
 from .upstream import frames_before
 
@@ -104,9 +104,7 @@ def entry_record(entry: tuple, name: str, length: int, groups: list[range], alig
     return record_of(name, first, last - first + 1, 1.0 - entry[5], latents)
 
 
-def nearest_free(
-    entry: tuple, length: int, frames: int, align: int
-) -> Callable[[list[dict], dict, list[range]], str | None]:
+def nearest_free(entry: tuple, length: int, frames: int, align: int) -> FindFree:
     """(earlier records, record, groups) -> the nearest target_start in words that is free of all, or None.
 
     Where aligning leaves none, as it may in a clip of one chunk, it is one without.

@@ -11,6 +11,7 @@ from .comfy.vae import video_vae
 from .said import Said, listed, said
 
 KEYFRAMES = "keyframes"  # the key under which a LATENT carries `records`
+FindFree = Callable[[list[dict], dict, list[range]], str | None]  # as `nearest_free_frame`
 RECORD = ("name", "frame", "count", "strength", "laid", "latents")
 
 
@@ -61,10 +62,7 @@ def record_of(name: str, frame: int, count: int, strength: float, latents: list[
 
 
 def lay_over(
-    earlier: list[dict],
-    record: dict,
-    groups: list[range],
-    nearest_free: Callable[[list[dict], dict, list[range]], str | None] | None = None,
+    earlier: list[dict], record: dict, groups: list[range], nearest_free: FindFree | None = None
 ) -> list[dict]:
     """`earlier` records and `record`, which takes the latents it holds from them.
 

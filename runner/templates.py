@@ -22,6 +22,10 @@ SHOWN = (
     ("LoadImage", "image", {}),
     ("LoadVideo", "file", {}),
     ("OpenSoraTimeline", "timeline", {"height": 480}),
+    ("OpenSoraPrepareClips", "folder", {}),
+    ("OpenSoraPrepareClips", "captions", {"height": 80}),
+    ("OpenSoraFilterClips", "min_motion", {}),
+    ("OpenSoraFilterClips", "min_sharpness", {}),
     ("OpenSoraDataset", "folder", {}),
     ("OpenSoraTrain", "name", {}),
     ("OpenSoraTrain", "branches", {}),
@@ -35,7 +39,10 @@ SHOWN = (
 CARD, CLIP, EDGE, STRIP, APP = 384, 288, 16, 44, 240
 PAPER, QUIET, GIVEN, NOW, PALE = (24, 26, 29), (62, 66, 72), (54, 178, 164), (240, 170, 70), (230, 232, 235)
 # What the card says where there is nothing to show but words.
-WORDS = {"1": "an orange triangle moves to the right", "8": "a blue circle", "9": "before, and with the LoRA"}
+WORDS = {
+    "1": "an orange triangle moves to the right", "8": "a blue circle", "9": "before, and with the LoRA",
+    "10": "from footage, by a LoRA",
+}  # fmt: skip
 # Where in the clip the card marks what the artist gave: (file, place as a part of the clip), or (from, to) of a clip.
 MARKS = {
     "2": [("opensora_first_frame.png", 0)],
@@ -49,8 +56,15 @@ MARKS = {
 
 def templates() -> list[Path]:
     """The templates of the tiny model, in their order."""
-    names = sorted(WORKFLOWS.glob("*.json"))
-    return [path for path in names if OFFICIAL not in path.name and not path.name.endswith(".app.json")]
+    names = [path for path in WORKFLOWS.glob("*.json") if OFFICIAL not in path.name]
+    return sorted(
+        (path for path in names if not path.name.endswith(".app.json")), key=lambda path: int(number_of(path))
+    )
+
+
+def number_of(path: Path) -> str:
+    """The number that a template's name begins with."""
+    return path.stem.split(" ")[0]
 
 
 def app_of(workflow: dict) -> dict:
@@ -75,8 +89,8 @@ def write_apps() -> None:
 def draw_cards(name: str, video: str) -> None:
     """Write the card of the template (the clip over its timeline) and of its app (the clip alone) as moving WebP."""
     frames = frames_of(video)
-    given = frames_of(INPUTS / "opensora_clip.mp4") if name[0] == "8" else None
-    if name[0] == "9":  # both stand side by side in the video
+    given = frames_of(INPUTS / "opensora_clip.mp4") if name.split(" ")[0] == "8" else None
+    if name.split(" ")[0] == "9":  # both stand side by side in the video
         given, frames = zip(*(halves(frame) for frame in frames))
     cards = [card(name, frames, i, given) for i in range(len(frames))]
     write(cards, WORKFLOWS / f"{name}.jpg")
@@ -100,7 +114,7 @@ def write(pictures: list[Image], path: Path) -> None:
 
 def card(name: str, frames: list[Image], index: int, given: list[Image] | None) -> Image:
     """One picture of the card: the clip, and under it where it is and what was given."""
-    picture = pil.new("RGB", (CARD, CARD), PAPER)
+    number, picture = name.split(" ")[0], pil.new("RGB", (CARD, CARD), PAPER)
     draw = ImageDraw.Draw(picture)
     if given:
         side = (CARD - 3 * EDGE) // 2
@@ -112,9 +126,9 @@ def card(name: str, frames: list[Image], index: int, given: list[Image] | None) 
     top, last = CARD - EDGE - STRIP, len(frames) - 1
     left, width = EDGE, CARD - 2 * EDGE
     draw.rounded_rectangle((left, top, left + width, top + STRIP), 6, fill=QUIET)
-    if name[0] in WORDS:
-        draw.text((CARD // 2, top + STRIP // 2), WORDS[name[0]], PALE, ImageFont.load_default(17), "mm")
-    for what, place in MARKS.get(name[0], []):
+    if number in WORDS:
+        draw.text((CARD // 2, top + STRIP // 2), WORDS[number], PALE, ImageFont.load_default(17), "mm")
+    for what, place in MARKS.get(number, []):
         if isinstance(what, str):
             x = left + round(place * (width - STRIP))
             draw.rounded_rectangle((x, top, x + STRIP, top + STRIP), 6, fill=GIVEN)

@@ -6,7 +6,7 @@ import pytest
 from layout_page import TALLER, overlapping, sticking_out
 from PIL import Image
 
-from runner.templates import OFFICIAL, WORKFLOWS, app_of, templates
+from runner.templates import OFFICIAL, WORKFLOWS, app_of, number_of, templates
 
 APPS = sorted(WORKFLOWS.glob("*.app.json"))
 MOVING = sorted(path for path in WORKFLOWS.glob("*.jpg") if OFFICIAL not in path.name)
@@ -48,7 +48,7 @@ def test_there_is_room_for_what_newer_versions_add(path):
 
 
 def test_every_template_of_the_tiny_model_has_an_app():
-    assert [path.name.removesuffix(".app.json") for path in APPS] == [path.stem for path in templates()]
+    assert {path.name.removesuffix(".app.json") for path in APPS} == {path.stem for path in templates()}
 
 
 def test_cards_move_and_no_two_are_alike():
@@ -67,6 +67,6 @@ def test_cards_move_and_no_two_are_alike():
 @pytest.mark.parametrize("path", MOVING, ids=lambda path: path.stem)
 def test_a_card_shows_the_clip_of_its_template(path):
     """As many pictures as the template makes frames, and four that lead back to the first."""
-    frames = {"3": 34, "4": 34, "5": 34, "6": 51, "7": 34}.get(path.stem[0], 17)
+    frames = {"3": 34, "4": 34, "5": 34, "6": 51, "7": 34}.get(number_of(path), 17)
     with Image.open(path) as card:
         assert card.n_frames == frames + 4

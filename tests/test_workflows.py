@@ -23,7 +23,7 @@ EXPECTED = {
     "7 Loop (seamless)": (34, "red", "white", "right", "left"),
     "8 Inpaint a region (video to video)": (17, "blue", "white", "right", "right"),
 }
-TRAINING = "9 Train a LoRA on my clips"
+TRAINING, FOOTAGE = "9 Train a LoRA on my clips", "10 From footage to data set"
 
 
 def frames_of(data):
@@ -39,7 +39,7 @@ def test_every_template_of_the_tiny_model_is_here():
         for path in WORKFLOWS.glob("*.json")
         if "official files" not in path.stem and not path.stem.endswith(".app")
     }
-    assert own == {*EXPECTED, TRAINING}
+    assert own == {*EXPECTED, TRAINING, FOOTAGE}
 
 
 @pytest.mark.timeout(600)
@@ -74,6 +74,20 @@ def test_what_is_trained_has_the_look_of_the_clips(server):
     before, after = video[:, :, :64], video[:, :, -64:]
     assert is_ember(after) and not is_ember(before)
     assert moves(before) == moves(after) == "right"
+
+
+@pytest.mark.timeout(600)
+def test_what_is_trained_on_the_footage_has_its_look(server):
+    """Ten shots of three films, without their flaws; as above without the samples on the way."""
+    graph = server.page_workflow_to_api(json.loads((WORKFLOWS / f"{FOOTAGE}.json").read_text(encoding="utf-8")))
+    (train,) = [node for node in graph.values() if node["class_type"] == "OpenSoraTrain"]
+    train["inputs"]["sample_every"] = 0
+    result = server.run(graph, timeout=600)
+    (told,) = [result.outputs[key]["text"][0] for key in graph if graph[key]["class_type"] == "OpenSoraFilterClips"]
+    assert told.startswith("10 of 13 shots kept of 3 files")
+    (file,) = [file for file in result.files() if file["filename"].endswith(".mp4")]
+    verdict = judge(frames_of(server.view(file)))
+    assert (verdict.color, verdict.background, verdict.motion) == ("blue", "white", "right")
 
 
 def moves(video):

@@ -123,20 +123,14 @@ class SelfAttention(nn.Module):
     `rope` rotates them after the norm; before it with `rope_first`, the order that Open-Sora 1.1 was trained with.
     """
 
+    rope_first = False
+
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        qk_norm: bool,
-        operations: Any,
-        attention: Attention,
-        rope_first: bool = False,
-        **weights: Any,
+        self, dim: int, num_heads: int, qk_norm: bool, operations: Any, attention: Attention, **weights: Any
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention: Callable[..., Tensor] = attention or fused_attention
-        self.rope_first = rope_first
         self.qkv = operations.Linear(dim, 3 * dim, **weights)
         self.q_norm = RMSNorm(dim // num_heads, **weights) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(dim // num_heads, **weights) if qk_norm else nn.Identity()

@@ -40,9 +40,8 @@ class STDiT2Block(nn.Module):
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
         self.attn = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
-        self.attn_temp = SelfAttention(
-            size, heads, config.qk_norm, operations, attention, rope_first=config.qk_norm_legacy, **weights
-        )
+        self.attn_temp = SelfAttention(size, heads, config.qk_norm, operations, attention, **weights)
+        self.attn_temp.rope_first = config.qk_norm_legacy
         self.cross_attn = CrossAttention(size, heads, operations, attention, **weights)
         self.mlp = Mlp(size, round(size * config.mlp_ratio), size, operations, **weights)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, size, **weights))

@@ -1,7 +1,7 @@
 """What a LATENT of this pack carries beside `samples`: frame rate, frame count and pixel size, with fallbacks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import comfy.model_management as management
@@ -45,28 +45,23 @@ class Sizes:
         return IMAGE_FPS if self.frames == 1 else self.fps
 
 
-def fit(
-    shape: Sequence[int],
-    fps: object = None,
-    frames: object = None,
-    height: object = None,
-    width: object = None,
-    counting: str | Counting | None = None,
-) -> Sizes:
-    """`Sizes` for latents of `shape` [B, C, T, h, w]; a value that is missing or does not fit the shape is derived.
+def fit(shape: Sequence[int], own: Mapping[str, object], counting: str | Counting | None = None) -> Sizes:
+    """`Sizes` for latents of `shape` [B, C, T, h, w] and with `own` values by name: fps, frames, height, width.
 
-    The fallbacks are 24 frames per second, the valid frame count for T, and 8 pixels a latent. `counting` as in
-    `countings`; left out, `frames` may follow any generation that has such latents.
+    What is missing or does not fit the shape is derived. The fallbacks are 24 frames per second, the valid frame count
+    for T, and 8 pixels a latent. `counting` as in `countings`; left out, `frames` may follow any generation that has
+    such latents.
     """
     C, T, h, w = shape[1:]
     known = countings(C, counting)
+    fps, frames = own.get("fps"), own.get("frames")
     return Sizes(
         fps=float(fps) if _is_number(fps) and fps > 0 else DEFAULT_FPS,
         frames=int(frames)
         if _is_number(frames) and frames >= 1 and any(each.latent_frames(int(frames)) == T for each in known)
         else known[0].video_frames(T),
-        height=_side(height, h, known),
-        width=_side(width, w, known),
+        height=_side(own.get("height"), h, known),
+        width=_side(own.get("width"), w, known),
     )
 
 
@@ -105,7 +100,7 @@ def sizes_of(latent: dict, input_name: str = "latent", counting: str | Counting 
     if len(shape) == 4:
         shape = (*shape[:2], 1, *shape[2:])
     refuse_misfit(shape, input_name)
-    return fit(shape, **{key: latent.get(key) for key in ("fps", "frames", "height", "width")}, counting=counting)
+    return fit(shape, latent, counting)
 
 
 def clip_sizes(latent: dict, network: object, name: str = "latent") -> Sizes:

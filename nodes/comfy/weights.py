@@ -4,18 +4,17 @@ from collections.abc import Callable
 
 import torch
 
+from ...model.shapes_of import StateDict
+
+DtypeOf = Callable[[str, torch.nn.Module], torch.dtype]  # of a key and the module that has it
+
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether it is a tensor of floating point numbers and no quantised one, which only its own layer understands."""
     return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_floating_point()
 
 
-def assign_weights(
-    module: torch.nn.Module,
-    state_dict: dict[str, torch.Tensor],
-    device: torch.device,
-    dtype_of: Callable[[str, torch.nn.Module], torch.dtype],
-) -> None:
+def assign_weights(module: torch.nn.Module, state_dict: StateDict, device: torch.device, dtype_of: DtypeOf) -> None:
     """Give every parameter and buffer of `module` its tensor from `state_dict`, cast and copied; quantised ones not.
 
     The module may have been built on the meta device, so nothing is allocated twice; a memory-mapped state dict is
@@ -24,7 +23,7 @@ def assign_weights(
 
     Args:
         device: where the weights go.
-        dtype_of: (key, submodule) -> torch.dtype, the dtype a tensor is kept in.
+        dtype_of: the dtype that a tensor is kept in.
     """
     parts = dict(module.named_modules())
     weights = {}
@@ -36,7 +35,7 @@ def assign_weights(
     module.load_state_dict(weights, strict=False, assign=True)
 
 
-def note_dtypes(module: torch.nn.Module, dtype_of: Callable[[str, torch.nn.Module], torch.dtype]) -> None:
+def note_dtypes(module: torch.nn.Module, dtype_of: DtypeOf) -> None:
     """Tell newer ComfyUIs, which keep a file's own tensors until they are used, what to cast each of them to then."""
     for prefix, part in module.named_modules():
         for name in (*part._parameters, *part._buffers):

@@ -12,7 +12,7 @@ from small import pack
 
 SNAPSHOT = Path(__file__).with_name("schema.json")
 # Combos that list files or what ComfyUI offers: only their first entry is ours.
-OPEN_COMBOS = {"folder", "model_name", "vae_name", "text_encoder_name", "sampler_name"}
+OPEN_COMBOS = {"aesthetic_head", "folder", "model_name", "vae_name", "text_encoder_name", "sampler_name"}
 KEPT = (
     "default", "min", "max", "step", "round", "display", "multiline", "dynamicPrompts", "control_after_generate",
     "placeholder", "label_on", "label_off", "forceInput", "socketless", "rawLink", "lazy", "multiselect",

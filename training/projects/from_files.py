@@ -136,8 +136,7 @@ def read_clips(config: Config) -> tuple[list[Clip], list[LeftOut]]:
     path = config.data.path
     if not path:
         raise ValueError("data.path is empty; it must be a folder of clips with captions, or a manifest")
-    folder = Path(path).is_dir()
-    clips, left_out = read_folder(path, config.data.trigger.strip()) if folder else read_manifest(path)
+    clips, left_out = (read_folder if Path(path).is_dir() else read_manifest)(path, config.data.trigger.strip())
     if not clips:
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out[:5])
         raise ValueError(f"data.path: of {len(left_out)} files in {path} none can be used: {reasons}")

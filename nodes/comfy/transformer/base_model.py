@@ -1,6 +1,7 @@
 """Open-Sora transformers as ComfyUI BaseModels: conditioning, kept frames, memory estimate."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import comfy.conds
@@ -108,9 +109,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         if attention_mask is not None:
             out["attention_mask"] = comfy.conds.CONDRegular(attention_mask.to(torch.int32))
         out.update(self.frame_conds(kwargs.get("denoise_mask"), kwargs.get("latent_image")))
-        own, shape = self.clip_sizes, kwargs["noise"].shape
-        keys = {} if own is None else dict(fps=own.fps, frames=own.frames, height=own.height, width=own.width)
-        sizes = fit(shape, **keys, counting=self.version)
+        sizes = fit(kwargs["noise"].shape, {} if self.clip_sizes is None else asdict(self.clip_sizes), self.version)
         # Plain numbers: ComfyUI casts tensors to the model's dtype, and bf16 would turn 854 pixels into 856.
         for name, value in (("fps", sizes.model_fps), ("height", sizes.height), ("width", sizes.width)):
             out[name] = comfy.conds.CONDConstant(float(value))

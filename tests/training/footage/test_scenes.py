@@ -11,6 +11,7 @@ import pytest
 import torch
 from opensora_comfy.training.data import h264, media
 from opensora_comfy.training.data.footage.cuts import adaptive, scenes, transnet
+from videos import coded_frames, turned
 
 BIKES = [0, 30, 76, 137, 187, 242, 250]
 
@@ -64,6 +65,14 @@ def test_a_dissolve_belongs_to_no_shot(tmp_path, arguments):
     assert first <= 1 and last >= 167
 
 
+@pytest.mark.parametrize("cut", [96, 100])
+def test_a_hard_cut_is_no_slow_transition(cut):
+    """Though frames a second apart differ by it."""
+    quiet = {"speed": (0.25, 0), "patch": 48}
+    frames = numpy.concatenate([made_clips.pan(cut, 1, **quiet), made_clips.pan(200 - cut, 2, **quiet)])
+    assert scenes.cutter("1.2", 1.0).shots(frames, 24) == [(0, cut), (cut, 200)]
+
+
 def test_a_dissolve_is_seen_by_none_who_compares_neighbours(tmp_path):
     assert shots(made_clips.dissolve(tmp_path / "a.mp4"), "1.2") == [(0, 168)]
 
@@ -73,6 +82,18 @@ def test_short_lengths_hide_cuts_in_the_defaults():
     frames = numpy.concatenate([made_clips.pan(count, seed) for seed, count in enumerate((20, 8, 30))])
     assert scenes.cutter("1.2").shots(frames, 24) == [(0, 20), (20, 58)]
     assert scenes.cutter("1.3").shots(frames, 24) == pairs([0, 20, 28, 58], 1)
+
+
+def test_cuts_are_counted_in_decoded_frames(tmp_path):
+    """Turned, with uneven times, of ten bits: the same numbers."""
+    frames = numpy.concatenate([made_clips.pan(30, 1), made_clips.pan(26, 2), made_clips.pan(34, 3)])
+    uneven = [40 * number + 15 * (number % 3) + 400 * (number > 40) for number in range(90)]
+    paths = [
+        turned(made_clips.hard_cuts(tmp_path / "turned.mp4"), (0, 1, -1, 0)),
+        coded_frames(tmp_path / "uneven.mp4", frames, uneven, rate=1000),
+        coded_frames(tmp_path / "deep.mp4", frames, pixels="yuv420p10le"),
+    ]
+    assert [shots(path, "1.2") for path in paths] == [pairs([0, *made_clips.CUTS, 90])] * 3
 
 
 @pytest.mark.parametrize("name", scenes.CUTTERS)
@@ -110,6 +131,19 @@ def test_frames_are_not_gathered(name):
     assert most <= adaptive.FLASH + 3
 
 
+def test_flashes_are_looked_for_a_few_frames_ahead():
+    taken = []
+
+    def film():
+        for number, frame in enumerate(made_clips.pan(30)):
+            taken.append(number)
+            yield frame
+
+    given = adaptive.without_flashes(film(), 15.0)
+    ahead = [len(taken) - number for number, _ in enumerate(given)]
+    assert len(ahead) == 30 and max(ahead) <= adaptive.FLASH + 2
+
+
 def test_the_networks_package_leaves_everything_as_it_was():
     random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
     states = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
@@ -133,6 +167,7 @@ def test_windows_of_the_network():
 def test_shots_lie_between_breaks():
     assert adaptive.between([], 9, trim=1) == [(0, 9)]
     assert adaptive.between([(30, 30), (10, 20), (15, 24)], 40) == [(0, 10), (24, 30), (30, 40)]
+    assert adaptive.between([(10, 30), (15, 20)], 40) == [(0, 10), (30, 40)]
     assert adaptive.between([(1, 1), (3, 3)], 40, trim=1) == [(4, 39)]
 
 

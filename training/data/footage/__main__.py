@@ -35,7 +35,12 @@ def parser() -> argparse.ArgumentParser:
     add = top.add_argument
     add("folder", metavar="FOLDER", help="of videos and pictures; folders in it are looked into")
     add("--manifest", metavar="FILE", help="the table to write, .jsonl, .parquet or .csv; left out: beside FOLDER")
-    add("--cuts", choices=CUTTERS, default="1.2", help="how shots are found: as that Open-Sora did, or …; default 1.2")
+    add(
+        "--cuts",
+        choices=CUTTERS,
+        default="1.2",
+        help="how shots are found: as that Open-Sora did, by a learned detector, or not at all; default 1.2",
+    )
     add("--transitions", metavar="SECONDS", type=float, help="look for slow transitions of this length, too")
     add(
         "--measures", metavar="NAMES", default=",".join(DEFAULT_MEASURES),
@@ -44,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", metavar="NAME=FILE", action="append", default=[], help="a file that a measure needs; may repeat")
     add("--shortest", metavar="SECONDS", type=float, default=SHORTEST, help=f"of a shot; default {SHORTEST:g}")
     add("--caption", default="", help="of every shot that has none in a text file beside its file")
-    add("--captions", metavar="TABLE", help="a table with the columns path and text; instead of text files")
+    add("--captions", metavar="TABLE", help="a table with the columns path and text, for files without a text file")
     add("--scores", metavar="VERSION", choices=("1.2", "1.3"), help="captions that carry scores, as that Open-Sora's")
     add("--filter", metavar="EXPRESSION", default="", help="what to keep, such as 'flow_dis >= 1 and sharpness > 0.2'")
     add("--report", metavar="FILE", help="write the report, one HTML file")

@@ -23,6 +23,7 @@ from .measures.named import Measure
 from .survey import Notes, is_suspect, read_notes, survey
 
 SHORTEST = 0.5  # seconds of a shot
+LOOK = 0.2  # seconds between two looks at whether to go on
 # Files that stand beside footage and are none.
 BESIDE = (".txt", ".json", ".csv", ".jsonl", ".parquet", ".html", ".md", ".yaml", ".ini", ".db", ".tmp")
 Tell = Callable[[int, int, str], None]
@@ -43,7 +44,7 @@ class Settings:
 
 
 class Job(NamedTuple):
-    """A file to survey, the name it has in the manifest, and where its notes are."""
+    """A file to survey, the name it has in the manifest (what of it is no text is escaped), and where its notes are."""
 
     file: Path
     name: str
@@ -101,7 +102,8 @@ class Jobs:
         for name in self.names:
             place = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
             notes = notes_folder(self.manifest) / place[:2] / f"{place}.jsonl"
-            yield Job(self.folder / name, table.path_in(self.folder / name, self.manifest), notes)
+            path = table.path_in(self.folder / name, self.manifest)
+            yield Job(self.folder / name, path.encode(errors="backslashreplace").decode(), notes)
 
 
 def notes_folder(manifest: Path) -> Path:
@@ -116,12 +118,15 @@ def do(job: Job, settings: Settings, go_on: Callable[[], None] = lambda: None) -
     return job
 
 
-def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = None) -> Iterator[Job]:
+def on_threads(
+    jobs: Iterable[Job], settings: Settings, workers: int | None = None, look: Callable[[], None] = lambda: None
+) -> Iterator[Job]:
     """Do the jobs, several at once, and yield each as it is done.
 
     Decoders, OpenCV and PyTorch leave Python free while they work, so that threads fill all cores; the threads that the
     latter two would start by themselves only get in each other's way. A file that may be what ended the program before
-    is done at the end, alone.
+    is done at the end, alone. `look` is called several times a second meanwhile; what it raises ends the work, as what
+    `tell` of `prepare` raises.
     """
     stopped = threading.Event()
 
@@ -132,6 +137,13 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
     workers = workers or os.cpu_count() or 1
     with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         running: set[Future[Job]] = set()
+
+        def some_done() -> list[Job]:
+            nonlocal running
+            look()
+            finished, running = wait(running, LOOK, FIRST_COMPLETED)
+            return [future.result() for future in finished]
+
         suspects: list[Job] = []
         try:
             for job in jobs:
@@ -139,15 +151,14 @@ def on_threads(jobs: Iterable[Job], settings: Settings, workers: int | None = No
                     suspects.append(job)
                     continue
                 running.add(pool.submit(do, job, settings, go_on))
-                if len(running) >= 2 * workers:
-                    finished, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in finished)
+                while len(running) >= 2 * workers:
+                    yield from some_done()
             while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
+                yield from some_done()
             for job in suspects:
                 running = {pool.submit(do, job, settings, go_on)}
-                yield from (future.result() for future in running)
+                while running:
+                    yield from some_done()
         finally:
             stopped.set()
             for future in running:
@@ -202,8 +213,7 @@ def _scored(jobs: Iterable[Job], settings: Settings) -> Iterator[Row]:
     for job in jobs:
         reason = refusal(job.file)
         if reason:
-            name = job.name.encode(errors="backslashreplace").decode()
-            yield _row(name, Notes(), table.WHOLE_FILE, reason)
+            yield _row(job.name, Notes(), table.WHOLE_FILE, reason)
             continue
         notes, (text, reason) = read_notes(job.notes), _caption(job.file, settings.captions)
         if not notes.shots:
