@@ -235,6 +235,14 @@ def test_what_cannot_be_filtered_is_told_before_a_run(values, words, table):
     assert told == str(raised.value)
 
 
+def test_a_limit_on_what_was_not_measured_is_refused(table):
+    with pytest.raises(ValueError, match="min_aesthetic is 5.0, and no shot has aes; measure the aesthetic score"):
+        filtered(str(table), min_aesthetic=5.0)
+    table.write_text(table.read_text().replace('"cmotion"', '"other"'))
+    with pytest.raises(ValueError, match="camera is static, and no shot has cmotion; measure camera .* to any"):
+        filtered(str(table), camera="static")
+
+
 def test_a_wired_manifest_is_for_the_run_to_judge():
     """Validation has None for what a wire feeds."""
     assert node_class("OpenSoraFilterClips").validate_inputs(manifest=None, expression=None) is True

@@ -166,13 +166,16 @@ def manifest_at(path: str) -> Path:
 def kept(path: Path, thresholds: Thresholds) -> Path:
     """Another manifest, with what of one passes the thresholds; that one stays as it is.
 
-    It is written beside it where that is one of ours, or else into ComfyUI's output folder.
+    It is written beside it where that is one of ours, or else into ComfyUI's output folder. Raises ValueError for
+    thresholds that cannot be, and where they ask for what was not measured.
     """
+    rows = list(manifest.rows(path))
+    thresholds.check_measured(rows)
     ours = path.absolute().is_relative_to(base_folder().absolute())
     name = f"{path.stem}-{digest_of([str(path.absolute()), dataclasses.asdict(thresholds)])}"
     target = (path.parent if ours else footage_folder() / name) / f"{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
-    return manifest.write(target, filtered(manifest.rows(path), thresholds, path, target))
+    return manifest.write(target, filtered(rows, thresholds, path, target))
 
 
 def check_thresholds(*values: object) -> None:

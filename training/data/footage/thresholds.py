@@ -1,6 +1,6 @@
 """Filters as an artist sets them: a number for each score, 0 where it asks nothing; pictures need not move."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,12 @@ from .manifest import Row, file_of, path_in
 
 CAMERAS = ("any", "static", "moving")
 REPEATS = "it repeats "
+# Of a limit: the column that it needs, and what fills that in.
+NEEDED = {
+    "min_motion": ("flow_dis", "motion"), "max_motion": ("flow_dis", "motion"),
+    "min_sharpness": ("sharpness", "quality"), "min_aesthetic": ("aes", "the aesthetic score"),
+    "camera": ("cmotion", "camera"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,17 @@ class Thresholds:
             filters.parse(self.expression)
         except ValueError as error:
             raise ValueError(f"expression: {error}") from error
+
+    def check_measured(self, rows: Sequence[Mapping]) -> None:
+        """ValueError where a limit asks for what no shot of a manifest's rows has: it was not measured."""
+        shots = [row for row in rows if row["num_frames"] > 1]
+        for name, (column, measure) in NEEDED.items():
+            value = getattr(self, name)
+            if value not in (0, "any") and shots and all(row[column] is None for row in shots):
+                raise ValueError(
+                    f"{name} is {value}, and no shot has {column}; measure {measure} when you prepare the footage, or "
+                    f"set {name} to {'any' if name == 'camera' else 0}"
+                )
 
     @staticmethod
     def _joined(*parts):
