@@ -120,6 +120,24 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(server, put):
     assert all(after[path].startswith(notes) for path, notes in before.items())  # nothing noted is done over again
 
 
+def test_an_interrupt_is_heard_within_a_file(server, put):
+    """One long file, interrupted as soon as it is begun: it is not read to its end first."""
+    put("alone", "world.mp4")
+
+    def stop():
+        end = time.monotonic() + 60
+        while not notes_of(server, "alone") and time.monotonic() < end:
+            time.sleep(0.02)
+        server.interrupt()
+
+    watcher = threading.Thread(target=stop)
+    watcher.start()
+    result = server.post_prompt(as_prompt(prepare(folder="alone")))
+    watcher.join()
+    (notes,) = notes_of(server, "alone").values()
+    assert result.interrupted and b'"holds": [' not in notes and server.alive()
+
+
 @pytest.mark.parametrize(
     "graph, words",
     [

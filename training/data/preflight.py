@@ -156,6 +156,7 @@ def _card(row, side, height):
     name = clip.source.replace("\\", "/").rpartition("/")[2]
     said = [
         (shortened(name, 17, room, middle=True), 17, TEXT),
+        *([(shortened(f"the shot from frame {clip.start} on", 14, room), 14, MUTED)] if clip.start else []),
         (shortened(_size_said(clip), 14, room), 14, MUTED),
         (shortened(_frames_said(row), 14, room), 14, MUTED),
         *((line, 14, MUTED) for line in _turns_said(row, room)),

@@ -1,5 +1,7 @@
 """The picture before training: crops where `clips.fit` makes them, frames as they are used, all text within its room."""
 
+import dataclasses
+
 import numpy
 import pytest
 import torch
@@ -120,13 +122,14 @@ def test_everything_is_counted_and_named(said):
     rows = [
         row(name="set/a.mp4", caption="A caption.", note="scaled up 2 times", frames=range(2, 6)),
         row(name="set\\b.mp4", frames=(0, 3, 6, 9)),
+        row(name="s.mp4", frames=range(4))._replace(clip=dataclasses.replace(clip(name="s.mp4"), start=34)),
         row("256 · pictures", name="c.png", frames=[0])._replace(clip=clip(frames=1, name="c.png")),
     ]
     picture(rows, [LeftOut("d.mp4", "it breaks off")], lines=("about 3 h", "9 GB of memory"))
     drawn = texts(said)
     for text in (
-        "2 clips and 1 picture in 2 buckets; 1 file left out", "about 3 h", "9 GB of memory",
-        "240p · 17 frames · 9:16", "2 clips, 40 x 40 pixels", "a.mp4", "A caption.", "scaled up 2 times",
+        "3 clips and 1 picture in 2 buckets; 1 file left out", "about 3 h", "9 GB of memory",
+        "240p · 17 frames · 9:16", "3 clips, 40 x 40 pixels", "a.mp4", "the shot from frame 34 on", "A caption.", "scaled up 2 times",
         "100 x 50, 24 fps", "frames 2 to 5 of 10", "b.mp4", "frames 0 to 9 of 10, every 3",
         "256 · pictures", "1 picture, 40 x 40 pixels", "c.png", "100 x 50", "picture",
         "Left out", "1 file", "d.mp4", "it breaks off",
