@@ -76,9 +76,14 @@ class Canvas:
     def add(self, name, x, y):
         """Search for `name` and add it with the mouse; the node, moved to (x, y), is known by the returned title."""
         count = self.page.evaluate("() => app.graph.nodes.length")
-        self.open_search()
-        self.search(name).filter(has_text=name).first.click()
-        self.page.wait_for_function("(count) => app.graph.nodes.length === count + 1", arg=count)
+        for _ in range(5):  # on a busy machine the list may be drawn anew under the pointer, and the click is lost
+            self.open_search()
+            self.search(name).filter(has_text=name).first.click()
+            with contextlib.suppress(TimeoutError):
+                self.page.wait_for_function("(count) => app.graph.nodes.length > count", arg=count, timeout=10_000)
+                break
+            self.page.keyboard.press("Escape")
+        assert self.page.evaluate("() => app.graph.nodes.length") == count + 1
         self.page.locator(".p-dialog-mask").wait_for(state="detached")
         self.page.mouse.move(300, 920)
         self.page.mouse.click(300, 920)  # newer front ends let the node hang on the pointer until it is put down

@@ -46,7 +46,8 @@ def opened(browser, files):
 
 def drawn(page):
     """After what was done has been drawn, what is put off included."""
-    page.wait_for_timeout(250)
+    page.evaluate("""() => new Promise((done) =>
+        setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 250))""")
 
 
 def shown(page):
@@ -133,7 +134,12 @@ def test_keys_and_numbers(opened, files):
 
 
 def names(page):
-    return [text.replace("\n", " ") for text in page.locator("#sheet .name").all_inner_texts()]
+    for _ in range(50):  # what has not been drawn yet has no text
+        texts = page.locator("#sheet .name").all_inner_texts()
+        if all(texts):
+            break
+        page.wait_for_timeout(100)
+    return [text.replace("\n", " ") for text in texts]
 
 
 def test_cards_are_sorted_greyed_and_say_why(opened, files):
@@ -204,7 +210,7 @@ def test_the_filter_is_copied(opened):
     page.keyboard.press("Enter")
     drawn(page)
     page.locator("#copy").click()
-    page.wait_for_function("document.getElementById('copy').textContent === 'Copied'")
+    page.locator("#copy", has_text="Copied").wait_for()  # the page lets nobody evaluate text
     assert page.evaluate("navigator.clipboard.readText()") == "sharpness >= 0.4"
 
 
