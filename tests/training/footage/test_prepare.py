@@ -167,6 +167,22 @@ def test_every_file_is_answered_for(tmp_path):
     assert (broken["shot"], broken["num_frames"], broken["height"]) == (-1, 0, None)
 
 
+def test_links_are_followed_but_in_circles(tmp_path):
+    folder, path = footage(tmp_path / "raw"), tmp_path / "set.jsonl"
+    elsewhere = video(tmp_path / "elsewhere.mp4", 24)
+    try:
+        (folder / "more" / "around").symlink_to(folder, target_is_directory=True)
+        (folder / "c.mp4").symlink_to(elsewhere)
+        (folder / "d.mp4").symlink_to(tmp_path / "gone.mp4")
+    except OSError:
+        return  # a system that lets nobody make links has none
+    rows, _, _ = prepared(folder, path)
+    assert [row["path"] for row in rows if row["kept"]] == [
+        "raw/a.mp4", "raw/a.mp4", "raw/c.mp4", "raw/c.mp4", "raw/more/b.mp4", "raw/more/b.mp4", "raw/more/still.png"
+    ]  # fmt: skip
+    assert [(row["path"], bool(row["reason"])) for row in rows if not row["kept"]] == [("raw/d.mp4", True)]
+
+
 def test_files_elsewhere_have_their_whole_path_and_captions_may_be_one_for_all(tmp_path):
     folder = footage(tmp_path / "raw")
     rows, _, _ = prepared(folder, tmp_path / "sets" / "set.jsonl", captions=Captions("Anything."))

@@ -201,6 +201,8 @@ def refusal(file: Path) -> str:
         str(file).encode()
     except UnicodeEncodeError:
         return "its name is not readable text; rename it"
+    if file.is_dir():
+        return "this folder cannot be opened; allow reading it, then prepare again"
     if media.is_video(file) or media.is_picture(file):
         return ""
     if (mimetypes.guess_type(file.name)[0] or "").startswith(("video/", "image/")):
@@ -255,13 +257,23 @@ def _too_short(notes, number, shortest):
     return f"it lasts {seconds:.2f} s, less than {shortest:g} s"
 
 
-def _files(folder, but):
-    """All files below a folder, but for one in it, in the order of their names; hidden ones are none."""
-    with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+def _files(folder, but, above=()):
+    """All files below a folder, but for one in it, in the order of their names; hidden ones are none.
+
+    A link back to a folder that it is in is not followed. A folder that cannot be opened, and a link to nothing, are
+    found as files are, so that the manifest answers for them.
+    """
+    above = (*above, os.path.realpath(folder))
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError:
+        yield Path(folder)
+        return
     for entry in found:
         path = Path(entry.path)
-        if entry.is_dir() and path != but:
-            yield from _files(path, but)
-        elif entry.is_file():
+        if os.path.isdir(path):
+            if path != but and os.path.realpath(path) not in above:
+                yield from _files(path, but, above)
+        elif os.path.isfile(path) or not os.path.exists(path):
             yield path
