@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels import PLAIN, Rotation
+
 Attention = Callable[..., Tensor] | None  # (q, k, v, mask) -> what was read, as `matmul_attention`; None: the fused one
 Mask = Tensor | None  # None: nothing is masked
+FEW_CLIPS = 4  # that attend across frames one by one rather than in a copy
 
 
 def matmul_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -89,20 +92,6 @@ def rope_frequencies(dim: int, device: torch.device | str | None = None) -> Tens
     return 1.0 / (10000.0 ** (torch.arange(0, dim, 2, device=device).float() / dim))
 
 
-def apply_rope(x: Tensor, frequencies: Tensor) -> Tensor:
-    """Rotate neighbouring channel pairs of x [..., N, D] by position 0…N-1 times `frequencies` [D / 2]."""
-    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequencies.to(x.device).float()
-    angles = angles.repeat_interleave(2, dim=-1)
-    return rotate_pairs(x, angles.cos(), angles.sin())
-
-
-def rotate_pairs(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotate neighbouring channel pairs of x [..., D]; both channels of a pair have the same cosine and sine."""
-    pairs = x.unflatten(-1, (-1, 2))
-    turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
-    return (x * cosines + turned * sines).to(x.dtype)
-
-
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last dimension, in fp32 whatever the model's dtype (Zhang & Sennrich 2019)."""
 
@@ -112,18 +101,36 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim, **weights))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight.to(dtype=x.dtype, device=x.device) * wide.to(x.dtype)
+        return F.rms_norm(x, x.shape[-1:], self.weight.to(dtype=x.dtype, device=x.device), self.eps)
+
+
+def attend(attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention within each row of N tokens: q, k, v [B, R, N, heads, head_dim] to [B, R, N, heads · head_dim].
+
+    Where the rows of all clips are one batch only as a copy, a few clips go one by one, on views: unless `attention`
+    wants to see all (`patched`).
+    """
+
+    def rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None)
+        return out.transpose(1, 2).flatten(2)
+
+    B, R = q.shape[:2]
+    apart = q.stride(0) != R * q.stride(1) and B <= FEW_CLIPS and not getattr(attention, "patched", False)
+    if apart:
+        return torch.stack([rows(*clip) for clip in zip(q, k, v)])
+    return rows(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).unflatten(0, (B, R))
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over [B, N, C]; queries and keys are normalised where `qk_norm` is on.
+    """Multi-head self-attention over x [B, T, S, C]: within each frame, or across the frames of each place.
 
-    `rope` rotates them after the norm; before it with `rope_first`, the order that Open-Sora 1.1 was trained with.
+    Queries and keys are normalised where `qk_norm` is on. Positions turn them after the norm; before it with
+    `rope_first`, the order that Open-Sora 1.1 was trained with.
     """
 
     rope_first = False
+    kernels = PLAIN
 
     def __init__(
         self, dim: int, num_heads: int, qk_norm: bool, operations: Any, attention: Attention, **weights: Any
@@ -136,15 +143,17 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(dim // num_heads, **weights) if qk_norm else nn.Identity()
         self.proj = operations.Linear(dim, dim, **weights)
 
-    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if rope is not None and self.rope_first:
-            q, k = apply_rope(q, rope), apply_rope(k, rope)
-        q, k = self.q_norm(q), self.k_norm(k)
-        if rope is not None and not self.rope_first:
-            q, k = apply_rope(q, rope), apply_rope(k, rope)
-        return self.proj(self.attention(q, k, v, None).transpose(1, 2).flatten(2))
+    def heads(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x [..., C], each [..., heads, head_dim]; `rotation` as `Kernels.heads`."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        q, k = self.kernels.heads(q, k, self.q_norm, self.k_norm, rotation, self.rope_first)
+        return q, k, v
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, across_frames: bool = False) -> Tensor:
+        if not across_frames:
+            return self.proj(attend(self.attention, *self.heads(x, rotation)))
+        q, k, v = (each.transpose(1, 2) for each in self.heads(x, rotation))
+        return self.proj(attend(self.attention, q, k, v)).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -167,13 +176,15 @@ class CrossAttention(nn.Module):
 class Mlp(nn.Module):
     """Linear, tanh-GELU, Linear."""
 
+    kernels = PLAIN
+
     def __init__(self, dim: int, hidden_dim: int, out_dim: int, operations: Any, **weights: Any) -> None:
         super().__init__()
         self.fc1 = operations.Linear(dim, hidden_dim, **weights)
         self.fc2 = operations.Linear(hidden_dim, out_dim, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(self.kernels.linear_gelu(self.fc1, x))
 
 
 class ScalarEmbedder(nn.Module):
@@ -216,11 +227,14 @@ class PatchEmbed3D(nn.Module):
         self.proj = operations.Conv3d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(3).permute(0, 2, 3, 1)
+        # Contiguous: what is added to it keeps its layout, and every block would have to copy its tokens.
+        return self.proj(x).flatten(3).permute(0, 2, 3, 1).contiguous()
 
 
 class FinalLayer(nn.Module):
     """Modulated norm and the projection back to patches; modulation is by t itself, not by the block's t."""
+
+    kernels = PLAIN
 
     def __init__(self, hidden_size: int, out_dim: int, operations: Any, **weights: Any) -> None:
         super().__init__()
@@ -237,7 +251,7 @@ class FinalLayer(nn.Module):
 
     def _modulated(self, x, t):
         shift, scale = (self.scale_shift_table.to(x) + t[:, :, None]).unbind(2)
-        return modulate(layer_norm(x), shift, scale)
+        return self.kernels.modulated_norm(x, shift, scale)
 
 
 def repeat_rows(values: Tensor, rows: int) -> Tensor:
@@ -261,13 +275,3 @@ def shared(value: float | Tensor | None, otherwise: float) -> float:
     """
     value = otherwise if value is None else value
     return float(value) if isinstance(value, (int, float)) else float(value[0])
-
-
-def layer_norm(x: Tensor) -> Tensor:
-    """LayerNorm without weights, eps 1e-6."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Adaptive layer norm's affine part: x [B, T, S, C], shift and scale [B, T or 1, C]."""
-    return x * (1 + scale[:, :, None]) + shift[:, :, None]

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS
-from .layers import SelfAttention
 
 CANNOT = {
     "stdit": "its blocks attend in whole batches of one shape (Open-Sora 1.0)",
@@ -110,9 +109,3 @@ def frame_masks(clips: Sequence[ClipInputs]) -> Tensor | None:
     masks = [torch.ones(clip.size[0]) if clip.frame_mask is None else clip.frame_mask for clip in clips]
     device = clips[0].x.device
     return torch.stack([F.pad(mask.to(device) != 0, (0, longest - len(mask)), value=True) for mask in masks])
-
-
-def heads_of(attention: SelfAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of x [..., C], the first two normalised: each [..., heads, head_dim]."""
-    q, k, v = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).unbind(-3)
-    return attention.q_norm(q), attention.k_norm(k), v

@@ -14,8 +14,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .layers import CrossAttention, SelfAttention, rotate_pairs
-from .mixed_shapes import ClipInputs, check_clips, frame_masks, heads_of, refuse_family, timesteps
+from .kernels import turns
+from .layers import CrossAttention, SelfAttention
+from .mixed_shapes import ClipInputs, check_clips, frame_masks, refuse_family, timesteps
 from .skeleton import ClipSizes
 from .stdit3 import STDiT3
 
@@ -86,10 +87,10 @@ def _forward(network, clips):
     tokens = network.x_embedder(_patches(padded, network.config.patch_size)) + _positions(network, clips, layout, dtype)
     caption, caption_lengths = _captions(clips)
     caption, _ = network.embed_caption(caption, None, 1, dtype)
-    rope = (frame_of[:, None] * network.rope.freqs.to(device).float()).repeat_interleave(2, dim=-1)[:, None]
+    rotation = turns(frame_of, network.rope.freqs)[None, :, None, None]
     shared = {"each": each, "read": partial(_read, lengths=layout.lengths, caption_lengths=caption_lengths)}
     spatial = partial(_attend, groups=layout.space, across="T")
-    temporal = partial(_attend, groups=layout.time, across="S", rope=(rope.cos(), rope.sin()))
+    temporal = partial(_attend, groups=layout.time, across="S", rotation=rotation)
     tokens = network.run_blocks(tokens, caption, t_block, {**shared, "attend": spatial}, {**shared, "attend": temporal})
     tokens = network.final_layer(tokens, t, t_kept, frame_mask)
     return _unpack(network, tokens[0, :, 0], layout, [clip.size for clip in clips])
@@ -136,23 +137,22 @@ def _captions(clips):
     return torch.cat(captions)[None], [len(caption) for caption in captions]
 
 
-def _each(function, x: Tensor, *rows: Tensor, shapes, told) -> Tensor:
-    """function clip by clip: on x [1, T, S, C] of x [1, N, 1, C], and on its own `told` rows of rows [1, R, C].
+def _each(function, tokens: tuple[Tensor, ...], *rows: Tensor, shapes, told) -> Tensor:
+    """function clip by clip: on [1, T, S, C] of each of `tokens` [1, N, 1, C], and its own `told` rows of [1, R, C].
 
-    Rows spread over all tokens at once would be kept for the gradient, as large as x.
+    Rows spread over all tokens at once would be kept for the gradient, as large as the tokens.
     """
-    parts = x[0, :, 0].split([T * S for T, S in shapes])
+    lengths = [T * S for T, S in shapes]
+    parts = zip(*(x[0, :, 0].split(lengths) for x in tokens))
     found = []
-    for part, (T, S), *own in zip(parts, shapes, *(row.split(told, dim=1) for row in rows)):
-        found.append(function(part.reshape(1, T, S, -1), *own).flatten(0, 2))
+    for own, (T, S), *own_rows in zip(parts, shapes, *(row.split(told, dim=1) for row in rows)):
+        found.append(function(*(part.reshape(1, T, S, -1) for part in own), *own_rows).flatten(0, 2))
     return torch.cat(found)[None, :, None]
 
 
-def _attend(attention: SelfAttention, x: Tensor, groups, across, rope=None) -> Tensor:
+def _attend(attention: SelfAttention, x: Tensor, groups, across, rotation=None) -> Tensor:
     """Attention within the groups of x [1, N, 1, C]: of rows that differ by frame ("T") or by place ("S")."""
-    q, k, v = heads_of(attention, x[0, :, 0])
-    if rope is not None:
-        q, k = rotate_pairs(q, *rope), rotate_pairs(k, *rope)
+    q, k, v = (each[0, :, 0] for each in attention.heads(x, rotation))
     rows, along = f"(B {across})", "S" if across == "T" else "T"
     out = []
     lengths = [B * T * S for B, T, S in groups]

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .layers import SelfAttention, apply_rope
-from .mixed_shapes import ClipInputs, check_clips, fps_of, frame_masks, heads_of, refuse_family, timesteps
+from .layers import SelfAttention
+from .mixed_shapes import ClipInputs, check_clips, fps_of, frame_masks, refuse_family, timesteps
 from .skeleton import ClipSizes
 from .stdit3 import STDiT3
 
@@ -101,7 +101,7 @@ def forward_padded(
     scales = [network.position_scale(clip, ClipSizes(None, *sides)) for clip, sides in zip(own, pixels)]
     tokens = network.x_embedder(padded)
     tokens = tokens + torch.stack([_positions(network, *each, grid, x) for each in zip(grids, scales)])
-    spatial, temporal = _attentions(network, grids, grid, x.device)
+    spatial, temporal = _attentions(grids, grid, network.frame_rotation(tokens))
     read = {"caption_mask": caption_mask}
     tokens = network.run_blocks(tokens, caption, t_block, {**read, "attend": spatial}, {**read, "attend": temporal})
     tokens = network.final_layer(tokens, t, t_kept, frame_mask)
@@ -151,32 +151,32 @@ def _positions(network, own, scale, grid, like):
     return F.pad(positions, (0, 0, 0, grid[2] - own[2], 0, grid[1] - own[1])).flatten(1, 2)
 
 
-def _attentions(network, grids, grid, device):
+def _attentions(grids, grid, rotation):
     """What attends within frames, and what across them, each to the tokens of its own clip.
 
     A frame that a clip does not have attends to the places that the clip has, and such a place to its frames: no row of
     an attention is without keys, and what comes of it is thrown away.
     """
-    real = _inside(grids, grid, device).flatten(2)
+    real = _inside(grids, grid, rotation.device).flatten(2)
     T, S = real.shape[1:]
     places = real[:, 0].repeat_interleave(T, 0)[:, None, None]
     frames = real[:, :, 0].repeat_interleave(S, 0)[:, None, None]
     space = None if len({own[1:] for own in grids}) == 1 else places
     time = None if len({own[0] for own in grids}) == 1 else frames
-    return partial(_attend_space, mask=space), partial(_attend_time, mask=time, rope=network.rope.freqs)
+    return partial(_attend_space, mask=space), partial(_attend_time, mask=time, rotation=rotation)
 
 
 def _attend_space(attention: SelfAttention, x: Tensor, mask: Tensor | None) -> Tensor:
     """Within each frame of x [B, T, S, C], to the places of `mask`, bool [B · T, 1, 1, S]."""
     B = x.shape[0]
-    q, k, v = (rearrange(each, "B T S n d -> (B T) n S d") for each in heads_of(attention, x))
+    q, k, v = (rearrange(each, "B T S n d -> (B T) n S d") for each in attention.heads(x))
     out = attention.attention(q, k, v, mask)
     return attention.proj(rearrange(out, "(B T) n S d -> B T S (n d)", B=B))
 
 
-def _attend_time(attention: SelfAttention, x: Tensor, mask: Tensor | None, rope: Tensor) -> Tensor:
+def _attend_time(attention: SelfAttention, x: Tensor, mask: Tensor | None, rotation: Tensor) -> Tensor:
     """Across the frames of each place of x [B, T, S, C], to those of `mask`, bool [B · S, 1, 1, T]."""
     B = x.shape[0]
-    q, k, v = (rearrange(each, "B T S n d -> (B S) n T d") for each in heads_of(attention, x))
-    out = attention.attention(apply_rope(q, rope), apply_rope(k, rope), v, mask)
+    q, k, v = (rearrange(each, "B T S n d -> (B S) n T d") for each in attention.heads(x, rotation))
+    out = attention.attention(q, k, v, mask)
     return attention.proj(rearrange(out, "(B S) n T d -> B T S (n d)", B=B))

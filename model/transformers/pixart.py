@@ -88,7 +88,7 @@ class PatchEmbed2D(nn.Module):
         self.proj = operations.Conv2d(in_channels, hidden_size, kernel_size=patch, stride=patch, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x[:, :, 0]).flatten(2).transpose(1, 2)[:, None]
+        return self.proj(x[:, :, 0]).flatten(2).transpose(1, 2)[:, None].contiguous()
 
 
 class PixArt(VideoTransformer):

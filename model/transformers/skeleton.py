@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..frames import PIXELS_PER_LATENT
 from ..shapes_of import StateDict, agree, normed_heads, shared_config
 from . import layers
+from .kernels import turns
 from .layers import Attention, Mask
 
 Config = TypeVar("Config", bound="TransformerConfig")
@@ -271,3 +272,8 @@ class SizedTransformer(VideoTransformer):
         base = round((rows * columns) ** 0.5)
         size = self.config.hidden_size
         return layers.position_embedding_2d(size, rows, columns, scale, base, like.device).to(like.dtype)
+
+    def frame_rotation(self, x: Tensor) -> Tensor:
+        """How the frames of tokens x [B, T, S, C] turn queries and keys: `turns`, [T, 1, 1, P, 2, 2]."""
+        frequencies = cast(Tensor, self.rope.freqs)
+        return turns(torch.arange(x.shape[1], device=x.device), frequencies)[:, None, None]

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes_of import StateDict, heads_of, shape_of
-from .layers import Attention, CrossAttention, Mask, Mlp, SelfAttention, layer_norm, modulate, sincos_table
+from .kernels import PLAIN
+from .layers import Attention, CrossAttention, Mask, Mlp, SelfAttention, sincos_table
 from .skeleton import ClipSizes, TransformerConfig, VideoTransformer
 
 SMALL_GRID = 256  # tokens a frame of the checkpoints made for 256 x 256 pixels, whose space_scale is 0.5
@@ -46,6 +46,8 @@ class STDiTConfig(TransformerConfig):
 class STDiTBlock(nn.Module):
     """Attention over space, attention over time, cross-attention to the caption, MLP."""
 
+    kernels = PLAIN
+
     def __init__(self, config: STDiTConfig, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
@@ -70,22 +72,17 @@ class STDiTBlock(nn.Module):
         """
         table = self.scale_shift_table.to(x)
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = (table + t).unbind(2)
-        B, T = x.shape[:2]
+        modulated_norm, gated_sum = self.kernels.modulated_norm, self.kernels.gated_sum
 
-        h = rearrange(modulate(layer_norm(x), shift_attn, scale_attn), "B T S C -> (B T) S C")
-        x = x + gate_attn[:, :, None] * rearrange(self.attn(h), "(B T) S C -> B T S C", B=B)
+        x = gated_sum(x, self.attn(modulated_norm(x, shift_attn, scale_attn)), gate_attn)
 
         # Attention over time was added to a finished image transformer: no norm and no modulation of its own, only the
         # gate of spatial attention, and that of the generated frames even for kept ones.
         h = x if frame_positions is None else x + frame_positions[:, None]
-        h = rearrange(self.attn_temp(rearrange(h, "B T S C -> (B S) T C")), "(B S) T C -> B T S C", B=B)
-        x = x + (table[2] + t_generated[:, :, 2])[:, :, None] * h
+        x = gated_sum(x, self.attn_temp(h, across_frames=True), table[2] + t_generated[:, :, 2])
 
-        tokens = rearrange(x, "B T S C -> B (T S) C")
-        x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
-
-        h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
-        return x + gate_mlp[:, :, None] * h
+        x = x + self.cross_attn(x.flatten(1, 2), caption, caption_mask).unflatten(1, x.shape[1:3])
+        return gated_sum(x, self.mlp(modulated_norm(x, shift_mlp, scale_mlp)), gate_mlp)
 
 
 class STDiT(VideoTransformer):

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS
 from ..shapes_of import StateDict
-from .layers import Attention, CrossAttention, Mask, Mlp, ScalarEmbedder, SelfAttention, layer_norm, modulate, rows_of
+from .kernels import PLAIN
+from .layers import Attention, CrossAttention, Mask, Mlp, ScalarEmbedder, SelfAttention, rows_of
 from .skeleton import ClipSizes, SizedConfig, SizedTransformer
 
 
@@ -36,6 +36,8 @@ class STDiT2Config(SizedConfig):
 class STDiT2Block(nn.Module):
     """Attention over space, attention over time, cross-attention to the caption, MLP."""
 
+    kernels = PLAIN
+
     def __init__(self, config: STDiT2Config, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
@@ -48,25 +50,19 @@ class STDiT2Block(nn.Module):
         self.scale_shift_table_temporal = nn.Parameter(torch.zeros(3, size, **weights))
 
     def forward(
-        self, x: Tensor, caption: Tensor, t_spatial: Tensor, t_temporal: Tensor, rope: Tensor, caption_mask: Mask = None
-    ) -> Tensor:
+        self, x: Tensor, caption: Tensor, t_spatial: Tensor, t_temporal: Tensor, rotation: Tensor,
+        caption_mask: Mask = None,
+    ) -> Tensor:  # fmt: skip
         """x [B, T, S, C]; caption [B, L, C]; t_spatial [B, T or 1, 6, C]; t_temporal [B, T or 1, 3, C]."""
         modulation = self.scale_shift_table.to(x) + t_spatial
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
         shift_time, scale_time, gate_time = (self.scale_shift_table_temporal.to(x) + t_temporal).unbind(2)
-        B, T = x.shape[:2]
+        modulated_norm, gated_sum = self.kernels.modulated_norm, self.kernels.gated_sum
 
-        h = rearrange(modulate(layer_norm(x), shift_attn, scale_attn), "B T S C -> (B T) S C")
-        x = x + gate_attn[:, :, None] * rearrange(self.attn(h), "(B T) S C -> B T S C", B=B)
-
-        h = rearrange(modulate(layer_norm(x), shift_time, scale_time), "B T S C -> (B S) T C")
-        x = x + gate_time[:, :, None] * rearrange(self.attn_temp(h, rope), "(B S) T C -> B T S C", B=B)
-
-        tokens = rearrange(x, "B T S C -> B (T S) C")
-        x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
-
-        h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
-        return x + gate_mlp[:, :, None] * h
+        x = gated_sum(x, self.attn(modulated_norm(x, shift_attn, scale_attn)), gate_attn)
+        x = gated_sum(x, self.attn_temp(modulated_norm(x, shift_time, scale_time), rotation, True), gate_time)
+        x = x + self.cross_attn(x.flatten(1, 2), caption, caption_mask).unflatten(1, x.shape[1:3])
+        return gated_sum(x, self.mlp(modulated_norm(x, shift_mlp, scale_mlp)), gate_mlp)
 
 
 class STDiT2(SizedTransformer):
@@ -122,8 +118,9 @@ class STDiT2(SizedTransformer):
         x = self.x_embedder(x)
         x = x + self.positions(grid, scale, x)
 
+        rotation = self.frame_rotation(x)
         for index, block in enumerate(self.blocks):
-            run = partial(block, t_temporal=t_temporal, rope=self.rope.freqs, caption_mask=caption_mask)
+            run = partial(block, t_temporal=t_temporal, rotation=rotation, caption_mask=caption_mask)
             x = self.run_block(index, run, x, caption, t_spatial)
 
         x = self.final_layer(x, t, t_kept, frame_mask)

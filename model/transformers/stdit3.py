@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..frames import DEFAULT_FPS, IMAGE_FPS
-from .layers import Attention, CrossAttention, Mask, Mlp, ScalarEmbedder, SelfAttention, layer_norm, modulate, rows_of
+from .kernels import PLAIN
+from .layers import Attention, CrossAttention, Mask, Mlp, ScalarEmbedder, SelfAttention, rows_of
 from .skeleton import ClipSizes, SizedConfig, SizedTransformer, Times
 
 
@@ -26,15 +26,16 @@ class STDiT3Config(SizedConfig):
     BLOCKS = "spatial_blocks"
 
 
-def at_once(function: Callable[..., Tensor], x: Tensor, *rows: Tensor) -> Tensor:
-    """function(x, *rows): how a block calls what modulates x [B, T, S, C] by rows [B, T or 1, C]."""
-    return function(x, *rows)
+def at_once(function: Callable[..., Tensor], tokens: tuple[Tensor, ...], *rows: Tensor) -> Tensor:
+    """function(*tokens, *rows): how a block calls what modulates tokens [B, T, S, C] by rows [B, T or 1, C]."""
+    return function(*tokens, *rows)
 
 
 class STDiT3Block(nn.Module):
     """One transformer block: attention over space or over time, cross-attention to the caption, MLP."""
 
     SelfAttention = SelfAttention
+    kernels = PLAIN
 
     def __init__(self, config: STDiT3Config, operations: Any, attention: Attention, **weights: Any) -> None:
         super().__init__()
@@ -50,42 +51,31 @@ class STDiT3Block(nn.Module):
         caption: Tensor,
         t: Tensor,
         caption_mask: Mask = None,
-        temporal_rope: Tensor | None = None,
+        rotation: Tensor | None = None,
         attend: Callable[..., Tensor] | None = None,
         read: Callable[..., Tensor] | None = None,
         each: Callable[..., Tensor] = at_once,
     ) -> Tensor:
-        """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C]; `temporal_rope` set means attention over time.
+        """x [B, T, S, C]; caption [B, L, C]; t [B, T or 1, 6, C]; `rotation` (`turns`) means attention over time.
 
         Where clips differ in shape (padded.py, packed.py), `attend(attn, x)` and `read(cross_attn, x, caption)` stand
         in for attention among x and to the caption, and `each` for `at_once`; they return [B, T, S, C].
         """
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
-        B, T = x.shape[:2]
+        kernels = self.kernels
 
-        h = each(modulate, layer_norm(x), shift_attn, scale_attn)
-        if attend is not None:
-            h = attend(self.attn, h)
-        elif temporal_rope is None:
-            h = rearrange(self.attn(rearrange(h, "B T S C -> (B T) S C")), "(B T) S C -> B T S C", B=B)
-        else:
-            h = rearrange(self.attn(rearrange(h, "B T S C -> (B S) T C"), temporal_rope), "(B S) T C -> B T S C", B=B)
-        x = x + each(gated, h, gate_attn)
+        h = each(kernels.modulated_norm, (x,), shift_attn, scale_attn)
+        h = self.attn(h, rotation, rotation is not None) if attend is None else attend(self.attn, h)
+        x = each(kernels.gated_sum, (x, h), gate_attn)
 
         if read is not None:
             x = x + read(self.cross_attn, x, caption)
         else:
-            tokens = rearrange(x, "B T S C -> B (T S) C")
-            x = x + rearrange(self.cross_attn(tokens, caption, caption_mask), "B (T S) C -> B T S C", T=T)
+            x = x + self.cross_attn(x.flatten(1, 2), caption, caption_mask).unflatten(1, x.shape[1:3])
 
-        h = self.mlp(each(modulate, layer_norm(x), shift_mlp, scale_mlp))
-        return x + each(gated, h, gate_mlp)
-
-
-def gated(h: Tensor, gate: Tensor) -> Tensor:
-    """What a block adds to x: h [B, T, S, C] by gate [B, T or 1, C]."""
-    return gate[:, :, None] * h
+        h = self.mlp(each(kernels.modulated_norm, (x,), shift_mlp, scale_mlp))
+        return each(kernels.gated_sum, (x, h), gate_mlp)
 
 
 class STDiT3(SizedTransformer):
@@ -117,7 +107,7 @@ class STDiT3(SizedTransformer):
         x = self.x_embedder(x)
         x = x + self.positions(grid, scale, x)
         spatial = {"caption_mask": caption_mask}
-        x = self.run_blocks(x, caption, t_block, spatial, {**spatial, "temporal_rope": self.rope.freqs})
+        x = self.run_blocks(x, caption, t_block, spatial, {**spatial, "rotation": self.frame_rotation(x)})
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 

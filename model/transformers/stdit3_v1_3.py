@@ -6,23 +6,24 @@ the noise, through embedders of their own, and read the null caption. Defined by
 (branch opensora/v1.3).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes_of import StateDict
-from .layers import Attention, Mask, SelfAttention, layer_norm, modulate, repeat_rows, rope_frequencies, rotate_pairs
+from .kernels import Rotation, rotations
+from .layers import Attention, Mask, SelfAttention, repeat_rows, rope_frequencies
 from .skeleton import ClipSizes
 from .stdit3 import STDiT3, STDiT3Block, STDiT3Config
 
 TIME, HEIGHT, WIDTH = range(3)
 Grid = tuple[int, int, int]  # tokens along these axes
-Rope = Sequence[tuple[Tensor, Tensor]]  # what `rope_tables` gives
 Captions = list[tuple[Any, Tensor]]  # what `STDiT3v13.captions` gives: a caption for each group of frames
 
 
@@ -84,37 +85,42 @@ def _kernel_size(given):
     return tuple(int(size) for size in given)
 
 
-class WindowAttention(SelfAttention):
-    """Self-attention within windows of space and time, with rotary positions along each axis."""
+@dataclass(frozen=True)
+class Windows:
+    """How the tokens of a clip fall into windows: in up to eight pieces, since the last window of an axis may be cut.
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, grid: Grid, window: tuple[int, ...], rope: Rope | None = None
-    ) -> Tensor:
-        """x [B, T, S, C] with S = rows · columns of `grid` (T, rows, columns); `window` likewise, in tokens.
+    (The original fills that up and masks what it filled in.) A piece is its place, a slice of each axis of `grid`; the
+    tokens of its windows along each; and how positions turn their queries and keys, [1, tokens, 1, P, 2, 2] or None.
+    """
 
-        The last window of an axis may be cut short: the original fills it up and masks what it filled in.
-        """
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5).unbind(0)
-        q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (values.unflatten(3, grid[1:]) for values in (q, k, v))
-        if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
-        out = x.new_empty(x.shape[0], *grid, x.shape[-1])
-        for pieces in product(*(_window_pieces(length, size) for length, size in zip(grid, window))):
-            (ts, t), (hs, h), (ws, w) = pieces
-            tokens = (
-                rearrange(values[:, :, ts, hs, ws], "B n (T t) (H h) (W w) d -> (B T H W) n (t h w) d", t=t, h=h, w=w)
-                for values in (q, k, v)
-            )
-            area = out[:, ts, hs, ws]
-            area.copy_(
-                rearrange(
-                    self.attention(*tokens, None),
-                    "(B T H W) n (t h w) d -> B (T t) (H h) (W w) (n d)",
-                    B=area.shape[0], T=area.shape[1] // t, H=area.shape[2] // h, t=t, h=h, w=w,
-                )
-            )  # fmt: skip
-        return self.proj(out.flatten(2, 3))
+    grid: Grid
+    pieces: list[tuple[tuple[slice, ...], Grid, Rotation | None]]
+
+    @classmethod
+    def of(cls, grid: Grid, window: Grid, rotation: Callable[[Grid], Rotation | None]) -> "Windows":
+        """Those of `window` tokens; `rotation` gives what turns a window of a size."""
+        pieces = []
+        for axes in product(*(_window_pieces(length, size) for length, size in zip(grid, window))):
+            place, sizes = zip(*axes)
+            pieces.append((place, sizes, rotation(sizes)))
+        return cls(grid, pieces)
+
+    @property
+    def frames(self) -> bool:
+        """Whether every frame is a window: then tokens lie in windows as they are."""
+        return self.pieces[0][1] == (1, *self.grid[1:])
+
+    def finer(self, count: int) -> "Windows":
+        """The same windows in about `count` times as many pieces."""
+        pieces = []
+        for place, sizes, rotation in self.pieces:
+            axis = max(range(3), key=lambda axis: (place[axis].stop - place[axis].start) // sizes[axis])
+            start, stop = place[axis].start, place[axis].stop
+            step = max(1, -(-(stop - start) // (sizes[axis] * count))) * sizes[axis]
+            for first in range(start, stop, step):
+                part = slice(first, min(first + step, stop))
+                pieces.append(((*place[:axis], part, *place[axis + 1 :]), sizes, rotation))
+        return Windows(self.grid, pieces)
 
 
 def _window_pieces(length, size):
@@ -124,34 +130,45 @@ def _window_pieces(length, size):
     return [(piece, tokens) for piece, tokens in pieces if piece.start < piece.stop]
 
 
-def rope_tables(frequencies: Tensor, axes: Iterable[int], grid: Grid, window: tuple[int, ...], scale: float) -> Rope:
-    """What `rotate` needs: for each of `axes` the cosines and sines of its positions, broadcast over `grid`.
+def window_rotation(frequencies: Tensor, axes: Sequence[int], window: Grid, scale: float, head_dim: int) -> Rotation:
+    """How positions within a window turn queries and keys [B, rows, tokens, heads, head_dim]: [1, tokens, 1, P, 2, 2].
 
-    Height and width are divided by `scale`, so that a token's place in the picture counts and not its number. Positions
-    start anew in each window: only differences count there, and small angles round less.
+    Each of `axes` turns an equal share of the channels, or as many of them as `frequencies` reach. Height and width are
+    divided by `scale`, so that a token's place in the picture counts and not its number. Positions start anew in each
+    window: only differences count there, and small angles round less. A list, an entry for each axis, where shares are
+    odd.
     """
-    tables = []
+    angles = []
     for axis in axes:
-        positions = (torch.arange(grid[axis], device=frequencies.device) % window[axis]).float()
-        if axis != TIME:
-            positions = positions / scale
+        positions = torch.arange(window[axis], device=frequencies.device).float()
+        positions = positions if axis == TIME else positions / scale
         shape = [1, 1, 1, -1]
-        shape[axis] = grid[axis]
-        angles = (positions[:, None] * frequencies.float()).repeat_interleave(2, dim=-1).view(shape)
-        tables.append((angles.cos(), angles.sin()))
-    return tables
+        shape[axis] = window[axis]
+        turned = (positions[:, None] * frequencies.float()).view(shape)
+        angles.append(turned.expand(*window, -1).flatten(0, 2)[None, :, None])
+    shares = [len(share) for share in torch.arange(head_dim).chunk(len(axes))]
+    if any(share % 2 for share in shares):
+        return [rotations(each) for each in angles]
+    filled = [F.pad(each, (0, share // 2 - each.shape[-1])) for each, share in zip(angles, shares)]
+    return rotations(torch.cat(filled, dim=-1))
 
 
-def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """Turn x [..., T, rows, columns, head_dim], an equal share of the channels by each of `rope_tables`.
+class WindowAttention(SelfAttention):
+    """Self-attention within windows of space and time, with rotary positions along each axis."""
 
-    Channels of a share that its frequencies do not reach stay as they are.
-    """
-    turned = []
-    for share, (cosines, sines) in zip(x.chunk(len(rope), dim=-1), rope):
-        reach = cosines.shape[-1]
-        turned += [rotate_pairs(share[..., :reach], cosines, sines), share[..., reach:]]
-    return torch.cat(turned, dim=-1)
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:  # type: ignore[override]
+        """x [B, T, S, C] with S = rows · columns of the grid of `windows`."""
+        if windows.frames:
+            return super().forward(x, windows.pieces[0][2])
+        cells = x.unflatten(2, windows.grid[1:])
+        out = torch.empty_like(cells)
+        for (ts, hs, ws), (t, h, w), rotation in windows.pieces:
+            area = out[:, ts, hs, ws]
+            sides = dict(B=len(x), T=area.shape[1] // t, H=area.shape[2] // h, t=t, h=h, w=w)
+            tokens = rearrange(cells[:, ts, hs, ws], "B (T t) (H h) (W w) C -> 1 (B T H W) (t h w) C", **sides)
+            attended = super().forward(tokens, rotation)
+            area.copy_(rearrange(attended, "1 (B T H W) (t h w) C -> B (T t) (H h) (W w) C", **sides))
+        return out.flatten(2, 3)
 
 
 class STDiT3v13Block(STDiT3Block):
@@ -160,17 +177,15 @@ class STDiT3v13Block(STDiT3Block):
     SelfAttention = WindowAttention
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, captions: Captions, t: Tensor, caption_mask: Mask, grid: Grid, window: tuple[int, ...],
-        rope: Rope | None = None,
+        self, x: Tensor, captions: Captions, t: Tensor, caption_mask: Mask, windows: Windows
     ) -> Tensor:  # fmt: skip
-        """x [B, T, S, C]; captions as `STDiT3v13.captions`; t [B, T or 1, 6, C]; the rest as in `WindowAttention`."""
+        """x [B, T, S, C]; captions as `STDiT3v13.captions`; t [B, T or 1, 6, C]; of its kind of block the windows."""
         modulation = self.scale_shift_table.to(x) + t
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(2)
-        h = self.attn(modulate(layer_norm(x), shift_attn, scale_attn), grid, window, rope)
-        x = x + gate_attn[:, :, None] * h
+        modulated_norm, gated_sum = self.kernels.modulated_norm, self.kernels.gated_sum
+        x = gated_sum(x, self.attn(modulated_norm(x, shift_attn, scale_attn), windows), gate_attn)
         x = x + self.read(x, captions, caption_mask)
-        h = self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
-        return x + gate_mlp[:, :, None] * h
+        return gated_sum(x, self.mlp(modulated_norm(x, shift_mlp, scale_mlp)), gate_mlp)
 
     def read(self, x: Tensor, captions: Captions, caption_mask: Mask) -> Tensor:
         """Cross-attention, the frames of each group to the caption of their group."""
@@ -237,21 +252,24 @@ class STDiT3v13(STDiT3):
         x = x + self.positions(grid, scale, x)
 
         spatial, temporal = (
-            {"caption_mask": caption_mask, "grid": grid, "window": window, "rope": rope}
-            for window, rope in self.windows(grid, scale, x.device)
+            {"caption_mask": caption_mask, "windows": windows} for windows in self.windows(grid, scale, x.device)
         )
         x = self.run_blocks(x, captions, t_block, spatial, temporal)
         x = self.final_layer(x, t, t_kept, frame_mask)
         return self.unpatchify(x, *grid[1:])[:, :, :T, :H, :W]
 
-    def windows(self, grid: Grid, scale: float, device: torch.device | str | None = None) -> tuple[tuple, tuple]:
-        """(window, rope) of the spatial blocks, which see one frame, and of the temporal ones."""
+    def windows(self, grid: Grid, scale: float, device: torch.device | str | None = None) -> tuple[Windows, Windows]:
+        """Those of the spatial blocks, where every frame is one, and of the temporal ones."""
         config, frequencies = self.config, cast(Tensor, self.rope.freqs).to(device=device)
-        window = (1, *grid[1:])
-        rope = rope_tables(frequencies, config.rope_axes, grid, window, scale) if config.use_spatial_rope else None
+
+        def rotation(window: Grid) -> Rotation:
+            head_dim = config.hidden_size // config.num_heads
+            return window_rotation(frequencies, config.rope_axes, window, scale, head_dim)
+
         height, width, time = config.kernel_size or (1, 1, -1)
-        temporal = tuple(size if size > 0 else length for size, length in zip((time, height, width), grid))
-        return (window, rope), (temporal, rope_tables(frequencies, config.rope_axes, grid, temporal, scale))
+        window = cast(Grid, tuple(size if size > 0 else length for size, length in zip((time, height, width), grid)))
+        in_frames = rotation if config.use_spatial_rope else lambda window: None
+        return Windows.of(grid, (1, *grid[1:]), in_frames), Windows.of(grid, window, rotation)
 
     def captions(
         self, x: Tensor, caption: Tensor, caption_mask: Mask, condition_frames: Sequence[int] | None = None,

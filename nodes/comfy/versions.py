@@ -11,6 +11,7 @@ from typing import Any
 import comfy.cli_args
 import comfy.model_management as management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
@@ -120,6 +121,26 @@ def quantised_text_encoder(state_dict: StateDict, metadata: dict) -> tuple[State
 
 
 # --- running
+
+
+def kitchen() -> Any:
+    """comfy-kitchen, if this ComfyUI brings it and it has the operations that the transformers take from it."""
+    try:
+        import comfy_kitchen
+    except ImportError:
+        return None
+    wanted = ("adaln", "rms_rope_", "registry")
+    return comfy_kitchen if all(hasattr(comfy_kitchen, name) for name in wanted) else None
+
+
+def only_its_weights(linear: Any, x: torch.Tensor) -> bool:
+    """Whether a linear layer is no more than its weight and bias beside `x`: nothing patches, casts or watches it."""
+    if not isinstance(linear, comfy.ops.disable_weight_init.Linear) or linear.comfy_cast_weights:
+        return False
+    watched = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
+    weight, bias = linear.weight, linear.bias
+    beside = all(each is not None and each.dtype == x.dtype and each.device == x.device for each in (weight, bias))
+    return beside and not watched and not linear.weight_function and not linear.bias_function
 
 
 def free_memory(patcher: ModelPatcher, device: torch.device) -> int:

@@ -8,8 +8,8 @@ import torch
 from ....model.transformers.skeleton import VideoTransformer
 
 # Values alive at once for each token and channel of the hidden size, by family, in 16-bit. The blocks decide: q, k and
-# v with their norms and rotations, or the MLP.
-TOKEN_VALUES = {"stdit": 13, "stdit2": 14, "stdit3": 18, "stdit3_v1_3": 14, "pixart": 13}
+# v with their norms and rotations.
+TOKEN_VALUES = {"stdit": 9, "stdit2": 10, "stdit3": 11, "stdit3_v1_3": 13, "pixart": 9}
 CAPTION_VALUES = 3  # likewise for each token of the caption, beside the channels it comes with
 LATENT_BYTES = 40  # what a sampler holds of a latent value: noise, latents, masks and both predictions, in fp32
 MARGIN = 1.1  # workspaces and what the allocator rounds up, which a count of tensors does not see

@@ -10,6 +10,16 @@ class Call:
 
     def __init__(self) -> None:
         self.options = {}
+        self._masks = (None, None, None)
+
+    def additive(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """A bool mask as what is added to scores: every backend adds it, some cannot take a bool one. Made once."""
+        given, of, made = self._masks
+        if given is not mask or of != dtype:
+            made = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+            made.masked_fill_(~mask, torch.finfo(dtype).min)
+            self._masks = (mask, dtype, made)
+        return made
 
 
 class HostAttention:
@@ -21,12 +31,17 @@ class HostAttention:
     def __init__(self, name: str, call: Call) -> None:
         self.name, self.call = name, call
 
+    @property
+    def patched(self) -> bool:
+        """Whether users' patches look at this attention; they are to see all of it at once."""
+        return bool(self.call.options.get("patches") or self.call.options.get("optimized_attention_override"))
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """q, k, v [B, heads, N, head_dim]; mask bool, broadcasts to [B, heads, N, M], True where a query may attend."""
         heads, options = q.shape[1], self.call.options
         patches = options.get("patches") or {}
-        if mask is not None:  # every backend adds its mask to the scores, some cannot take a bool one
-            mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, torch.finfo(q.dtype).min)
+        if mask is not None:
+            mask = self.call.additive(mask, q.dtype)
         extra = {**options, "n_heads": heads, "dim_head": q.shape[-1]} if patches else None
         for patch in patches.get(f"{self.name}_patch", ()):
             changed = _inputs(patch, q, k, v, mask, extra)

@@ -9,7 +9,7 @@ import torch
 
 from ....model.transformers.layers import CrossAttention, Mlp, SelfAttention
 from ....model.transformers.skeleton import VideoTransformer
-from ....model.transformers.stdit3_v1_3 import HEIGHT, TIME, WindowAttention
+from ....model.transformers.stdit3_v1_3 import WindowAttention
 from ..versions import with_less
 
 MORE, MOST = 4, 64  # by how much the number of pieces grows each time, and to how many
@@ -73,53 +73,42 @@ def _joined(function, x, count, dim=0):
     return out
 
 
-def _is_patched(attention):
-    """Whether users' patches look at this attention; they may need to see all of it."""
-    options = attention.attention.call.options
-    return bool(options.get("patches") or options.get("optimized_attention_override"))
-
-
 def _mlp(module, count, x):
     """x [..., C]; every token by itself."""
     joined = _joined(lambda piece: type(module).forward(module, piece), x.flatten(0, -2), count)
     return joined.unflatten(0, x.shape[:-1])
 
 
-def _attention(dim, module, count, x, *arguments):
-    """x [N, L, C]; every row by itself, or every token that reads a caption: `dim` 0 or 1."""
-    if _is_patched(module):
+def _attention(module, count, x, rotation=None, across_frames=False):
+    """x [B, T, S, C]; every frame by itself, or every place across the frames."""
+    if module.attention.patched:
+        return type(module).forward(module, x, rotation, across_frames)
+    forward = functools.partial(type(module).forward, module, rotation=rotation, across_frames=across_frames)
+    if across_frames:
+        return _joined(forward, x, count, dim=2)
+    return _joined(forward, x.flatten(0, 1)[None], count, dim=1).view_as(x)
+
+
+def _cross_attention(module, count, x, *arguments):
+    """x [B, N, C]; every token by itself."""
+    if module.attention.patched:
         return type(module).forward(module, x, *arguments)
-    return _joined(lambda piece: type(module).forward(module, piece, *arguments), x, count, dim)
+    return _joined(lambda piece: type(module).forward(module, piece, *arguments), x, count, dim=1)
 
 
-def _window_attention(module, count, x, grid, window, rope=None):
-    """x [B, T, S, C]; every row of windows by itself, along time where windows end there, else along the height."""
-    if _is_patched(module):
-        return type(module).forward(module, x, grid, window, rope)
-    axis = TIME if window[TIME] < grid[TIME] else HEIGHT
-    length, size = grid[axis], window[axis]
-    step = max(1, -(-length // (size * count))) * size
-
-    def attend(start):
-        stop = min(start + step, length)
-        own_grid = tuple(stop - start if each == axis else side for each, side in enumerate(grid))
-        own_rope = rope and [
-            tuple(table.narrow(axis, start, stop - start) if table.shape[axis] > 1 else table for table in pair)
-            for pair in rope
-        ]
-        piece = x.unflatten(2, grid[1:]).narrow(axis + 1, start, stop - start).flatten(2, 3)
-        result = type(module).forward(module, piece, own_grid, window, own_rope)
-        out.unflatten(2, grid[1:]).narrow(axis + 1, start, stop - start).copy_(result.unflatten(2, own_grid[1:]))
-
-    out = torch.empty_like(x)
-    for start in range(0, length, step):
-        attend(start)
-    return out
+def _window_attention(module, count, x, windows):
+    """x [B, T, S, C]; every row of windows by itself, or every frame."""
+    if module.attention.patched:
+        return type(module).forward(module, x, windows)
+    if windows.frames:
+        forward = functools.partial(type(module).forward, module, windows=windows)
+        return _joined(forward, x.flatten(0, 1)[None], count, dim=1).view_as(x)
+    return type(module).forward(module, x, windows.finer(count))
 
 
 SPLITS = (
     (WindowAttention, _window_attention),
-    (SelfAttention, functools.partial(_attention, 0)),
-    (CrossAttention, functools.partial(_attention, 1)),
+    (SelfAttention, _attention),
+    (CrossAttention, _cross_attention),
     (Mlp, _mlp),
 )

@@ -7,10 +7,12 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor
 
+from ....model.transformers.kernels import use
 from ....model.transformers.layers import CrossAttention
 from ....model.transformers.skeleton import ClipSizes, VideoTransformer
 from ..versions import has_anchor
 from .attention import Call, HostAttention
+from .kernels import HostKernels
 from .low_memory import Pieces
 from .windows import TIME
 
@@ -34,6 +36,7 @@ class Hosted:
         for module in self.modules():
             if isinstance(module, CrossAttention):
                 module.attention = HostAttention("attn2", call)
+        use(self, HostKernels())
         self.call = call
         self.pieces = Pieces()
         self.dtype = dtype

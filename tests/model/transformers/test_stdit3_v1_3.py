@@ -5,13 +5,14 @@ import torch
 from einops import rearrange
 from golden import Case, difference, first_divergence, manifest, weights
 from opensora_comfy.model import load_transformer
+from opensora_comfy.model.transformers.kernels import rotate
 from opensora_comfy.model.transformers.layers import matmul_attention, rope_frequencies
 from opensora_comfy.model.transformers.stdit3_v1_3 import (
     STDiT3v13,
     STDiT3v13Config,
     WindowAttention,
-    rope_tables,
-    rotate,
+    Windows,
+    window_rotation,
 )
 
 CALL_TOLERANCE = 1.5e-6
@@ -128,25 +129,37 @@ def test_windows_are_the_originals_filled_up_and_masked_ones(window):
     together = (windows[:, None] == windows[None]).all(-1)[None, None]
     whole = WindowAttention(channels, heads, True, torch.nn, lambda q, k, v, mask: matmul_attention(q, k, v, together))
     whole.load_state_dict(attention.state_dict())
-    rope = rope_tables(rope_frequencies(8), (0, 1, 2), grid, window, 0.5)
+
+    def cut(window):
+        return Windows.of(grid, window, lambda size: window_rotation(rope_frequencies(8), (0, 1, 2), size, 0.5, 24))
+
     with torch.no_grad():
-        assert difference(attention(x, grid, window, rope), whole(x, grid, grid, rope)) <= 1e-6
+        expected = whole(x, cut(grid))
+        for given in (cut(window), cut(window).finer(2), cut(window).finer(64)):
+            assert difference(attention(x, given), expected) <= 1e-6
+    assert len(cut(window).finer(64).pieces) > len(cut(window).pieces) or window == (8, 8, 8)
 
 
 def test_positions_count_from_a_windows_first_token_and_by_scale():
-    tables = rope_tables(torch.ones(1), (0, 1, 2), (3, 5, 7), (3, 2, 4), scale=0.5)
-    angles = [torch.atan2(sines, cosines)[..., 0].flatten() for cosines, sines in tables]
-    expected = [[0, 1, 2], [0, 2, 0, 2, 0], [0, 2, 4, 6, 0, 2, 4]]
-    for found, wanted in zip(angles, expected):
-        assert torch.allclose(found, torch.atan2(*(f(torch.tensor(wanted).float()) for f in (torch.sin, torch.cos))))
+    window = (3, 2, 4)
+    matrices = window_rotation(torch.ones(1), (0, 1, 2), window, scale=0.5, head_dim=6)
+    angles = torch.atan2(matrices[..., 1, 0], matrices[..., 0, 0]).view(*window, 3)
+    for axis, wanted in enumerate([[0, 1, 2], [0, 2], [0, 2, 4, 6]]):
+        found = angles[..., axis].movedim(axis, 0)
+        wanted = torch.atan2(*(f(torch.tensor(wanted).float()) for f in (torch.sin, torch.cos)))
+        assert torch.allclose(found, wanted[:, None, None].expand_as(found))
 
 
-def test_channels_beyond_the_frequencies_stay():
-    """A head of 32 channels splits 11, 11, 10, and 5 frequencies turn 10 of each."""
-    x = torch.randn(1, 1, 3, 5, 7, 32)
-    turned = rotate(x, rope_tables(torch.ones(5), (0, 1, 2), (3, 5, 7), (3, 5, 7), 1.0))
-    assert torch.equal(turned[..., [10, 21]], x[..., [10, 21]])
-    assert not torch.isclose(turned[:, :, 1:, 1:, 1:], x[:, :, 1:, 1:, 1:])[..., :10].any()
+@pytest.mark.parametrize(("head_dim", "reach", "stay"), [(32, 5, [10, 21]), (40, 6, [12, 13, 26, 27])])
+def test_channels_beyond_the_frequencies_stay(head_dim, reach, stay):
+    """A head of 32 channels splits 11, 11, 10, and 5 frequencies turn 10 of each; 40 split 14, 14, 12, 12 are turned."""
+    window = (3, 5, 7)
+    x = torch.randn(1, 2, 105, 2, head_dim)
+    turned = rotate(x, window_rotation(torch.ones(reach), (0, 1, 2), window, 1.0, head_dim))
+    assert torch.equal(turned[..., stay], x[..., stay])
+    moved = [channel for channel in range(head_dim) if channel not in stay]
+    inner = [values.unflatten(2, window)[:, :, 1:, 1:, 1:][..., moved] for values in (turned, x)]
+    assert not torch.isclose(*inner).all(-1).any()
     assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1))
 
 

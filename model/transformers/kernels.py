@@ -1,0 +1,95 @@
+"""What the transformers compute between their matrix products: norms, modulation, gates, rotations, activations.
+
+On a GPU these wait for memory, not for arithmetic: what counts is how often the tokens are read and written. `Kernels`
+has each as the fewest passes that PyTorch offers; a host may hand in a subclass that takes fewer (`use`).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Rotation = Tensor | list[Tensor]  # matrices, as `rotations` gives; what `rotate` takes
+
+
+def turns(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021): the rotation of each pair of channels at positions [...], [..., P, 2, 2].
+
+    frequencies [P]; everything in fp32.
+    """
+    return rotations(positions.float()[..., None] * frequencies.to(positions.device).float())
+
+
+def rotations(angles: Tensor) -> Tensor:
+    """The matrices ((cos, -sin), (sin, cos)) of angles [...], [..., 2, 2]."""
+    cosines, sines = angles.cos(), angles.sin()
+    return torch.stack([cosines, -sines, sines, cosines], dim=-1).unflatten(-1, (2, 2))
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn neighbouring pairs of x [..., D] by `rotation`, which broadcasts to [..., D / 2, 2, 2].
+
+    Of a list each entry turns the first channels of its equal share of D, as many as it has.
+    """
+    if isinstance(rotation, list):
+        turned = []
+        for share, own in zip(x.chunk(len(rotation), dim=-1), rotation):
+            reach = 2 * own.shape[-3]
+            turned += [rotate(share[..., :reach], own), share[..., reach:]]
+        return torch.cat(turned, dim=-1)
+    pairs = x.unflatten(-1, (-1, 1, 2))
+    out = rotation[..., 0] * pairs[..., 0]
+    add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
+    return add(out, rotation[..., 1], pairs[..., 1]).flatten(-2).to(x.dtype)
+
+
+class Kernels:
+    """The operations by PyTorch alone. x, h [B, T, S, C]; shift, scale, gate [B, T or 1, C]."""
+
+    def modulated_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Adaptive layer norm (DiT, Peebles & Xie 2022): a norm without weights, eps 1e-6, times 1 + scale, + shift."""
+        return torch.addcmul(shift[:, :, None], F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale[:, :, None])
+
+    def gated_sum(self, x: Tensor, h: Tensor, gate: Tensor) -> Tensor:
+        """x + gate · h."""
+        return torch.addcmul(x, gate[:, :, None], h)
+
+    def heads(
+        self, q: Tensor, k: Tensor, q_norm: nn.Module, k_norm: nn.Module, rotation: Rotation | None, rope_first: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys [B, T, S, heads, head_dim], normalised, then turned by `rotation`; turned first if asked.
+
+        `rotation` broadcasts to [B, T, S, heads, head_dim / 2, 2, 2]; None turns nothing. q and k may be overwritten.
+        """
+        if rotation is None:
+            return q_norm(q), k_norm(k)
+        if rope_first:
+            return q_norm(rotate(q, rotation)), k_norm(rotate(k, rotation))
+        return rotate(q_norm(q), rotation), rotate(k_norm(k), rotation)
+
+    def linear_gelu(self, linear: Any, x: Tensor) -> Tensor:
+        """tanh-GELU of linear(x)."""
+        if x.is_cuda and not torch.is_grad_enabled() and self.may_fuse(linear, x):
+            # The only name that PyTorch has for a product with this activation at its end; on CUDA it is tanh's form.
+            out = torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
+            return out.unflatten(0, x.shape[:-1])
+        h = linear(x)
+        if torch.is_grad_enabled():
+            return F.gelu(h, approximate="tanh")
+        return torch.ops.aten.gelu_(h, approximate="tanh")  # the largest tensor of a block: not twice
+
+    def may_fuse(self, linear: Any, x: Tensor) -> bool:
+        """Whether `linear` is no more than its weight and bias, so that it may be computed past its `forward`."""
+        hooked = linear._forward_hooks or linear._forward_pre_hooks
+        return type(linear) is nn.Linear and not hooked and linear.weight.dtype == x.dtype
+
+
+PLAIN = Kernels()
+
+
+def use(network: nn.Module, kernels: Kernels) -> None:
+    """Let the layers of `network` compute by `kernels`."""
+    for module in network.modules():
+        if hasattr(module, "kernels"):
+            module.kernels = kernels  # type: ignore[assignment]

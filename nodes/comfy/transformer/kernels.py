@@ -1,0 +1,59 @@
+"""The transformers' operations between their products as ComfyUI can fuse them, where that brings comfy-kitchen."""
+
+import torch
+from torch import Tensor, nn
+
+from ....model.transformers.kernels import Kernels, Rotation
+from ..versions import kitchen, only_its_weights
+
+FUSED = (torch.bfloat16, torch.float16, torch.float32)
+
+
+class HostKernels(Kernels):
+    """On a GPU comfy-kitchen's operations, each where one of its backends has it for these tensors; else PyTorch's.
+
+    `everywhere` takes them on a CPU too, where they are written in PyTorch: for tests.
+    """
+
+    def __init__(self, everywhere: bool = False) -> None:
+        self.kitchen, self.everywhere = kitchen(), everywhere
+        self.known: dict[tuple, bool] = {}
+
+    def modulated_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        shift, scale = shift[:, :, None], scale[:, :, None]
+        if self.has("adaln", x=x, scale=scale, shift=shift):
+            return self.kitchen.adaln(x, scale, shift, 1e-6)
+        return super().modulated_norm(x, shift[:, :, 0], scale[:, :, 0])
+
+    def heads(
+        self, q: Tensor, k: Tensor, q_norm: nn.Module, k_norm: nn.Module, rotation: Rotation | None, rope_first: bool
+    ) -> tuple[Tensor, Tensor]:
+        if isinstance(rotation, Tensor) and q.ndim == 5 and not (rope_first or isinstance(q_norm, nn.Identity)):
+            scales = {"q_scale": q_norm.weight.to(q), "k_scale": k_norm.weight.to(k)}
+            clips = [{"q": q_own, "k": k_own, "freqs_cis": rotation, **scales} for q_own, k_own in zip(q, k)]
+            if self.has("rms_rope_", **clips[0]):
+                for clip in clips:  # in place: views of one product, which nothing else reads
+                    self.kitchen.rms_rope_(**clip, epsilon=q_norm.eps)
+                return q, k
+        return super().heads(q, k, q_norm, k_norm, rotation, rope_first)
+
+    def has(self, name: str, **given: object) -> bool:
+        """Whether comfy-kitchen's operation `name` is to be used on these arguments.
+
+        Not for gradients, which it has none for, nor where a compiler fuses by itself.
+        """
+        tensors = [each for each in given.values() if isinstance(each, Tensor)]
+        first = tensors[0]
+        if self.kitchen is None or not (first.is_cuda or self.everywhere) or first.dtype not in FUSED:
+            return False
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(each.requires_grad for each in tensors)):
+            return False
+        if self.everywhere or not torch.cuda.is_available():  # tensors of no values on a GPU that is not there: counted
+            return True
+        key = (name, first.dtype, first.shape[-1], first.device)
+        if key not in self.known:
+            self.known[key] = self.kitchen.registry.get_capable_backend(name, given) != "eager"
+        return self.known[key]
+
+    def may_fuse(self, linear: nn.Module, x: Tensor) -> bool:
+        return only_its_weights(linear, x) and not torch.compiler.is_compiling()
