@@ -29,7 +29,8 @@ class HostKernels(Kernels):
         self, q: Tensor, k: Tensor, q_norm: nn.Module, k_norm: nn.Module, rotation: Rotation | None, rope_first: bool
     ) -> tuple[Tensor, Tensor]:
         if isinstance(rotation, Tensor) and q.ndim == 5 and not (rope_first or isinstance(q_norm, nn.Identity)):
-            scales = {"q_scale": q_norm.weight.to(q), "k_scale": k_norm.weight.to(k)}
+            # Detached: what works in place refuses all that wants a gradient, also where none is taken.
+            scales = {f"{name}_scale": norm.weight.detach().to(q) for name, norm in (("q", q_norm), ("k", k_norm))}
             clips = [{"q": q_own, "k": k_own, "freqs_cis": rotation, **scales} for q_own, k_own in zip(q, k)]
             if self.has("rms_rope_", **clips[0]):
                 for clip in clips:  # in place: views of one product, which nothing else reads
@@ -37,16 +38,15 @@ class HostKernels(Kernels):
                 return q, k
         return super().heads(q, k, q_norm, k_norm, rotation, rope_first)
 
-    def has(self, name: str, **given: object) -> bool:
+    def has(self, name: str, **given: Tensor) -> bool:
         """Whether comfy-kitchen's operation `name` is to be used on these arguments.
 
         Not for gradients, which it has none for, nor where a compiler fuses by itself.
         """
-        tensors = [each for each in given.values() if isinstance(each, Tensor)]
-        first = tensors[0]
+        first = next(iter(given.values()))
         if self.kitchen is None or not (first.is_cuda or self.everywhere) or first.dtype not in FUSED:
             return False
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(each.requires_grad for each in tensors)):
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return False
         if self.everywhere or not torch.cuda.is_available():  # tensors of no values on a GPU that is not there: counted
             return True
