@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 Rotation = Tensor | list[Tensor]  # matrices, as `rotations` gives; what `rotate` takes
 
@@ -69,22 +70,29 @@ class Kernels:
         return rotate(q_norm(q), rotation), rotate(k_norm(k), rotation)
 
     def linear_gelu(self, linear: Any, x: Tensor) -> Tensor:
-        """tanh-GELU of linear(x)."""
-        if x.is_cuda and not torch.is_grad_enabled() and self.may_fuse(linear, x):
-            # The only name that PyTorch has for a product with this activation at its end; on CUDA it is tanh's form.
+        """tanh-GELU of linear(x), at the end of the product where PyTorch can: the largest tensor of a block."""
+        if torch.is_grad_enabled():
+            return F.gelu(linear(x), approximate="tanh")
+        # Neither has a public name. On CUDA this one's GELU is tanh's form; on a CPU it is not.
+        if x.is_cuda and self.may_fuse(linear, x):
             out = torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
             return out.unflatten(0, x.shape[:-1])
-        h = linear(x)
-        if torch.is_grad_enabled():
-            return F.gelu(h, approximate="tanh")
-        return torch.ops.aten.gelu_(h, approximate="tanh")  # the largest tensor of a block: not twice
+        if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and self.may_fuse(linear, x):
+            return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
+        return torch.ops.aten.gelu_(linear(x), approximate="tanh")
 
     def may_fuse(self, linear: Any, x: Tensor) -> bool:
         """Whether `linear` is no more than its weight and bias, so that it may be computed past its `forward`."""
-        hooked = linear._forward_hooks or linear._forward_pre_hooks
-        return type(linear) is nn.Linear and not hooked and linear.weight.dtype == x.dtype
+        return type(linear) is nn.Linear and not is_watched(linear) and linear.weight.dtype == x.dtype
 
 
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks or a `forward` of its own see each call of a module."""
+    own = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return bool(own) or _has_any_global_hook()
+
+
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 PLAIN = Kernels()
 
 

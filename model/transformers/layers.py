@@ -1,6 +1,7 @@
 """Layers shared by the transformers of this family: embeddings, attention, modulation.
 
 Layers take `operations`, a namespace with Linear and the like (torch.nn, or a host's), and `weights`: dtype and device.
+Its Linear is given tokens as [B, N, C]: a host's products in fp8 know no more dimensions.
 """
 
 import math
@@ -105,7 +106,7 @@ class RMSNorm(nn.Module):
 
 
 def attend(attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention within each row of N tokens: q, k, v [B, R, N, heads, head_dim] to [B, R, N, heads · head_dim].
+    """Attention within each row of N tokens: q, k, v [B, R, N, heads, head_dim] to [B · R, N, heads · head_dim].
 
     Where the rows of all clips are one batch only as a copy, a few clips go one by one, on views: unless `attention`
     wants to see all (`patched`).
@@ -116,10 +117,9 @@ def attend(attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) ->
         return out.transpose(1, 2).flatten(2)
 
     B, R = q.shape[:2]
-    apart = q.stride(0) != R * q.stride(1) and B <= FEW_CLIPS and not getattr(attention, "patched", False)
-    if apart:
-        return torch.stack([rows(*clip) for clip in zip(q, k, v)])
-    return rows(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).unflatten(0, (B, R))
+    if q.stride(0) != R * q.stride(1) and B <= FEW_CLIPS and not getattr(attention, "patched", False):
+        return torch.cat([rows(*clip) for clip in zip(q, k, v)])
+    return rows(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
 
 
 class SelfAttention(nn.Module):
@@ -144,16 +144,17 @@ class SelfAttention(nn.Module):
         self.proj = operations.Linear(dim, dim, **weights)
 
     def heads(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of x [..., C], each [..., heads, head_dim]; `rotation` as `Kernels.heads`."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        """Queries, keys and values of x [B, T, S, C], each [B, T, S, heads, head_dim]; `rotation`: see `Kernels`."""
+        qkv = self.qkv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         q, k = self.kernels.heads(q, k, self.q_norm, self.k_norm, rotation, self.rope_first)
         return q, k, v
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, across_frames: bool = False) -> Tensor:
         if not across_frames:
-            return self.proj(attend(self.attention, *self.heads(x, rotation)))
+            return self.proj(attend(self.attention, *self.heads(x, rotation))).unflatten(0, x.shape[:2])
         q, k, v = (each.transpose(1, 2) for each in self.heads(x, rotation))
-        return self.proj(attend(self.attention, q, k, v)).transpose(1, 2)
+        return self.proj(attend(self.attention, q, k, v)).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -174,7 +175,7 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, tanh-GELU, Linear."""
+    """Linear, tanh-GELU, Linear, of [B, N, C] or [B, T, S, C]."""
 
     kernels = PLAIN
 
@@ -184,7 +185,8 @@ class Mlp(nn.Module):
         self.fc2 = operations.Linear(hidden_dim, out_dim, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.kernels.linear_gelu(self.fc1, x))
+        h = self.fc2(self.kernels.linear_gelu(self.fc1, x.flatten(1, -2)))
+        return h.unflatten(1, x.shape[1:-1])
 
 
 class ScalarEmbedder(nn.Module):
@@ -247,7 +249,7 @@ class FinalLayer(nn.Module):
         if frame_mask is not None:
             # Kept frames pass the norm twice: the original does so, and its released weights were trained with it.
             h = torch.where(frame_mask, h, self._modulated(h, t_kept))
-        return self.linear(h)
+        return self.linear(h.flatten(1, 2)).unflatten(1, x.shape[1:3])
 
     def _modulated(self, x, t):
         shift, scale = (self.scale_shift_table.to(x) + t[:, :, None]).unbind(2)

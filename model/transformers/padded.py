@@ -171,7 +171,7 @@ def _attend_space(attention: SelfAttention, x: Tensor, mask: Tensor | None) -> T
     B = x.shape[0]
     q, k, v = (rearrange(each, "B T S n d -> (B T) n S d") for each in attention.heads(x))
     out = attention.attention(q, k, v, mask)
-    return attention.proj(rearrange(out, "(B T) n S d -> B T S (n d)", B=B))
+    return attention.proj(rearrange(out, "(B T) n S d -> B (T S) (n d)", B=B)).unflatten(1, x.shape[1:3])
 
 
 def _attend_time(attention: SelfAttention, x: Tensor, mask: Tensor | None, rotation: Tensor) -> Tensor:
@@ -179,4 +179,4 @@ def _attend_time(attention: SelfAttention, x: Tensor, mask: Tensor | None, rotat
     B = x.shape[0]
     q, k, v = (rearrange(each, "B T S n d -> (B S) n T d") for each in attention.heads(x, rotation))
     out = attention.attention(q, k, v, mask)
-    return attention.proj(rearrange(out, "(B S) n T d -> B T S (n d)", B=B))
+    return attention.proj(rearrange(out, "(B S) n T d -> B (T S) (n d)", B=B)).unflatten(1, x.shape[1:3])

@@ -19,6 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyAPI, io
 
 from ...model.shapes_of import StateDict
+from ...model.transformers.kernels import is_watched
 
 
 def known(function: Callable, keywords: dict) -> dict:
@@ -137,10 +138,9 @@ def only_its_weights(linear: Any, x: torch.Tensor) -> bool:
     """Whether a linear layer is no more than its weight and bias beside `x`: nothing patches, casts or watches it."""
     if not isinstance(linear, comfy.ops.disable_weight_init.Linear) or linear.comfy_cast_weights:
         return False
-    watched = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
     weight, bias = linear.weight, linear.bias
     beside = all(each is not None and each.dtype == x.dtype and each.device == x.device for each in (weight, bias))
-    return beside and not watched and not linear.weight_function and not linear.bias_function
+    return beside and not linear.weight_function and not linear.bias_function and not is_watched(linear)
 
 
 def free_memory(patcher: ModelPatcher, device: torch.device) -> int:

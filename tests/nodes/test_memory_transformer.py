@@ -119,7 +119,7 @@ def test_a_call_goes_on_when_memory_runs_out(fresh, name, limit, batch, caplog):
     assert torch.allclose(call(fresh, name, batch), expected, atol=1e-5)
     assert len(refused) == 1 and "goes on in 4 pieces" in caplog.text
     assert torch.allclose(call(fresh, name, batch), expected, atol=1e-5) and len(refused) == 1
-    assert torch.equal(call(fresh, name, side=4), small)
+    assert difference(call(fresh, name, side=4), small) <= 1e-6  # but for an activation that is no more in its product
 
 
 def test_ever_more_pieces_and_no_end_without_hope(comfy, fresh, name, limit):
@@ -264,7 +264,7 @@ def test_layers_of_other_packs(comfy, families, models, name, positive):
     assert 0 < (found - expected).abs().max() < 0.2 * expected.std()
     # The same layers on plain weights change nothing.
     plain = loading.load_model(families[name], "fp32", int8_operations(comfy))
-    assert torch.allclose(ours(plain, positive, clip(name), steps=2), expected, atol=1e-5)
+    assert difference(ours(plain, positive, clip(name), steps=2), expected) <= 1e-5
     factory, arguments = plain.cached_patcher_init
     assert factory(*arguments, disable_dynamic=True).model.version == VERSIONS[name]
 

@@ -61,7 +61,7 @@ def in_pieces(network: torch.nn.Module, count: int) -> Iterator[None]:
             del module.forward
 
 
-def _joined(function, x, count, dim=0):
+def _joined(function, x, count, dim):
     """function(piece) for each of `count` pieces of x [..., C], one after the other along `dim`."""
     out, start = None, 0
     for piece in x.chunk(count, dim):
@@ -75,8 +75,8 @@ def _joined(function, x, count, dim=0):
 
 def _mlp(module, count, x):
     """x [..., C]; every token by itself."""
-    joined = _joined(lambda piece: type(module).forward(module, piece), x.flatten(0, -2), count)
-    return joined.unflatten(0, x.shape[:-1])
+    joined = _joined(functools.partial(type(module).forward, module), x.flatten(0, -2)[None], count, dim=1)
+    return joined[0].unflatten(0, x.shape[:-1])
 
 
 def _attention(module, count, x, rotation=None, across_frames=False):
