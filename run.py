@@ -89,12 +89,15 @@ def parser() -> argparse.ArgumentParser:
     bench_ = command(
         "bench",
         bench,
-        "time the demo's generation, list what the official models need of memory, compare the ways to train on "
-        "clips of mixed shapes, or time the preparing of footage",
+        "count what the networks take on a GPU, measure this machine, and time the demo's generation; or one of these, "
+        "what the official models need of memory, the ways to train on clips of mixed shapes, the preparing of footage",
     )
-    bench_.add_argument(
-        "what", nargs="?", choices=("time", "memory", "training", "footage"), default="time", help="which"
-    )
+    tables = ("counted", "measured", "time", "memory", "training", "footage")
+    bench_.add_argument("what", nargs="?", choices=tables, help="which (default: the first three)")
+    text = "a Python file with another implementation of the transformer, to be measured beside ours"
+    bench_.add_argument("--other", metavar="FILE", type=Path, help=text)
+    text = "where the figures go, as JSON (default: bench.json)"
+    bench_.add_argument("--json", metavar="FILE", type=Path, default=Path("bench.json"), help=text)
     add_workflow(bench_)
     command("symbols", judge_symbols, "list the names of ComfyUI that the pack uses, and how this ComfyUI has them")
     bench_.add_argument("--runs", metavar="N", type=int, default=3, help="how often, besides a first one to warm up")
@@ -113,7 +116,7 @@ def demo(options, rest) -> int:
 
 
 def bench(options, rest) -> int:
-    """Print the median time of several generations, model loading left out; or the tables of the docs."""
+    """Print the tables that were asked for: what is counted, what is measured, and the median time of the demo."""
     if options.what == "memory":
         return run_module(environment.prepare(options.comfyui), "runner.memory_table")
     if options.what == "training":
@@ -122,6 +125,14 @@ def bench(options, rest) -> int:
     if options.what == "footage":
         env = environment.prepare(options.comfyui, tools=True)
         return run_module(env, "runner.footage_rates", env.footage, "--ray")
+    if options.what != "time":
+        env = environment.prepare(options.comfyui)
+        asked = [options.what] if options.what else ["counted", "measured"]
+        asked += ["--comfyui", env.comfyui, "--json", options.json.resolve()]
+        asked += ["--other", options.other.resolve()] if options.other else []
+        status = run_module(env, "runner.speed", *asked)
+        if status or options.what:
+            return status
     with prepared_server(options) as (_, client, graph):
         generate(client, graph)
         seconds = []
