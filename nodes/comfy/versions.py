@@ -52,6 +52,13 @@ def tells_of_graphs() -> bool:
     return not getattr(comfy.cli_args.args, "disable_metadata", False)
 
 
+def name() -> str:
+    """Of the ComfyUI that runs: its version, and whether it brings comfy-kitchen."""
+    from comfyui_version import __version__
+
+    return f"ComfyUI {__version__}, {'with' if kitchen() else 'without'} comfy-kitchen"
+
+
 # --- loading
 
 
