@@ -15,7 +15,7 @@ def write_whole(path: str | os.PathLike, save: Callable[[Path], Any], *, durable
     OSError where the folder cannot be written, goes on to the caller; nothing is left of the temporary file then.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex}.tmp")  # no longer than a name may be
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         save(temporary)

@@ -112,6 +112,20 @@ def test_a_folder_by_its_path_and_a_changed_file_are_seen(tmp_path):
     )
 
 
+def test_a_change_behind_a_link_is_seen(tmp_path):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "shelf").mkdir()
+    try:
+        (tmp_path / "shelf" / "films").symlink_to(tmp_path / "films", target_is_directory=True)
+    except OSError:
+        return  # a system that lets nobody make links has none
+    states = set()
+    for name in ("one.mp4", "one.txt"):
+        shutil.copy(ROOT / "assets" / "training_clips" / "ember 01.mp4", tmp_path / "films" / name)
+        states.add(node_class("OpenSoraPrepareClips").fingerprint_inputs(path=str(tmp_path / "shelf")))
+    assert len(states) == 2
+
+
 def test_the_aesthetic_score_is_of_comfyuis_clip_vision_and_a_head(tmp_path, monkeypatch):
     """The head sums the first feature; the features are those of a stand-in that sees the mean of red."""
     folders, seen = pack("nodes.comfy.training.folders"), []
@@ -141,6 +155,7 @@ def test_the_aesthetic_score_is_of_comfyuis_clip_vision_and_a_head(tmp_path, mon
             "folder is 'exampel footage'; .* the nearest is 'example footage \\(bundled\\)'",
         ),
         ({"path": "/nowhere/at/all"}, "path is '/nowhere/at/all', and there is nothing"),
+        ({"path": "x" * 5000}, "path is 'x+', and there is nothing"),
         ({"path": __file__}, "path is .*test_footage.py', a file; it must be a folder of footage; the nearest is "),
         ({"cuts": "1.4"}, "cuts are by '1.4'; it must be one of 1.1, 1.2, 1.3"),
         ({"cuts": "none", "transitions": 1.0}, "transition_seconds is 1.0, and cuts are by 'none'"),
@@ -220,6 +235,7 @@ def test_a_table_of_ones_own_is_filtered_into_the_output_folder(table):
     [
         ({"manifest": " "}, "manifest is empty; connect that of Open-Sora Prepare Clips"),
         ({"manifest": "/nowhere.jsonl"}, "path is '/nowhere.jsonl', and there is nothing"),
+        ({"manifest": "x" * 5000}, "path is 'x+', and there is nothing"),
         ({"manifest": str(ROOT)}, "a folder; it must be a table"),
         ({"min_motion": 3.0, "max_motion": 2.0}, "min_motion is 3 and max_motion is 2; the least must not be above"),
         ({"camera": "still"}, "camera is 'still'; it must be one of any, static, moving"),

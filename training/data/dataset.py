@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...model.frames import IMAGE_FPS
 from . import media, tables
+from .folders import files_in
 from .media import file_key
 from .sidecars import sidecar_of, text_beside
 
@@ -89,13 +90,11 @@ def read_folder(folder: str | os.PathLike, trigger: str = "") -> tuple[list[Clip
     folder, or nothing in it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ValueError(f"folder is {str(folder)!r}, and there is no such folder{_nearest(folder)}")
     found, left_out = [], []
-    for path in sorted(folder.rglob("*")):
+    for path in filter(os.path.isfile, files_in(folder)):
         name = path.relative_to(folder).as_posix()
-        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
-            continue
         if media.is_video(path) or media.is_picture(path):
             found.append(_Entry(path, name, *_caption_beside(path, trigger)))
         elif (mimetypes.guess_type(path.name)[0] or "").startswith(("video/", "image/")):
@@ -118,7 +117,7 @@ def read_manifest(path: str | os.PathLike, trigger: str = "") -> tuple[list[Clip
     missing columns, and a table without rows.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"manifest is {str(path)!r}, and there is no such file{_nearest(path)}")
     rows = list(tables.rows(path))
     if not rows:
@@ -153,7 +152,7 @@ def _clips(entries: Sequence[_Entry]) -> tuple[list[Clip], list[LeftOut]]:
 def _probed(path):
     """(what the file holds, its key), or why it cannot be used."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             return f"there is no such file{_nearest(path)}"
         return media.probe(path), file_key(path)
     except (ValueError, OSError) as error:
@@ -197,18 +196,24 @@ def _entry(folder, number, row, trigger):
     if not path:
         return _Entry(folder, f"row {number}", "", "it names no file; fill in its path")
     full, text = folder / path, _with_trigger(text, trigger)
+    if not os.path.isfile(full) and os.path.isfile(folder / str(row["path"])):  # a name that begins with a space
+        full = folder / str(row["path"])
     name, start, frames, reason = path, 0, None, ""
     try:
-        if row.get("start") not in (None, ""):
-            start, frames = int(row["start"]), int(row["num_frames"])
-            name = f"{path}#{row.get('shot', start)}"
-    except (KeyError, TypeError, ValueError):
-        reason = f"row {number} has a start, {row['start']!r}, and no count of frames; fill in its num_frames"
-    if str(row.get("kept", "")).lower() in ("false", "0"):
+        kept = tables.is_missing(row.get("kept")) or tables.truth(row["kept"])
+        if not tables.is_missing(row.get("start")):
+            name = f"{path}#{row.get('shot', row['start'])}"
+            start, frames = (tables.whole_number(row.get(column)) for column in ("start", "num_frames"))
+    except KeyError:
+        kept, reason = True, f"row {number}: kept is {row['kept']!r}; it must be true or false"
+    except (TypeError, ValueError):
+        said = " and ".join(f"{column} is {row.get(column)!r}" for column in ("start", "num_frames"))
+        reason = f"row {number}: {said}; both must be whole numbers"
+    if not kept:
         reason = str(row.get("reason") or "it is not kept in the table")
     elif not text:
         reason = reason or f"row {number} has no caption; fill in its text, or give a trigger word for all"
-    elif full.is_file() and not (media.is_video(full) or media.is_picture(full)):
+    elif os.path.isfile(full) and not (media.is_video(full) or media.is_picture(full)):
         reason = f"{full.suffix or 'a file without an ending'} is not read; save it as .mp4 or .png"
     return _Entry(full, name, text, reason, start, frames)
 
@@ -228,6 +233,6 @@ def _check_columns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _nearest(path):
     """What to say of a path that is not there: the name beside it that is nearest, or nothing."""
     path = Path(path)
-    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    names = os.listdir(path.parent) if os.path.isdir(path.parent) else []
     near = difflib.get_close_matches(path.name, names, 1)
     return f"; the nearest is {near[0]!r}" if near else ""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import av
 import numpy
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...model.frames import DEFAULT_FPS, IMAGE_FPS
@@ -152,7 +152,7 @@ def _reading(path):
 
 
 def _open(path):
-    container = av.open(str(path))
+    container = av.open(str(path), metadata_errors="replace")  # titles of old files are in any encoding
     if not container.streams.video:
         found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         container.close()
@@ -252,6 +252,8 @@ def _picture(path):
             upright = ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
         raise Unreadable(path, "there is no such file") from error
+    except UnidentifiedImageError as error:  # its own words hold the whole path
+        raise Unreadable(path, "it is no picture inside; export or download it again") from error
     except Exception as error:  # damaged pictures raise anything, SyntaxError among it
         raise Unreadable(path, f"it cannot be read ({error}); export or download it again") from error
     if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off above 255

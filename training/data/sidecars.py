@@ -7,9 +7,8 @@ from pathlib import Path
 def sidecar_of(path: str | os.PathLike) -> Path | None:
     """The text file with the caption of `sunrise.mp4`: `sunrise.mp4.txt`, else `sunrise.txt`; None without one."""
     path = Path(path)
-    return next(
-        (file for file in (path.with_name(f"{path.name}.txt"), path.with_suffix(".txt")) if file.is_file()), None
-    )
+    places = (path.with_name(f"{path.name}.txt"), path.with_suffix(".txt"))
+    return next((file for file in places if os.path.isfile(file)), None)  # Path.is_file raises for too long a name
 
 
 def text_beside(path: str | os.PathLike) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 KINDS = (".csv", ".jsonl", ".parquet")
 ROWS_AT_ONCE = 1000  # of Parquet: a group of rows, which is held in memory
+LARGEST = 1 << 53  # up to here a float tells whole numbers apart
+TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 def rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
@@ -23,9 +25,11 @@ def rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 
 def check_kind(path: Path) -> None:
-    """ValueError for a file that is no table by its name."""
+    """ValueError for a file that is no table by its name, and for Parquet without pyarrow."""
     if path.suffix.lower() not in KINDS:
         raise ValueError(f"manifest is {str(path)!r}; it must be one of {', '.join(KINDS)}")
+    if path.suffix.lower() == ".parquet":
+        pyarrow(path)
 
 
 def pyarrow(path: Path) -> Any:
@@ -39,11 +43,29 @@ def pyarrow(path: Path) -> Any:
     return pyarrow
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing; a number that is none says so in tables that know no other way."""
+    return value in (None, "") or value != value
+
+
+def whole_number(value: Any) -> int:
+    """A whole number as a cell has it: 7, 7.0 of a column with gaps, or the text of either; ValueError for others."""
+    number = float(value)
+    if not number.is_integer() or abs(number) > LARGEST:
+        raise ValueError(f"{value!r} is no whole number")
+    return int(number)
+
+
+def truth(value: Any) -> bool:
+    """Yes or no as a cell has it: true, 1, 1.0, or the text of these; KeyError for others."""
+    return TRUTHS[str(value).strip().lower()]
+
+
 def _csv_rows(path):
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             yield from csv.DictReader(file)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"manifest {path} is not readable CSV in UTF-8 ({error}); save it again as such") from error
 
 
@@ -53,8 +75,8 @@ def _jsonl_rows(path):
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _json_object(path, number, line)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"manifest {path} is not in UTF-8 ({error}); save it again as such") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"manifest {path} is not readable text in UTF-8 ({error}); save it again as such") from error
 
 
 def _json_object(path, number, line):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ....training.data.folders import files_in
+
 EXAMPLES, NONE = "example clips (bundled)", "no folder"
 FOOTAGE = "example footage (bundled)"
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
@@ -35,7 +37,7 @@ def source_of(folder: str, path: str) -> Path | None:
     """
     if plain(path):
         found = Path(plain(path)).expanduser()
-        if not found.exists():
+        if not os.path.exists(found):
             near = difflib.get_close_matches(found.name, _beside(found), 1, 0.4)
             hint = f"; the nearest there is {near[0]}" if near else ""
             raise ValueError(
@@ -51,7 +53,7 @@ def in_input(folder: str, *first: str) -> Path:
     if folder in BUNDLED:
         return BUNDLED[folder]
     found = Path(folder_paths.get_input_directory()) / folder
-    if not found.is_dir():
+    if not os.path.isdir(found):
         known = choices(*first)
         near = difflib.get_close_matches(str(folder), known, 1, 0)[0]
         raise ValueError(f"folder is {folder!r}; it must be one of {', '.join(known)}; the nearest is {near!r}")
@@ -64,7 +66,7 @@ def plain(path: str) -> str:
 
 
 def _beside(path):
-    return os.listdir(path.parent) if path.parent.is_dir() else []
+    return os.listdir(path.parent) if os.path.isdir(path.parent) else []
 
 
 def state_of(folder: str, path: str) -> str:
@@ -88,7 +90,7 @@ def state_of_footage(folder: str, path: str) -> str:
 
 def state_at(source: Path) -> str:
     """Changes where a file in the folder, or beside the table, does."""
-    files = source.rglob("*") if source.is_dir() else source.parent.iterdir()
+    files = files_in(source) if source.is_dir() else source.parent.iterdir()
     found = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
     return hashlib.sha256(repr(found).encode()).hexdigest()
 

@@ -136,7 +136,6 @@ def prepared(folder: Path, settings: Settings) -> Path:
         look()
         bar.update_absolute(done, max(total, 1))
 
-    place.mkdir(parents=True, exist_ok=True)
     working = prepare(folder, place / "footage.jsonl", settings, tell, each=functools.partial(on_threads, look=look))
     path = place / f"footage-{digest_of(list(manifest.rows(working)))}.jsonl"
     working.replace(path)
@@ -158,7 +157,7 @@ def manifest_at(path: str) -> Path:
     if not plain(path):
         raise ValueError("manifest is empty; connect that of Open-Sora Prepare Clips, or give the path of one")
     found = source_of("", path)
-    if found is None or not found.is_file():
+    if found is None or not os.path.isfile(found):
         raise ValueError(f"manifest is {str(found)!r}, a folder; it must be a table that Open-Sora Prepare Clips wrote")
     return found
 
@@ -174,7 +173,6 @@ def kept(path: Path, thresholds: Thresholds) -> Path:
     ours = path.absolute().is_relative_to(base_folder().absolute())
     name = f"{path.stem}-{digest_of([str(path.absolute()), dataclasses.asdict(thresholds)])}"
     target = (path.parent if ours else footage_folder() / name) / f"{name}.jsonl"
-    target.parent.mkdir(parents=True, exist_ok=True)
     return manifest.write(target, filtered(rows, thresholds, path, target))
 
 

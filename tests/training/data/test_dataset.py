@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -126,6 +128,8 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path):
         read_manifest(table)
     with pytest.raises(ValueError, match=r"sets.csv', and there is no such file; the nearest is 'set.csv'"):
         read_manifest(tmp_path / "sets.csv")
+    with pytest.raises(ValueError, match="x', and there is no such file"):
+        read_manifest(tmp_path / ("x" * 5000))
     (tmp_path / "clips").mkdir()
     with pytest.raises(ValueError, match=r"clisp', and there is no such file; the nearest is 'clips'"):
         read_manifest(tmp_path / "clisp")
@@ -183,8 +187,46 @@ def test_shots_are_ranges_of_their_file(tmp_path):
     assert left_out == [
         ("film.mp4#1", "it is too short"),
         ("film.mp4#3", "its frames 25 to 32 are not in the file, which has 30; prepare it again"),
-        ("film.mp4", "row 6 has a start, 9, and no count of frames; fill in its num_frames"),
+        ("film.mp4#5", "row 6: start is 9 and num_frames is None; both must be whole numbers"),
     ]
+
+
+@pytest.mark.parametrize(
+    "cells, words",
+    [
+        ({"start": 8.0, "num_frames": "8.0"}, None),
+        ({"start": math.nan}, None),
+        ({"kept": "True "}, None),
+        ({"kept": "0.0", "reason": "it is dark"}, "it is dark"),
+        ({"kept": "maybe"}, "row 1: kept is 'maybe'; it must be true or false"),
+        ({"start": math.inf}, "row 1: start is inf and num_frames is 8; both must be whole numbers"),
+        ({"start": 0, "num_frames": 7.5}, "row 1: start is 0 and num_frames is 7.5; both must be whole numbers"),
+        ({"start": -3}, "its frames -3 to 4 are not in the file, which has 30; prepare it again"),
+        ({"path": "x" * 5000}, "there is no such file"),
+        ({"path": "film.mp4\0"}, "there is no such file; the nearest is 'film.mp4'"),
+    ],
+)
+def test_cells_as_programs_and_people_write_them(cells, words, tmp_path):
+    video(tmp_path / "film.mp4", 30)
+    row = {"path": "film.mp4", "text": "A scene.", "num_frames": 8, "kept": True, "reason": "", **cells}
+    (tmp_path / "set.jsonl").write_text(json.dumps(row))
+    clips, left_out = read_manifest(tmp_path / "set.jsonl")
+    assert [out.reason for out in left_out] == ([words] if words else [])
+    assert [clip.caption for clip in clips] == ([] if words else ["A scene."])
+
+
+def test_names_may_begin_with_a_space_and_be_as_long_as_names_can_be(tmp_path):
+    folder = tmp_path / "clips"
+    (folder / " day 1").mkdir(parents=True)
+    video(folder / " day 1" / "a.mp4", 20)
+    long = folder / ("x" * 251 + ".mp4")
+    shutil.copy(folder / " day 1" / "a.mp4", long)
+    clips, left_out = read_folder(folder, "zwx")
+    assert len(clips) == 2 and not left_out
+    with open(folder / "set.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("path", "text"), (" day 1/a.mp4", "One."), (f" {long.name}", "Two.")])
+    clips, left_out = read_manifest(folder / "set.csv")
+    assert [clip.caption for clip in clips] == ["One.", "Two."] and not left_out
 
 
 def test_a_range_of_a_file_counts_from_its_own_first_frame(tmp_path):

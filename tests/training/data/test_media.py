@@ -160,6 +160,23 @@ def test_sound_alone_is_no_video(tmp_path):
         media.probe(path)
 
 
+@pytest.mark.parametrize("name, codec, of", [("a.avi", "mpeg4", "file"), ("a.mkv", "mpeg4", "stream")])
+def test_titles_may_be_in_any_encoding(tmp_path, name, codec, of):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        (container if of == "file" else stream).metadata["title"] = "A caf*, summer"
+        for frame in numbered(6):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert b"caf*" in content
+    path.write_bytes(content.replace(b"caf*", b"caf\xe9"))
+    assert media.probe(path) == (6, 48, 64, 24) and media.promised_rate(path) == 24
+    assert numbers(media.read(path, [0, 1, 2])) == [0, 1, 2]
+
+
 def test_pictures_are_upright_and_black_behind(tmp_path):
     picture = Image.new("RGB", (40, 30), "black")
     picture.paste("white", (0, 0, 20, 15))

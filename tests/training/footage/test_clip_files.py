@@ -3,8 +3,10 @@
 import av
 import numpy
 import pytest
+from manifests import shot
 from opensora_comfy.training.data import media
-from opensora_comfy.training.data.footage.clip_files import brought_down, shown_at, write_clip
+from opensora_comfy.training.data.footage import manifest
+from opensora_comfy.training.data.footage.clip_files import brought_down, clip_name, shown_at, write_clip, write_clips
 from videos import numbers, video
 
 
@@ -86,3 +88,32 @@ def test_what_is_wrong_is_said(film, tmp_path):
     with pytest.raises(ValueError, match="gone.mp4: there is no such file"):
         write_clip(row("gone.mp4", 30), tmp_path / "out", film)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_cannot_be_read_any_more_is_left_out_and_the_rest_is_written(tmp_path):
+    for name in ("a.mp4", "c.mp4"):
+        video(tmp_path / name, 50, fps=25)
+    rows = [
+        shot("a.mp4"), shot("b.mp4"), shot("c.mp4", start=30), shot("c.mp4", 1, fps=None), shot("c.mp4", 2, height=None),
+    ]  # fmt: skip
+    table = manifest.write(tmp_path / "set.jsonl", rows)
+    found = list(manifest.rows(write_clips(table, tmp_path / "out")))
+    assert [(row["path"], row["kept"]) for row in found] == [
+        ("a_scene-0.mp4", True), (str(tmp_path / "b.mp4"), False), (str(tmp_path / "c.mp4"), False),
+        (str(tmp_path / "c.mp4"), False), ("c_scene-2.mp4", True),
+    ]  # fmt: skip
+    assert [row["reason"] for row in found] == [
+        "", "there is no such file", "frame 79 is asked for, and it has 50; the last is 49",
+        "its fps is missing; prepare it again", "",
+    ]  # fmt: skip
+
+
+def test_long_names_stay_names_of_files(tmp_path):
+    names = ["\u00e9" * 125 + end for end in ("a.mp4", "b.mp4")]
+    clips = [clip_name(name, 12) for name in names]
+    assert len(set(clips)) == 2 and {len(clip.encode()) for clip in clips} <= {254, 255}
+    assert all(clip.endswith("_scene-12.mp4") for clip in clips)
+    video(tmp_path / names[0], 50, fps=25)
+    table = manifest.write(tmp_path / "set.jsonl", [shot(names[0])])
+    (row,) = manifest.rows(write_clips(table, tmp_path / "out"))
+    assert row["kept"] and media.probe(tmp_path / "out" / row["path"]).frames == 60

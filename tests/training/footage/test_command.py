@@ -77,6 +77,24 @@ def test_again_with_another_filter_nothing_is_measured_anew(made, capsys, monkey
     assert [row["sharpness"] for row in manifest.rows(again)] == [row["sharpness"] for row in rows]
 
 
+def test_a_report_that_cannot_be_written_is_said_and_the_manifest_stays(tmp_path, capsys):
+    made_clips.one_frame(tmp_path / "a.mp4")
+    (tmp_path / "look.html").mkdir()
+    table, report = str(tmp_path / "set.jsonl"), str(tmp_path / "look.html")
+    assert main([str(tmp_path), "--cuts", "none", "--measures", "", "--manifest", table, "--report", report]) == 1
+    assert re.search("report: .*look.html cannot be written .*; free space there, or", capsys.readouterr().err)
+    assert [row["path"] for row in manifest.rows(table)] == ["a.mp4"]
+    assert [file.name for file in tmp_path.iterdir() if file.suffix == ".tmp"] == []
+
+
+def test_a_folder_above_gives_its_name_to_the_manifest(tmp_path, monkeypatch):
+    (tmp_path / "films" / "later").mkdir(parents=True)
+    made_clips.one_frame(tmp_path / "films" / "a.mp4")
+    monkeypatch.chdir(tmp_path / "films" / "later")
+    assert main(["..", "--cuts", "none", "--measures", ""]) == 0
+    assert sorted(file.name for file in tmp_path.glob("*.*")) == ["films.parquet", "films.parquet.notes"]
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -85,7 +103,12 @@ def test_again_with_another_filter_nothing_is_measured_anew(made, capsys, monkey
         ((".", "--measures", "flow_raft"), "weights has no 'raft', and it is asked for; give raft=FILE"),
         ((".", "--weights", "raft=x.pth"), "weights has 'raft'; none that is asked for needs a file"),
         ((".", "--filter", "flow > 1"), "flow.*nearest.*flow_dis"),
-        ((".", "--captions", "none.csv"), "none.csv"),
+        ((".", "--captions", "none.csv"), "captions: manifest none.csv is not readable"),
+        ((".", "--captions", "."), "captions: manifest is '.'; it must be one of"),
+        ((".", "--weights", "x.pth"), "weights is 'x.pth'; it must be NAME=FILE"),
+        ((".", "--shortest", "nan"), "shortest is nan; it must be 0 seconds"),
+        ((".", "--shortest", "-1"), "shortest is -1.0; it must be 0 seconds"),
+        ((".", "--workers", "-1"), "workers is -1; it must be 1 or more"),
         ((".", "--manifest", "set.xlsx"), "it must be one of .csv, .jsonl, .parquet"),
     ],
 )

@@ -93,6 +93,8 @@ def test_missing_in_all_its_ways():
         ("__import__('os').system('true')", ["is not allowed here"]),
         ("(" * 300 + "fps" + ")" * 300 + " > 1", ["filter"]),
         ("fps > 1 and " * 400 + "fps > 1", ["at most 4000"]),
+        ("fps * " + "9" * 3900 + " > 1", ["at character 7", "is too large; at most 9007199254740992"]),
+        ("\ud800 > 1", ['filter "? > 1": it cannot be read']),
     ],
 )  # fmt: skip
 def test_what_is_no_filter(expression, said):
@@ -102,7 +104,8 @@ def test_what_is_no_filter(expression, said):
 
 
 @pytest.mark.parametrize(
-    "expression", ["not " * 900 + "fps > 1", "-" * 3900 + "fps > 1", "fps > 1\0", "fps > " + "9" * 3990]
+    "expression",
+    ["not " * 900 + "fps > 1", "-" * 3900 + "fps > 1", "fps > 1\0", "9007199254740992 * " * 30 + "fps > 1"],
 )
 def test_what_is_odd_is_read_or_refused(expression):
     try:

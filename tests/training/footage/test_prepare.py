@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import numpy
 import pytest
@@ -150,6 +151,7 @@ def test_every_file_is_answered_for(tmp_path):
     (folder / "broken.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.mp4").touch()
     (folder / "words.mp4").write_text("not a video")
+    (folder / "words.png").write_text("not a picture")
     (folder / "photo.heic").write_bytes(b"x")
     (folder / "program.exe").write_bytes(b"x")
     (folder / ".hidden.mp4").write_bytes(b"x")
@@ -159,7 +161,7 @@ def test_every_file_is_answered_for(tmp_path):
     reasons = {row["path"]: row["reason"] for row in rows if not row["kept"]}
     assert reasons.pop("raw/a.mp4") == "it lasts 0.62 s, less than 0.7 s"
     assert set(reasons) == {
-        "raw/broken.mp4", "raw/empty.mp4", "raw/words.mp4", "raw/photo.heic", "raw/program.exe", r"raw/\udcff\udcfe.mp4"
+        "raw/broken.mp4", "raw/empty.mp4", "raw/words.mp4", "raw/words.png", "raw/photo.heic", "raw/program.exe", r"raw/\udcff\udcfe.mp4"
     }  # fmt: skip
     assert all(reasons.values()) and str(tmp_path) not in "".join(reasons.values())
     assert [row["path"] for row in rows if row["kept"]] == ["raw/more/b.mp4", "raw/more/b.mp4", "raw/more/still.png"]
@@ -202,6 +204,28 @@ def test_a_file_that_vanishes_is_a_row_with_the_reason(tmp_path):
     rows, _, _ = prepared(folder, path, cutter=Removes())
     assert [(row["path"], row["kept"]) for row in rows][:2] == [("raw/a.mp4", False), ("raw/more/b.mp4", True)]
     assert rows[0]["reason"] and str(tmp_path) not in rows[0]["reason"]
+
+
+def test_a_name_as_long_as_names_can_be(tmp_path):
+    (tmp_path / "raw").mkdir()
+    video(tmp_path / "raw" / ("x" * 251 + ".mp4"), 24)
+    rows, _, _ = prepared(tmp_path / "raw", tmp_path / "set.jsonl")
+    assert [row["kept"] for row in rows] == [True, True]
+
+
+def test_parquet_without_its_package_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="set.parquet is Parquet, which needs the package pyarrow: pip install"):
+        prepare(footage(tmp_path / "raw"), tmp_path / "set.parquet", Settings(Halves()))
+    assert not notes_folder(tmp_path / "set.parquet").exists()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
+def test_half_an_emoji_in_a_caption_is_written_as_a_question_mark(kind, tmp_path):
+    table = manifest.write(
+        tmp_path / f"set.{kind}", [{"path": "a.mp4", "text": "A dog \ud83d", "num_frames": 1, "kept": False}]
+    )
+    assert [row["text"] for row in manifest.rows(table)] == ["A dog ?"]
 
 
 def test_folders_and_manifests_that_are_none_are_refused(tmp_path):

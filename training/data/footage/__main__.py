@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,10 +63,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(options):
     folder = Path(options.folder)
-    path = Path(options.manifest or folder.absolute().with_name(f"{folder.absolute().name}.{_kind()}"))
+    whole = Path(os.path.abspath(folder))
+    path = Path(options.manifest or whole.with_name(f"{whole.name}.{_kind()}"))
     settings = Settings(
         cutter(options.cuts, options.transitions),
-        measures_named(options.measures.split(","), dict(pair.split("=", 1) for pair in options.weights)),
+        measures_named(options.measures.split(","), dict(map(_weights, options.weights))),
         options.shortest,
         _captions(options),
         options.scores or "",
@@ -82,7 +84,7 @@ def _run(options):
         manifest.write(path, filters.keep(manifest.rows(path), options.filter))
     print(f"{path}: {manifest.summary(path)}")
     if options.report:
-        print(page.write(options.report, manifest.rows(path), path.parent, folder.absolute().name))
+        print(page.write(options.report, manifest.rows(path), path.parent, whole.name))
     if options.clips:
         path = write_clips(path, options.clips, lambda name: print(name, flush=True))
         print(f"{path}: {manifest.summary(path)}")
@@ -94,7 +96,17 @@ def _captions(options):
     if not options.captions:
         return Captions(options.caption)
     table = Path(options.captions)
-    return Captions(options.caption, manifest.tables.rows(table), folder=table.parent)
+    try:
+        return Captions(options.caption, manifest.tables.rows(table), folder=table.parent)
+    except ValueError as error:
+        raise ValueError(f"captions: {error}") from error
+
+
+def _weights(pair):
+    name, equals, file = pair.partition("=")
+    if not equals:
+        raise ValueError(f"weights is {pair!r}; it must be NAME=FILE, such as head=aesthetic.pth")
+    return name, file
 
 
 def _kind():

@@ -1,5 +1,6 @@
 """Shots as files of their own, for those who need them: as Open-Sora 1.1 cut its footage. A manifest needs none."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from . import manifest
 SECONDS = (2.0, 15.0)  # the shortest shot that is written, and what is written of longer ones
 FPS = 30.0
 SHORT_SIDE = 720  # pixels at most
+LONGEST_NAME = 255  # bytes of a file's name, almost everywhere
 AT_ONCE = 1 << 29  # bytes of frames that are read at once
 
 
@@ -42,21 +44,25 @@ def write_clip(
         raise ValueError(f"seconds are {least} … {most}; the first must be 0 or more, the second no less than it")
     if short_side < 2:
         raise ValueError(f"short_side is {short_side}; it must be 2 pixels or more")
+    if not row["fps"]:
+        raise ValueError("its fps is missing; prepare it again")
     length = row["num_frames"] / row["fps"]
     if row["num_frames"] < 2 or length < least:
         return None
     indices = shown_at(row["num_frames"], row["fps"], fps, most)
     path = Path(row["path"])
-    frames = _frames(Path(root) / path, [row["start"] + index for index in indices], row["height"] * row["width"] * 3)
-    target = Path(folder) / ("" if path.is_absolute() else path.parent) / clip_name(path.name, row["shot"])
+    size = 3 * (row["height"] or 1080) * (row["width"] or 1920)
+    frames = _frames(Path(root) / path, [(row["start"] or 0) + index for index in indices], size)
+    target = Path(folder) / ("" if path.is_absolute() else path.parent) / clip_name(path.name, row["shot"] or 0)
     return h264.write_frames(target, (brought_down(frame, short_side) for frame in frames), fps)
 
 
 def write_clips(path: str | Path, folder: str | Path, say: Callable[[str], None] = lambda name: None) -> Path:
     """Write every shot that a manifest keeps, as `write_clip`, and a manifest of the files; returns that one's path.
 
-    Its rows are those of the shots, now of whole files. Shots that are not written are not kept there, with the reason.
-    `say` is told the name of every file. Raises ValueError as `write_clip`.
+    Its rows are those of the shots, now of whole files. Shots that are not written, also those whose source cannot be
+    read any more, are not kept there, with the reason. `say` is told the name of every file. Raises ValueError where
+    nothing can be written.
     """
     path, target = Path(path), Path(folder) / f"manifest{Path(path).suffix}"
 
@@ -64,15 +70,14 @@ def write_clips(path: str | Path, folder: str | Path, say: Callable[[str], None]
         for row in manifest.rows(path):
             if not row["kept"]:
                 continue
-            file = write_clip(row, folder, path.parent)
+            why = "it is a picture" if row["num_frames"] == 1 else f"it lasts less than {SECONDS[0]:g} s"
+            try:
+                file = write_clip(row, folder, path.parent)
+            except ValueError as error:
+                file, why = None, str(error).removeprefix(f"{manifest.file_of(row, path)}: ")
             if file is None:
-                why = "it is a picture" if row["num_frames"] == 1 else f"it lasts less than {SECONDS[0]:g} s"
-                yield {
-                    **row,
-                    "path": manifest.path_in(manifest.file_of(row, path), target),
-                    "kept": False,
-                    "reason": why,
-                }
+                source = manifest.path_in(manifest.file_of(row, path), target)
+                yield {**row, "path": source, "kept": False, "reason": why}
                 continue
             say(file.name)
             frames, height, width, fps = media.probe(file)
@@ -84,8 +89,16 @@ def write_clips(path: str | Path, folder: str | Path, say: Callable[[str], None]
 
 
 def clip_name(name: str, shot: int) -> str:
-    """`{file}_scene-{i}.mp4`, as the original's; what is no .mp4 keeps its ending, so that no name comes twice."""
-    return f"{name.removesuffix('.mp4')}_scene-{shot}.mp4"
+    """`{file}_scene-{i}.mp4`, as the original's; what is no .mp4 keeps its ending, so that no name comes twice.
+
+    Of a name that would be too long for a file the end is its digest.
+    """
+    stem, ending = name.removesuffix(".mp4"), f"_scene-{shot}.mp4"
+    content = stem.encode(errors="replace")
+    if len(content) + len(ending) > LONGEST_NAME:
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        stem = content[: LONGEST_NAME - len(ending) - len(digest)].decode(errors="ignore") + digest
+    return f"{stem}{ending}"
 
 
 def shown_at(frames: int, fps: float, target: float, seconds: float) -> list[int]:

@@ -27,6 +27,7 @@ ALLOWED = (
 )
 SLIPS = {"&&": "and", "||": "or", "<>": "!=", "=": "==", "!": "not"}  # of other languages
 LONGEST = 4000  # characters of an expression
+LARGEST = 1 << 53  # up to here whole numbers are exact
 SHOWN = 60  # characters of a row's text in a reason
 
 COMPARED = {
@@ -119,7 +120,7 @@ def parse(expression: str, columns: Collection[str] = COLUMNS) -> Filter:
 
     Raises ValueError that names the expression, the place in it, what is allowed and the nearest column.
     """
-    source = " ".join(expression.splitlines())
+    source = " ".join(expression.encode(errors="replace").decode().splitlines())
     if not source.strip():
         return Filter(None)
     if len(source) > LONGEST:
@@ -190,6 +191,8 @@ class _Reader:
     def kind(self, node: ast.expr) -> str:
         """ "number", "text", or "any" of a column that is none of the manifest's own."""
         if isinstance(node, ast.Constant) and type(node.value) in (int, float, str):
+            if isinstance(node.value, int) and abs(node.value) > LARGEST:
+                raise self.refused(node, f"is too large; at most {LARGEST} is allowed")
             return "text" if isinstance(node.value, str) else "number"
         if isinstance(node, ast.Name):
             if node.id not in self.columns:
@@ -225,8 +228,8 @@ def _unreadable(source, error):
 
 def _value(node: ast.expr, row: Row) -> Any:
     """The value of an expression for a row; None where one that it needs is missing."""
-    if isinstance(node, ast.Constant):
-        return node.value
+    if isinstance(node, ast.Constant):  # products of whole numbers would grow without an end
+        return float(node.value) if isinstance(node.value, int) else node.value
     if isinstance(node, ast.Name):
         found = row.get(node.id)
         return None if isinstance(found, float) and math.isnan(found) else found

@@ -5,8 +5,9 @@ after them. `path` is seen from the table where the file is in its folder or bel
 """
 
 import itertools
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,17 @@ ORIGINALS = (
 )  # fmt: skip
 WORDS = ("path", "text", "reason", "duplicate_of")  # which say nothing where they are empty
 FLOWS = ("flow_dis", "flow_raft")
+OF_CELLS: dict[type, Callable] = {bool: tables.truth, int: tables.whole_number}
+# Of a row that is kept, the least that it may say of its frames.
+LEAST = {"num_frames": 1, "height": 1, "width": 1, "fps": 0.001, "shot": 0, "start": 0}
 WHOLE_FILE = -1  # the shot of a row for a file that gave none
 
 
 def rows(path: str | os.PathLike) -> Iterator[Row]:
     """The rows of a manifest one by one, each value of its column's type; missing ones are None, words "".
 
-    Raises ValueError as `tables.rows`, for a value of another type, and for a table that is no manifest.
+    Raises ValueError as `tables.rows`, for a value of another type, for a table that is no manifest, and for a row that
+    is kept and tells of no frames.
     """
     for number, row in enumerate(tables.rows(path), start=1):
         missing = [name for name in ("path", "num_frames", "kept") if name not in row]
@@ -41,7 +46,15 @@ def rows(path: str | os.PathLike) -> Iterator[Row]:
             raise ValueError(
                 f"manifest {path}, row {number}: it has no column {missing[0]!r}; a manifest is what `prepare` writes"
             )
-        yield {name: _typed(path, number, name, row.get(name)) for name in COLUMNS}
+        found = {name: _typed(path, number, name, row.get(name)) for name in COLUMNS}
+        for name, least in LEAST.items() if found["kept"] else ():
+            unknown = found[name] is None and name != "num_frames"
+            if not unknown and (found[name] or 0) < least:
+                raise ValueError(
+                    f"manifest {path}, row {number}: it is kept, and {name} is {found[name]}; it must be {least} or "
+                    "more; prepare it again, or set kept to false"
+                )
+        yield found
 
 
 def write(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -78,7 +91,7 @@ def summary(path: str | os.PathLike) -> str:
         total += row["shot"] != WHOLE_FILE
         if row["kept"]:
             kept += 1
-            seconds += row["num_frames"] / row["fps"] if row["num_frames"] > 1 else 0
+            seconds += row["num_frames"] / row["fps"] if row["fps"] and row["num_frames"] > 1 else 0
     return f"{kept} of {total} shots are kept, {seconds:.1f} s, of {len(files)} files"
 
 
@@ -91,11 +104,12 @@ def path_in(file: Path, manifest: Path) -> str:
 def as_type(name: str, value: Any) -> Any:
     """A value of column `name` as the column's type, which it may be the text of; a missing one is None, or ""."""
     kind = COLUMNS[name]
-    if value in (None, ""):
+    if tables.is_missing(value):
         return "" if name in WORDS else None
-    if kind is bool and isinstance(value, str):
-        return {"true": True, "1": True, "false": False, "0": False}[value.strip().lower()]
-    return kind(value)
+    number = OF_CELLS.get(kind, kind)(value)
+    if number in (math.inf, -math.inf):
+        raise ValueError(f"{value!r} is no number")
+    return number
 
 
 def _typed(path, number, name, value):

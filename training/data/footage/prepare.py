@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import mimetypes
 import os
 import threading
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import media
+from ..folders import files_in
 from . import manifest as table
 from .captions import Captions, with_scores
 from .cuts.scenes import Cutter
@@ -42,6 +44,10 @@ class Settings:
     captions: Captions = field(default_factory=Captions)
     scores_of: str = ""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.shortest < math.inf:
+            raise ValueError(f"shortest is {self.shortest}; it must be 0 seconds, which asks nothing, or more")
+
 
 class Job(NamedTuple):
     """A file to survey, the name it has in the manifest (what of it is no text is escaped), and where its notes are."""
@@ -69,8 +75,11 @@ def prepare(
         workers: files at once; left out, as many as there are cores.
         each: what does the jobs instead, such as `on_ray.each`; as `on_threads`.
 
-    Raises ValueError for a folder that is none or holds no footage, and where nothing can be written.
+    Raises ValueError for a folder that is none or holds no footage, for less than one worker, and where nothing can be
+    written.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; it must be 1 or more; left out, it is as many as there are cores")
     jobs = Jobs(Path(folder), Path(manifest))
     for done, job in enumerate((each or on_threads)(jobs, settings, workers), start=1):
         tell(done, len(jobs), job.name)
@@ -86,10 +95,10 @@ class Jobs:
 
     def __init__(self, folder: Path, manifest: Path) -> None:
         table.tables.check_kind(manifest)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ValueError(f"folder is {str(folder)!r}, and there is no such folder; it must be a folder of footage")
         self.folder, self.manifest, own = folder, manifest, notes_folder(manifest)
-        found = (path for path in _files(folder, own) if path.suffix.lower() not in BESIDE)
+        found = (path for path in files_in(folder, own) if path.suffix.lower() not in BESIDE)
         self.names = [path.relative_to(folder).as_posix() for path in found]
         if not self.names:
             kinds = " ".join(media.VIDEOS + media.PICTURES)
@@ -255,25 +264,3 @@ def _too_short(notes, number, shortest):
     if notes.holds.frames == 1 or seconds >= shortest:
         return ""
     return f"it lasts {seconds:.2f} s, less than {shortest:g} s"
-
-
-def _files(folder, but, above=()):
-    """All files below a folder, but for one in it, in the order of their names; hidden ones are none.
-
-    A link back to a folder that it is in is not followed. A folder that cannot be opened, and a link to nothing, are
-    found as files are, so that the manifest answers for them.
-    """
-    above = (*above, os.path.realpath(folder))
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError:
-        yield Path(folder)
-        return
-    for entry in found:
-        path = Path(entry.path)
-        if os.path.isdir(path):
-            if path != but and os.path.realpath(path) not in above:
-                yield from _files(path, but, above)
-        elif os.path.isfile(path) or not os.path.exists(path):
-            yield path

@@ -23,15 +23,19 @@ def write(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], columns: M
     path = Path(path)
     check_kind(path)
     writers: dict[str, Callable] = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
-    if path.suffix.lower() == ".parquet":
-        pyarrow(path)
-    write_whole(path, lambda temporary: writers[path.suffix.lower()](temporary, rows, columns), "manifest")
+    picked = ({name: _text(row.get(name)) for name in columns} for row in rows)
+    write_whole(path, lambda temporary: writers[path.suffix.lower()](temporary, picked, columns), "manifest")
     return path
+
+
+def _text(value):
+    """A value as it can be written; what of a text is none, such as half an emoji, is "?"."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _write_csv(path, rows, columns):
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), extrasaction="ignore", restval="")
+        writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -39,14 +43,12 @@ def _write_csv(path, rows, columns):
 def _write_jsonl(path, rows, columns):
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            file.write(json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _write_parquet(path, rows, columns):
     arrow = pyarrow(path)
     schema = arrow.schema([(name, getattr(arrow, PARQUET_TYPES[kind])()) for name, kind in columns.items()])
-    remaining = iter(rows)
     with arrow.parquet.ParquetWriter(path, schema) as writer:
-        while group := list(itertools.islice(remaining, ROWS_AT_ONCE)):
-            picked = [{name: row.get(name) for name in columns} for row in group]
-            writer.write_table(arrow.Table.from_pylist(picked, schema))
+        while group := list(itertools.islice(rows, ROWS_AT_ONCE)):
+            writer.write_table(arrow.Table.from_pylist(group, schema))

@@ -74,7 +74,7 @@ class Thresholds:
 
     def check_measured(self, rows: Sequence[Mapping]) -> None:
         """ValueError where a limit asks for what no shot of a manifest's rows has: it was not measured."""
-        shots = [row for row in rows if row["num_frames"] > 1]
+        shots = [row for row in rows if (row["num_frames"] or 0) > 1]
         for name, (column, measure) in NEEDED.items():
             value = getattr(self, name)
             if value not in (0, "any") and shots and all(row[column] is None for row in shots):

@@ -5,13 +5,13 @@ import io
 import json
 import math
 import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ...whole import write as write_whole
 from .account import account, by_file, is_kept, is_shot, reason_of, scores
 from .thumbnails import thumbnails
 
@@ -42,15 +42,11 @@ def write(
         name: what the footage is called; the folder's name unless given.
         most: how many shots have pictures.
         progress: called with how many of them are drawn and how many there are to draw.
+
+    Raises ValueError where it cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(page(list(rows), Path(folder), name, most, progress), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path, content = Path(path), page(list(rows), Path(folder), name, most, progress)
+    write_whole(path, lambda temporary: temporary.write_text(content, encoding="utf-8"), "report")
     return path
 
 
