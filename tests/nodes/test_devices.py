@@ -91,11 +91,11 @@ def test_patched_weights_that_are_not_loaded(models, families, positive, gpu, na
         return model
 
     expected = ours(patched(models[name]), positive, latent, steps=1)
-    assert difference(ours(models[name], positive, latent, steps=1), expected) > 1e-4
+    assert difference(ours(models[name], positive, latent, steps=1), expected) > 0.01
     fake, model = gpu(share=0.0), patched(load(families[name]))
     with fake:
         samples = ours(model, positive, latent, steps=1)
-    assert difference(on_cpu(samples), expected) <= 1e-5
+    assert difference(on_cpu(samples), expected) <= 1e-3  # newer versions work LoRAs out in fp16 on a GPU
 
 
 @pytest.mark.parametrize("kept", [True, False])
