@@ -21,6 +21,7 @@ NO_COMFYUI = "These tests need ComfyUI: run them with `python run.py test`, or s
 
 # The files without a browser that take 15 to 40 seconds of one core.
 LONG = {
+    "tests/nodes/test_devices.py",
     "tests/nodes/test_hooks_compile.py",
     "tests/nodes/test_loading.py",
     "tests/nodes/test_previews.py",

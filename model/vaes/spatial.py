@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes_of import StateDict, count_blocks, shape_of
+from .doubling import doubled
 from .slicing import known, placed, row_wise, silu, whole
 
 SPATIAL_FACTOR = 0.18215  # the 2D VAE's own latent scale, Stable Diffusion's
@@ -131,10 +132,7 @@ class Upsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        def doubled(x):
-            return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-        return row_wise(doubled, x, rows=2 * x.shape[-2], growth=4)
+        return row_wise(lambda x: doubled(self.conv, x), x, rows=2 * x.shape[-2], growth=4)
 
 
 class Level(nn.Module):

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes_of import StateDict, count_blocks, shape_of
+from .causal import CausalConv3d
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,6 @@ class TemporalConfig:
         )
 
 
-class CausalConv3d(nn.Module):
-    """3D convolution that sees no future frame; one zero frame less in front when it halves the time axis."""
-
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, ops: Any, stride: int = 1, **weights: Any
-    ) -> None:
-        super().__init__()
-        self.padding = (kernel // 2,) * 4 + (kernel - stride, 0)
-        self.conv = ops.Conv3d(channels_in, channels_out, kernel, stride=(stride, 1, 1), **weights)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.padding))
-
-
 class ResBlock(nn.Module):
     """norm, SiLU, convolution, twice, plus the input."""
 
@@ -79,9 +66,9 @@ class ResBlock(nn.Module):
         self.conv3 = None if same else CausalConv3d(channels_in, channels_out, 1, ops, bias=False, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv3 is None else self.conv3(x))
+        h = self.conv1.of_silu(self.norm1(x))
+        h = self.conv2.of_silu(self.norm2(h))
+        return h.add_(x if self.conv3 is None else self.conv3(x))
 
 
 def _res_blocks(channels_in, channels_out, config, ops, weights):
@@ -103,7 +90,8 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.conv_blocks = nn.ModuleList(
-            CausalConv3d(width, width, 3, ops, stride=2, **weights) if halve else nn.Identity()
+            # A frame less in front than a convolution of every frame has.
+            CausalConv3d(width, width, 3, ops, stride=(2, 1, 1), ahead=1, **weights) if halve else nn.Identity()
             for width, halve in zip(widths, config.temporal_downsample)
         )
         self.res_blocks = _res_blocks(widths[-1], widths[-1], config, ops, weights)
@@ -119,7 +107,7 @@ class Encoder(nn.Module):
                 x = self.conv_blocks[level](x)
         for block in self.res_blocks:
             x = block(x)
-        return self.conv2(F.silu(self.norm1(x)))
+        return self.conv2.of_silu(self.norm1(x))
 
 
 class Decoder(nn.Module):
@@ -153,7 +141,7 @@ class Decoder(nn.Module):
                 x = self.conv_blocks[level - 1](x)
                 if self.temporal_upsample[level - 1]:
                     x = rearrange(x, "B (C two) T H W -> B C (T two) H W", two=2)
-        return self.conv_out(F.silu(self.norm1(x)))
+        return self.conv_out.of_silu(self.norm1(x))
 
 
 class TemporalVAE(nn.Module):

@@ -10,24 +10,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .causal import CausalConv3d, silu_behind
+from .doubling import doubled
 from .slicing import known, row_wise, silu, whole
 
 FRAMES_AT_ONCE = 4  # the purely spatial convolutions run on so many frames at a time, to bound memory
-
-
-class CausalConv3d(nn.Module):
-    """3D convolution that sees no future frame: zeros on all sides of a frame, and two zero frames in front."""
-
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, ops: Any, stride: int = 1, **weights: Any
-    ) -> None:
-        super().__init__()
-        side = kernel // 2
-        self.ahead = kernel - 1
-        self.conv = ops.Conv3d(channels_in, channels_out, kernel, stride=stride, padding=(0, side, side), **weights)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 0, 0, 0, self.ahead, 0)) if self.ahead else x)
 
 
 class ResBlock(nn.Module):
@@ -44,9 +31,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         norm1 = known(self.norm1, x)
-        h = row_wise(lambda x: self.conv1(silu(norm1(x))), x)
+        h = row_wise(lambda x: self.conv1.of_silu(norm1(x)), x)
         norm2 = known(self.norm2, h)
-        return row_wise(lambda h, x: self.conv2(silu(norm2(h))).add_(self._shortcut(x)), h, x)
+        return row_wise(lambda h, x: self.conv2.of_silu(norm2(h)).add_(self._shortcut(x)), h, x)
 
     def _shortcut(self, x):
         return x if self.nin_shortcut is None else self.nin_shortcut(x)
@@ -125,10 +112,7 @@ class Upsample2D(nn.Module):
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        def doubled(x):
-            return _by_frames(lambda images: self.conv(F.interpolate(images, scale_factor=2.0, mode="nearest")), x)
-
-        return row_wise(doubled, x, rows=2 * x.shape[-2], growth=4)
+        return row_wise(lambda x: doubled(self.conv, x), x, rows=2 * x.shape[-2], growth=4)
 
 
 class UpsampleBlock(nn.Module):
@@ -143,19 +127,22 @@ class UpsampleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         def joined(h, x):
-            x = _doubled(x)
-            return silu(norm2(h).add_(x)).add_(x)
+            h = norm2(h)
+            _cells(h).add_(_cells(x, 1))
+            h = silu(h)
+            _cells(h).add_(_cells(x, 1))
+            return h
 
-        h = row_wise(lambda x: self.conv1(_doubled(x)), x, rows=2 * x.shape[-2], growth=8)
+        h = row_wise(lambda x: doubled(self.conv1.conv, x), x, rows=2 * x.shape[-2], growth=8)
         norm1 = known(self.norm1, h)
-        h = row_wise(lambda h: self.conv2(silu(norm1(h))), h)
+        h = row_wise(lambda h: self.conv2.of_silu(norm1(h)), h)
         norm2 = known(self.norm2, h)
         return row_wise(joined, h, x)
 
 
-def _doubled(x):
-    """Twice the frames, rows and columns of x [B, C, T, H, W], each value repeated."""
-    return F.interpolate(x, size=[2 * length for length in x.shape[2:]], mode="nearest")
+def _cells(x, size=2):
+    """A view of x [B, C, T, H, W] as [B, C, T / size, size, H / size, size, W / size, size]."""
+    return x.unflatten(4, (-1, size)).unflatten(3, (-1, size)).unflatten(2, (-1, size))
 
 
 class Upsample3D(nn.Module):
@@ -225,7 +212,7 @@ class Encoder(nn.Module):
                 x = layer(x)
         x = self.mid(x)
         norm = known(self.norm_out, x)
-        return row_wise(lambda x: self.conv_out(silu(norm(x))), x)
+        return row_wise(lambda x: self.conv_out.of_silu(norm(x)), x)
 
 
 class Decoder(nn.Module):
@@ -258,4 +245,4 @@ class Decoder(nn.Module):
             for layer in cast(Level, level).layers():
                 x = layer(x)
         norm = known(self.norm_out, x)
-        return row_wise(lambda x: self.conv_out(F.pad(silu(norm(x)), (0, 0, 0, 0, 2, 0))), x)[:, :, self.excess :]
+        return row_wise(lambda x: self.conv_out(silu_behind(norm(x), 2)), x)[:, :, self.excess :]

@@ -59,13 +59,11 @@ def text_and_image(args: dict) -> list[Tensor]:
         return predict(positive, None)
     options, (step, steps) = options_of(model_options), step_of(sigma, model_options)
     rests = options.text_guidance(0.0, step) == 1.0
-    weights = None
-    if condition_of(positive) is not None:
-        weights = options.image_guidance(step, steps, x.shape[2]).to(x).view(1, 1, -1, 1, 1)
+    weights = None if condition_of(positive) is None else options.image_guidance(step, steps, x.shape[2])
     if weights is None or (weights == 1).all():
         return predict(positive, None)[:1] * 2 if rests else predict(positive, negative)
     text, image, none = predict(positive, negative, without_condition(negative))
-    pull = (weights - 1) * (image - none)
+    pull = (weights - 1).to(x).view(1, 1, -1, 1, 1) * (image - none)
     return [text + pull, (text if rests else image) + pull]
 
 

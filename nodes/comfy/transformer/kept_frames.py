@@ -1,5 +1,6 @@
 """What a LATENT's noise mask keeps: when each frame wakes, what surrounds a region, how both leave a run untouched."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -88,12 +89,16 @@ def _position(sigma, sigmas, sampling):
     schedule each of the 1000 timesteps is a step.
     """
     t = sampling.timestep(sigma).float()
-    steps = NUM_TIMESTEPS
-    if sigmas is not None and len(sigmas) > 1:
-        first, last = sampling.timestep(sigmas[[0, -2]]).float().tolist()
-        gaps = len(sigmas) - 2
-        steps = 1 if not gaps or first <= last else round(1 + gaps * (NUM_TIMESTEPS - 1) / (first - last))
+    steps = NUM_TIMESTEPS if sigmas is None or len(sigmas) < 2 else _steps_of(sigmas, sampling)
     return steps, (t * (steps - 1) / (NUM_TIMESTEPS - 1)).round()
+
+
+@functools.lru_cache(maxsize=4)
+def _steps_of(sigmas, sampling):
+    """N of a run over `sigmas`, asked for once a run: a GPU is waited for until it tells."""
+    gaps = len(sigmas) - 2
+    first, last = sampling.timestep(sigmas[[0, -2]]).float().tolist()
+    return 1 if not gaps or first <= last else round(1 + gaps * (NUM_TIMESTEPS - 1) / (first - last))
 
 
 def wake_frames(sigma: Tensor, denoise_mask: Tensor, extra_options: dict) -> Tensor:

@@ -209,7 +209,7 @@ class HostedCausalVAE(HostedVAE, CausalVAE):
     def encode_values(self, frames: int, portion: Portion) -> float:
         """As HostedVAE's: a chunk goes through as one, and its convolutions see two frames in front."""
         frames = min(frames, self.counting.chunk_frames)
-        return (5 * frames + 2 if portion.maps is None else 3 * frames) * max(self.config.stem, self.config.widths[0])
+        return (4 * frames + 2 if portion.maps is None else 3 * frames) * max(self.config.stem, self.config.widths[0])
 
     def decode_values(self, latents: int, portion: Portion) -> float:
         """As HostedVAE's: a latent is four frames until the last layer."""
@@ -217,7 +217,7 @@ class HostedCausalVAE(HostedVAE, CausalVAE):
         frames = self.counting.factor * min(latents, self.counting.chunk_latents)
         if portion.maps is not None:
             return max(second + 2 * first, 1.25 * second) * frames
-        return max(3 * second + first, second + 4 * first) * frames + 2 * second
+        return max(3 * second, second + 3 * first) * frames + 2 * second
 
     def decode_chunks(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
         """As HostedVAE's, for what `frames_of` says."""

@@ -130,11 +130,11 @@ class OpenSoraVAE(comfy.sd.VAE):
                 for piece in network.decode_chunks(latents[None], frames):
                     if images is None:
                         images = self._empty(len(samples), frames, *piece.shape[3:], self.output_channels)
-                    place = images[clip, done : done + piece.shape[2]]
-                    place.copy_(piece[0].permute(1, 2, 3, 0))
-                    self.process_output(place)
+                    # Where it was made: a CPU takes longer for it than a GPU for a part of the next chunk.
+                    made = self.process_output(piece[0].permute(1, 2, 3, 0).to(images.dtype))
+                    images[clip, done : done + piece.shape[2]] = made
                     done += piece.shape[2]
-                    del piece  # before the next one is made
+                    del piece, made  # before the next one is made
         return images
 
     def _encode(self, pixels, tile=None):
@@ -149,7 +149,7 @@ class OpenSoraVAE(comfy.sd.VAE):
             for clip, images in enumerate(clips):
 
                 def video(frames: slice, images: torch.Tensor = images) -> torch.Tensor:
-                    return self.process_input(images[frames]).permute(3, 0, 1, 2)[None]
+                    return self.process_input(images[frames].to(self.device)).permute(3, 0, 1, 2)[None]
 
                 done = 0
                 for piece in network.encode_chunks(video, T):
