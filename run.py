@@ -90,10 +90,10 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         bench,
         "time the demo's generation, list what the official models need of memory, compare the ways to train on "
-        "clips of mixed shapes, or time the preparing of footage",
+        "clips of mixed shapes, time the preparing of footage, or compare Open-Sora Cache with ComfyUI's caches",
     )
     bench_.add_argument(
-        "what", nargs="?", choices=("time", "memory", "training", "footage"), default="time", help="which"
+        "what", nargs="?", choices=("time", "memory", "training", "footage", "cache"), default="time", help="which"
     )
     add_workflow(bench_)
     command("symbols", judge_symbols, "list the names of ComfyUI that the pack uses, and how this ComfyUI has them")
@@ -119,6 +119,10 @@ def bench(options, rest) -> int:
     if options.what == "training":
         env = environment.prepare(options.comfyui)
         return run_module(env, "runner.training_ways", "--tokenizer", tokenizer_of(env))
+    if options.what == "cache":
+        env = environment.prepare(options.comfyui)
+        first = "import comfy.cli_args; comfy.cli_args.args.cpu = True; "
+        return run_module(env, "runner.cache_comparison", paths=(env.comfyui,), first=first)
     if options.what == "footage":
         env = environment.prepare(options.comfyui, tools=True)
         return run_module(env, "runner.footage_rates", env.footage, "--ray")
@@ -280,12 +284,15 @@ def tokenizer_of(env) -> Path:
     return env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
 
 
-def run_module(env, module, *arguments) -> int:
-    """Run a module of the pack in the environment, without ComfyUI, with its optional packages where they are there."""
+def run_module(env, module, *arguments, paths: tuple = (), first: str = "") -> int:
+    """Run a module of the pack in the environment, with its optional packages where they are there.
+
+    Without ComfyUI, unless that is in `paths`; `first`: as `environment.module`.
+    """
     base = comfyui.make_base(own_folder(env), models_of(env))
     packs = base / "custom_nodes"
-    command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(packs, env.extras))
-    return process.wait(process.start(command, env=env.variables(packs, env.extras)))
+    command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(*paths, packs, env.extras), first=first)
+    return process.wait(process.start(command, env=env.variables(*paths, packs, env.extras)))
 
 
 def judge_symbols(options, rest) -> int:

@@ -18,15 +18,15 @@ import comfy.model_management as management
 import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ....model.transformers.layers import CrossAttention, Mlp, SelfAttention
 from ....model.transformers.skeleton import VideoTransformer
 
 KEY = "opensora_cache"
-# How far a result may be carried at a speed of 1: relative change of what enters the first block, times the share of the
-# schedule. A forecast along a line is wrong by the product of both distances.
+# How far a result may be carried at a speed of 1: the relative change of what enters the first block, times the share
+# of the schedule. A forecast along a line is wrong by the product of both distances.
 FULL_SPEED = 1 / 30
 # How far each kind of layer carries its output, in what a whole step does; at 0 it is computed whenever the network is.
 RANGES: dict[type[nn.Module], float] = {SelfAttention: 0.0, CrossAttention: 1.25, Mlp: 0.0}
@@ -263,7 +263,9 @@ def layers(network: VideoTransformer) -> Iterator[tuple[type[nn.Module], nn.Modu
 def _keys(x, options, named):
     """One key for each prompt of a call on x [n · B, C, T, h, w]."""
     window, prompts = options.get("context_window"), options.get("uuids") or [None]
-    replaced = frozenset((kind, place) for kind, all_ in (options.get("patches_replace") or {}).items() for place in all_)
+    replaced = frozenset(
+        (kind, place) for kind, all_ in (options.get("patches_replace") or {}).items() for place in all_
+    )
     alike = (None if window is None else tuple(window.index_list)), tuple(x.shape[1:]), replaced
     frames = [None] * len(prompts)
     if named.get("frame_mask") is not None:
