@@ -26,8 +26,8 @@ from ....model.transformers.skeleton import VideoTransformer
 
 KEY = "opensora_cache"
 # How far a result may be carried at a speed of 1: the relative change of what enters the first block, times the share
-# of the schedule. A forecast along a line is wrong by the product of both distances.
-FULL_SPEED = 1 / 30
+# of the schedule. A forecast along a line is wrong by the product of both distances, which grows with their square.
+FULL_SPEED = 1 / 15
 # How far each kind of layer carries its output, in what a whole step does; at 0 it is computed whenever the network is.
 RANGES: dict[type[nn.Module], float] = {SelfAttention: 0.0, CrossAttention: 1.25, Mlp: 0.0}
 LAST = 2  # steps at the end of a schedule that are always computed: the largest, and nothing mends them any more
@@ -65,7 +65,7 @@ def _run(speed, told, executor, *arguments, **named):
     """Outer-sample wrapper: a cache for this run alone, which goes with it however it ends."""
     guider = executor.class_obj
     base = guider.model_patcher.model
-    pieces, cache = base.diffusion_model.pieces, Cache(base, speed * FULL_SPEED, COMPILED in guider.model_options)
+    pieces, cache = base.diffusion_model.pieces, Cache(base, speed**2 * FULL_SPEED, COMPILED in guider.model_options)
     outer = base.cache, pieces.give_back  # of a run in whose callback this one is made
     base.cache, pieces.give_back = cache, cache.give_back
     try:
