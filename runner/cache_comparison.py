@@ -28,7 +28,7 @@ from ..training.tiny.painting import psnr
 RESULT, SHEET = "caching.json", "caching.png"
 CLIPS, SHOWN, MEASURED = 48, 4, 8
 SPEEDS = (0.25, 0.5, 0.75, 1.0)
-THRESHOLDS = (0.025, 0.05, 0.1, 0.2)
+THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.5)
 KINDS = {"attn": "attention", "cross_attn": "cross-attention", "mlp": "MLP"}  # a block's layers by their names
 
 

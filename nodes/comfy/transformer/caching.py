@@ -66,12 +66,12 @@ def _run(speed, told, executor, *arguments, **named):
     guider = executor.class_obj
     base = guider.model_patcher.model
     pieces, cache = base.diffusion_model.pieces, Cache(base, speed**2 * FULL_SPEED, COMPILED in guider.model_options)
-    outer = base.cache, pieces.give_back  # of a run in whose callback this one is made
+    before = base.cache, pieces.give_back
     base.cache, pieces.give_back = cache, cache.give_back
     try:
         return executor(*arguments, **named)
     finally:
-        base.cache, pieces.give_back = outer
+        base.cache, pieces.give_back = before
         cache.let_go()
         told(cache.saved)
 
@@ -135,7 +135,9 @@ class Cache:
 
     def give_back(self) -> bool:
         """Where memory ran out: let go of the layers' outputs, and keep no more. Whether there were any."""
-        had, self.outputs, self.whole = any(kept for _, kept in self.outputs.values()), {}, True
+        had, self.whole = self.held() > 0, True
+        for _, kept in self.outputs.values():
+            kept.clear()  # the call that failed has it in hand
         return had
 
     def bytes(self, shape: Sequence[int], dtype: torch.dtype) -> int:
@@ -231,7 +233,7 @@ class Cache:
             place = module, counts[module]  # 1.3 reads two captions, one after the other
             counts[module] += 1
             if place in kept and self._far(*kept[place][:2], position) < reach:
-                self.saved.computed_layers -= len(keys)
+                self.saved.computed_layers -= len(keys) * (place[1] == 0)
                 return kept[place][2]
             out = type(module).forward(module, *arguments)
             if place in kept or self.held() + out.nbytes <= self.room:
