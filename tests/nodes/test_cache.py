@@ -217,6 +217,43 @@ def test_frames_that_wake_on_the_way(comfy, models, positive, name, saved):
     assert difference(fewer, whole) < 0.5 and saved[0].computed_calls < saved[0].calls
 
 
+def test_calls_are_told_apart(comfy):
+    """By prompt, kept frames, window, shape and replaced blocks."""
+    x, keys = torch.zeros(2, 4, 3, 2, 2), caching()._keys
+    frames = torch.tensor([[0, 1, 1], [1, 1, 1]], dtype=torch.int32)
+    calls = [
+        (x, {"uuids": [1, 2]}, {}),
+        (x, {"uuids": [1, 2]}, {"frame_mask": frames}),
+        (x[:, :, :2], {"uuids": [1, 2]}, {}),
+        (x, {"uuids": [1, 2], "context_window": SimpleNamespace(index_list=[0, 1, 2])}, {}),
+        (x, {"uuids": [1, 2], "context_window": SimpleNamespace(index_list=[3, 4, 5])}, {}),
+        (x, {"uuids": [1, 2], "patches_replace": {"dit": {("double_block", 1): print}}}, {}),
+    ]
+    found = [key for call in calls for key in keys(*call)]
+    assert len(set(found)) == len(found) == 12
+    assert [key for call in calls for key in keys(*call)] == found
+
+
+def test_the_ends_of_a_schedule_are_computed(comfy, models, positive, monkeypatch):
+    """The first two steps, to forecast from, and the last two; change is counted in generated frames."""
+    left_out, counted = [], []
+    decide, change = caching().Cache._decide, caching()._change
+
+    def decided(self, *given):
+        decide(self, *given)
+        left_out.append(self.skips)
+
+    def changed(before, after, generated):
+        counted.append(generated.tolist())
+        return change(before, after, generated)
+
+    monkeypatch.setattr(caching().Cache, "_decide", decided)
+    monkeypatch.setattr(caching(), "_change", changed)
+    ours(cached(models["stdit3"]), positive, clip("stdit3", MASK), steps=20)
+    assert left_out[:2] == left_out[-2:] == [False, False] and sum(left_out) > 8
+    assert counted == [[MASK]] * 19
+
+
 def test_only_generated_frames_count(comfy, models, positive, saved):
     """Kept frames do not change: were they counted, a clip that has mostly such would be left out far longer."""
     change = caching()._change
