@@ -250,7 +250,7 @@ def test_the_ends_of_a_schedule_are_computed(comfy, models, positive, monkeypatc
     monkeypatch.setattr(caching().Cache, "_decide", decided)
     monkeypatch.setattr(caching(), "_change", changed)
     ours(cached(models["stdit3"]), positive, clip("stdit3", MASK), steps=20)
-    assert left_out[:2] == left_out[-2:] == [False, False] and sum(left_out) > 8
+    assert left_out[:2] == left_out[-2:] == [False, False] and sum(left_out) >= 5
     assert counted == [[MASK]] * 19
 
 
