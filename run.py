@@ -90,9 +90,10 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         bench,
         "count what the networks take on a GPU, measure this machine, and time the demo's generation; or one of these, "
-        "what the official models need of memory, the ways to train on clips of mixed shapes, the preparing of footage",
+        "what the official models need of memory, the ways to train on clips of mixed shapes, the preparing of footage, "
+        "Open-Sora Cache beside ComfyUI's caches",
     )
-    tables = ("counted", "measured", "time", "memory", "training", "footage")
+    tables = ("counted", "measured", "time", "memory", "training", "footage", "cache")
     bench_.add_argument("what", nargs="?", choices=tables, help="which (default: the first three)")
     text = "a Python file with another implementation of the transformer, to be measured beside ours"
     bench_.add_argument("--other", metavar="FILE", type=Path, help=text)
@@ -122,6 +123,10 @@ def bench(options, rest) -> int:
     if options.what == "training":
         env = environment.prepare(options.comfyui)
         return run_module(env, "runner.training_ways", "--tokenizer", tokenizer_of(env))
+    if options.what == "cache":
+        env = environment.prepare(options.comfyui)
+        first = "import comfy.cli_args; comfy.cli_args.args.cpu = True; "
+        return run_module(env, "runner.cache_comparison", paths=(env.comfyui,), first=first)
     if options.what == "footage":
         env = environment.prepare(options.comfyui, tools=True)
         return run_module(env, "runner.footage_rates", env.footage, "--ray")
@@ -291,12 +296,15 @@ def tokenizer_of(env) -> Path:
     return env.comfyui / "comfy" / "text_encoders" / "t5_tokenizer"
 
 
-def run_module(env, module, *arguments) -> int:
-    """Run a module of the pack in the environment, without ComfyUI, with its optional packages where they are there."""
+def run_module(env, module, *arguments, paths: tuple = (), first: str = "") -> int:
+    """Run a module of the pack in the environment, with its optional packages where they are there.
+
+    Without ComfyUI, unless that is in `paths`; `first`: as `environment.module`.
+    """
     base = comfyui.make_base(own_folder(env), models_of(env))
     packs = base / "custom_nodes"
-    command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(packs, env.extras))
-    return process.wait(process.start(command, env=env.variables(packs, env.extras)))
+    command = env.module(f"{comfyui.PACK_NAME}.{module}", *arguments, paths=(*paths, packs, env.extras), first=first)
+    return process.wait(process.start(command, env=env.variables(*paths, packs, env.extras)))
 
 
 def judge_symbols(options, rest) -> int:

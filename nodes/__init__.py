@@ -1,5 +1,6 @@
 """What artists see: one file a family of nodes, and the list ComfyUI registers."""
 
+from .cache import OpenSoraCache
 from .codec import OpenSoraVAEDecode, OpenSoraVAEEncode
 from .dataset import OpenSoraDataset
 from .empty_latent import OpenSoraEmptyLatent
@@ -46,4 +47,5 @@ NODES = [
     OpenSoraTrainingReport,
     OpenSoraPrepareClips,
     OpenSoraFilterClips,
+    OpenSoraCache,
 ]

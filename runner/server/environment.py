@@ -78,12 +78,12 @@ class Environment:
         variables["PYTHONUTF8"] = "1"
         return variables
 
-    def module(self, name: str, *arguments: object, paths: tuple = ()) -> list:
-        """A command that runs a module with `paths` importable.
+    def module(self, name: str, *arguments: object, paths: tuple = (), first: str = "") -> list:
+        """A command that runs a module with `paths` importable; `first` are statements to run before.
 
         ComfyUI's portable Python is isolated: it does not look at PYTHONPATH.
         """
-        start = f"import runpy, sys; sys.path[:0] = {[str(path) for path in paths]!r}; "
+        start = f"import runpy, sys; sys.path[:0] = {[str(path) for path in paths]!r}; {first}"
         start += f"runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
         return [self.python, "-c", start, *arguments]
 

@@ -75,6 +75,7 @@ class OpenSoraModel(comfy.model_base.BaseModel):
     kept_frames = FlowFrames()
     clip_sizes = None  # latent.Sizes, set through an object patch by OpenSoraModelSampling
     regions = None  # kept_frames.Regions of the run that is going on
+    cache = None  # caching.Cache of the run that is going on
     retained = ()  # positions that its context windows keep for latents of the same index
 
     def __init__(
@@ -129,7 +130,9 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         network = self.diffusion_model
         captions = cond_shapes.get("c_crossattn")
         length = max(shape[1] for shape in captions) if captions else network.max_caption_length
-        return transformer_bytes(network, input_shape, length, compute_dtype(self))
+        dtype = compute_dtype(self)
+        kept = 0 if self.cache is None else self.cache.bytes(input_shape, dtype)
+        return transformer_bytes(network, input_shape, length, dtype) + kept
 
     def extra_conds_shapes(self, cross_attn: Tensor | None = None, **kwargs: object) -> dict[str, list[int]]:
         """The shape of a prompt's caption, for `memory_required`."""
