@@ -28,6 +28,7 @@ from runner.symbols.source_tree import SourceTree
 
 ROOT = Path(__file__).resolve().parent
 WORKFLOW = ROOT / "workflows" / "1 Text to video.json"
+ON_CPU = "import comfy.cli_args; comfy.cli_args.args.cpu = True; "  # before the pack asks ComfyUI for its device
 
 
 class Failed(Exception):
@@ -90,8 +91,8 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         bench,
         "count what the networks take on a GPU, measure this machine, and time the demo's generation; or one of these, "
-        "what the official models need of memory, the ways to train on clips of mixed shapes, the preparing of footage, "
-        "Open-Sora Cache beside ComfyUI's caches",
+        "what the official models need of memory, the ways to train on clips of mixed shapes, the preparing of "
+        "footage, Open-Sora Cache beside ComfyUI's caches",
     )
     tables = ("counted", "measured", "time", "memory", "training", "footage", "cache")
     bench_.add_argument("what", nargs="?", choices=tables, help="which (default: the first three)")
@@ -125,17 +126,16 @@ def bench(options, rest) -> int:
         return run_module(env, "runner.training_ways", "--tokenizer", tokenizer_of(env))
     if options.what == "cache":
         env = environment.prepare(options.comfyui)
-        first = "import comfy.cli_args; comfy.cli_args.args.cpu = True; "
-        return run_module(env, "runner.cache_comparison", paths=(env.comfyui,), first=first)
+        return run_module(env, "runner.cache_comparison", paths=(env.comfyui,), first=ON_CPU)
     if options.what == "footage":
         env = environment.prepare(options.comfyui, tools=True)
         return run_module(env, "runner.footage_rates", env.footage, "--ray")
     if options.what != "time":
         env = environment.prepare(options.comfyui)
         asked = [options.what] if options.what else ["counted", "measured"]
-        asked += ["--comfyui", env.comfyui, "--json", options.json.resolve()]
-        asked += ["--other", options.other.resolve()] if options.other else []
-        status = run_module(env, "runner.speed", *asked)
+        asked += ["--json", options.json.resolve(), *(["--other", options.other.resolve()] if options.other else [])]
+        first = "" if comfyui.has_accelerator(env) else ON_CPU
+        status = run_module(env, "runner.speed", *asked, paths=(env.comfyui,), first=first)
         if status or options.what:
             return status
     with prepared_server(options) as (_, client, graph):

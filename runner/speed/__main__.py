@@ -12,7 +12,7 @@ import torch
 from ..memory_table import table
 from . import cases, measured
 from .cases import FAMILIES, LENGTHS, SIZES, Host
-from .hosts import host_of
+from .hosts import host
 
 KINDS = 12  # of kernels that a table names
 HEAD = ["case", "limit, ms", "counted, ms", "share", "kernels", "GB moved", "GB alive"]
@@ -22,13 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python run.py bench", description=__doc__)
     parser.add_argument("what", nargs="+", choices=("counted", "measured"))
-    parser.add_argument("--comfyui", type=Path, metavar="DIR", help="count as this ComfyUI hosts the networks, too")
     parser.add_argument("--other", type=Path, metavar="FILE", help="code to compare with: see measured.another")
     parser.add_argument("--json", type=Path, metavar="FILE", default=Path("bench.json"), help="where the figures go")
     options = parser.parse_args(arguments)
     found: dict[str, Any] = {}
     if "counted" in options.what:
-        found |= counted(options.comfyui)
+        found |= counted()
     if "measured" in options.what:
         found |= measure(options.other)
     text = json.dumps(found, indent=1) + "\n"
@@ -39,23 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def counted(comfyui: Path | None) -> dict[str, Any]:
+def counted() -> dict[str, Any]:
     """All tables of the count."""
-    ways: dict[str, Host | None] = {"PyTorch alone": None}
-    if comfyui is not None:
-        host, name = host_of(comfyui)
-        ways[name] = host
+    hosted, name = host()
+    ways: dict[str, Host | None] = {"PyTorch alone": None, name: hosted}
     found: dict[str, Any] = {"transformer": {}, "others": {}}
-    for way, host in ways.items():
+    for way, by in ways.items():
         rows = found["transformer"][way] = {}
         for family in FAMILIES:
             for size in SIZES if family != "PixArt" else ("480p, 4 s",):
-                rows[f"{family}, {size}"] = cases.step(family, SIZES[size], host).figures()
-        rows["1.2, 480p, 4 s, first frame kept"] = cases.step("1.2", SIZES["480p, 4 s"], host, kept=True).figures()
+                rows[f"{family}, {size}"] = cases.step(family, SIZES[size], by).figures()
+        rows["1.2, 480p, 4 s, first frame kept"] = cases.step("1.2", SIZES["480p, 4 s"], by, kept=True).figures()
         for length, size in LENGTHS.items():
-            rows[f"1.2, {length}"] = cases.step("1.2", size, host).figures()
+            rows[f"1.2, {length}"] = cases.step("1.2", size, by).figures()
         print(f"\nA guided step, two rows, bf16: {way}\n\n{_figures(rows)}", flush=True)
-        print(f"\n1.2, 480p, 4 s, by kernel\n\n{by_kernel('1.2', '480p, 4 s', host)}", flush=True)
+        print(f"\n1.2, 480p, 4 s, by kernel\n\n{by_kernel('1.2', '480p, 4 s', by)}", flush=True)
         found["exponents"] = {
             "frames": round(_exponent(rows, "1.2, 480p, 8 s", "1.2, 480p, 16 s", 2), 2),
             "pixels": round(_exponent(rows, "1.2, 480p, 4 s", "1.2, 720p, 4 s", (1280 * 720) / (854 * 480)), 2),
@@ -69,9 +66,9 @@ def counted(comfyui: Path | None) -> dict[str, Any]:
     return found
 
 
-def by_kernel(family: str, size: str, host: Host | None) -> str:
+def by_kernel(family: str, size: str, by: Host | None) -> str:
     """Which kernels a call's time goes to."""
-    named = sorted(cases.step(family, SIZES[size], host).by_name.items(), key=lambda item: -item[1])[:KINDS]
+    named = sorted(cases.step(family, SIZES[size], by).by_name.items(), key=lambda item: -item[1])[:KINDS]
     return table(["kernel", "ms"], [[name, f"{1e3 * seconds:.1f}"] for name, seconds in named])
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import COMFYUI
 from opensora_comfy.runner.speed import cases, measured
 from opensora_comfy.runner.speed.roofline import BYTES, FLOPS, LAUNCH, count
 
@@ -82,10 +81,10 @@ def test_nothing_became_slower_or_faster_unseen(name):
 
 def test_hosted_it_takes_no_longer(comfy):
     """Alone or by ComfyUI's way; with comfy-kitchen, what the docs say."""
-    from opensora_comfy.runner.speed.hosts import host_of
+    from opensora_comfy.runner.speed.hosts import host
 
-    host, name = host_of(Path(COMFYUI))
-    found = cases.step("1.2", cases.SIZES["480p, 4 s"], host).figures()
+    hosted, name = host()
+    found = cases.step("1.2", cases.SIZES["480p, 4 s"], hosted).figures()
     said = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))["transformer"]
     if "without" in name:
         assert found["ms"] <= 1.01 * said["PyTorch alone"]["1.2, 480p, 4 s"]["ms"]
