@@ -25,7 +25,7 @@ class Report:
         if context is None or context.prompt_id != self.prompt:
             self.prompt, self.runs, self.sum = context and context.prompt_id, 0, Saved()
         self.runs += 1
-        self.sum.add(saved)
+        self.sum += saved
         if self.node is None:
             return
         server = running_server()

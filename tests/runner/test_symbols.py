@@ -99,7 +99,7 @@ def test_what_is_wrong_is_found(line, name, state, pack, tree):
 
 def test_what_a_version_took_away_is_found(listed, tree, tmp_path):
     """A ComfyUI that lost a function, renamed an argument of another, and calls a method of ours with a new one."""
-    for folder in ("comfy", "comfy_api", "comfy_execution"):
+    for folder in ("comfy", "comfy_api", "comfy_execution", "comfy_extras"):
         shutil.copytree(COMFYUI / folder, tmp_path / folder, ignore=lambda folder, names: [
             name for name in names if "." in name and not name.endswith(".py")
         ])  # fmt: skip

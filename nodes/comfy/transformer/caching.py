@@ -12,6 +12,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 
 import comfy.model_management as management
@@ -49,16 +50,17 @@ def install(model: ModelPatcher, speed: float, told: Callable[["Saved"], None]) 
     return model
 
 
+@dataclass
 class Saved:
     """What a run computed of what there was: calls of the network for a prompt, and the layers of their blocks."""
 
-    def __init__(self) -> None:
-        self.calls = self.computed_calls = self.layers = self.computed_layers = 0
+    calls: int = 0
+    computed_calls: int = 0
+    layers: int = 0
+    computed_layers: int = 0
 
-    def add(self, other: "Saved") -> None:
-        """Count another run as well."""
-        for name, value in vars(other).items():
-            setattr(self, name, vars(self)[name] + value)
+    def __add__(self, other: "Saved") -> "Saved":
+        return Saved(*(own + more for own, more in zip(astuple(self), astuple(other))))
 
 
 def _run(speed, told, executor, *arguments, **named):
@@ -247,7 +249,7 @@ class Cache:
             yield
         finally:
             for module, _ in changed:
-                vars(module).pop("forward", None)  # in pieces (low_memory.py) a layer has another one, and drops it
+                module.__dict__.pop("forward", None)  # in pieces (low_memory.py) a layer has another one, and drops it
 
     def held(self) -> int:
         """Bytes of the outputs of layers."""
