@@ -96,10 +96,8 @@ def parser() -> argparse.ArgumentParser:
     )
     tables = ("counted", "measured", "time", "memory", "training", "footage", "cache")
     bench_.add_argument("what", nargs="?", choices=tables, help="which (default: the first three)")
-    text = "a Python file with another implementation of the transformer, to be measured beside ours"
-    bench_.add_argument("--other", metavar="FILE", type=Path, help=text)
-    text = "where the figures go, as JSON (default: bench.json)"
-    bench_.add_argument("--json", metavar="FILE", type=Path, default=Path("bench.json"), help=text)
+    bench_.add_argument("--other", metavar="FILE", type=Path, help="Python code to be measured beside ours")
+    bench_.add_argument("--json", metavar="FILE", type=Path, default=Path("bench.json"), help="where figures go")
     add_workflow(bench_)
     command("symbols", judge_symbols, "list the names of ComfyUI that the pack uses, and how this ComfyUI has them")
     bench_.add_argument("--runs", metavar="N", type=int, default=3, help="how often, besides a first one to warm up")
@@ -119,23 +117,18 @@ def demo(options, rest) -> int:
 
 def bench(options, rest) -> int:
     """Print the tables that were asked for: what is counted, what is measured, and the median time of the demo."""
-    if options.what == "memory":
-        return run_module(environment.prepare(options.comfyui), "runner.memory_table")
-    if options.what == "training":
-        env = environment.prepare(options.comfyui)
-        return run_module(env, "runner.training_ways", "--tokenizer", tokenizer_of(env))
-    if options.what == "cache":
-        env = environment.prepare(options.comfyui)
-        return run_module(env, "runner.cache_comparison", paths=(env.comfyui,), first=ON_CPU)
-    if options.what == "footage":
-        env = environment.prepare(options.comfyui, tools=True)
-        return run_module(env, "runner.footage_rates", env.footage, "--ray")
     if options.what != "time":
-        env = environment.prepare(options.comfyui)
+        env = environment.prepare(options.comfyui, tools=options.what == "footage")
         asked = [options.what] if options.what else ["counted", "measured"]
         asked += ["--json", options.json.resolve(), *(["--other", options.other.resolve()] if options.other else [])]
-        first = "" if comfyui.has_accelerator(env) else ON_CPU
-        status = run_module(env, "runner.speed", *asked, paths=(env.comfyui,), first=first)
+        module, arguments, first = {
+            "memory": ("memory_table", (), None),
+            "training": ("training_ways", ("--tokenizer", tokenizer_of(env)), None),
+            "footage": ("footage_rates", (env.footage, "--ray"), None),
+            "cache": ("cache_comparison", (), ON_CPU),
+        }.get(options.what, ("speed", asked, "" if comfyui.has_accelerator(env) else ON_CPU))
+        paths = () if first is None else (env.comfyui,)
+        status = run_module(env, f"runner.{module}", *arguments, paths=paths, first=first or "")
         if status or options.what:
             return status
     with prepared_server(options) as (_, client, graph):
