@@ -12,8 +12,9 @@ from layout_page import draw, extent, measure, overlapping, sticking_out
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 OFFICIAL = sorted(WORKFLOWS.glob("*(official files).json"))
 FILES = sorted({*WORKFLOWS.glob("*.json")} - {*OFFICIAL, *WORKFLOWS.glob("*.app.json")})
-# A training of fewer steps shows the page the same; test_workflows.py trains as the template says.
-FEWER = {"9 Train a LoRA on my clips": ("OpenSoraTrain", {"steps": 6, "sample_every": 6})}
+# A training of fewer steps shows the page the same; test_workflows.py trains as the templates say.
+FEW_STEPS = ("OpenSoraTrain", {"steps": 6, "sample_every": 6})
+FEWER = {"9 Train a LoRA on my clips": FEW_STEPS, "10 From footage to data set": FEW_STEPS}
 
 pytestmark = pytest.mark.browser
 
