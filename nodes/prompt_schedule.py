@@ -70,8 +70,9 @@ class OpenSoraPromptSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompt: str, **others: object) -> io.NodeOutput:
-        conditioning = []
+        conditioning, encoded = [], {}
         for start, text in read_schedule(prompt):
-            (encoded,) = OpenSoraTextEncode.execute(prompt=text, **others).result
-            conditioning += from_segment(encoded, start)
+            if text not in encoded:  # a prompt may come back
+                (encoded[text],) = OpenSoraTextEncode.execute(prompt=text, **others).result
+            conditioning += from_segment(encoded[text], start)
         return io.NodeOutput(conditioning)

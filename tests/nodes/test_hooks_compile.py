@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from families import clip, ours
+from families import SMALL, clip, ours
 from golden import difference
+from long_clips import prompt
 from small import pack
 from stock import stock
 
@@ -17,8 +18,15 @@ def one_piece(comfy, monkeypatch):
 
     monkeypatch.setattr(pack("nodes.comfy.transformer.attention"), "optimized_attention", backends.attention_pytorch)
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
+
+
+def compilations():
+    """(graphs compiled so far, {why a graph was broken off: how often})."""
+    counters = torch._dynamo.utils.counters
+    return counters["stats"]["unique_graphs"], dict(counters["graph_break"])
 
 
 def compiled(model, backend, **options):
@@ -50,6 +58,37 @@ def test_compiled_code_runs_in_one_piece(comfy, models, positive, name):
     assert len(runs) == 2 and len(graphs) <= 2 and max(graphs) > 100
     assert difference(fast, plain) <= 1e-5
     assert torch.equal(fast[:, :, [0, 3]], latent["samples"][:, :, [0, 3]])
+
+
+# Graphs of a whole network, and of its blocks one by one, which share them whatever the depth: 1.0's first block adds the
+# frames' positions, 1.2 and 1.3 have two kinds, and in 1.3 rows come by two and by three, with kept frames and without.
+GRAPHS = {"stdit": (1, 2), "stdit2": (1, 1), "stdit3": (1, 2), "stdit3_v1_3": (2, 4), "pixart": (1, 1)}
+
+
+@pytest.mark.parametrize("by_block", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_is_compiled_once(comfy, models, positive, name, by_block):
+    """Not again from step to step, nor for another seed, prompt or mask; and in one piece, the variance of 1.0 and 1.1 too."""
+    network = models[name].model.diffusion_model
+    blocks = [f"diffusion_model.{key}" for key, _ in network.named_modules() if key.split(".")[-1].isdigit()]
+    blocks = [key for key in blocks if "blocks" in key and key.count(".") == 2]
+    model = compiled(models[name], "eager", **({"keys": blocks} if by_block else {}))
+
+    def sample(model, *values, **options):
+        return ours(model, latent=clip(name, [1.0] if name == "pixart" else values), steps=3, **options)
+
+    first = sample(model, 0.0, 1.0, 0.6, 0.0, 1.0, positive=positive)
+    once = compilations()
+    assert once == (GRAPHS[name][by_block], {})
+    others = [
+        sample(model, 0.0, 1.0, 0.6, 0.0, 1.0, positive=positive, seed=6),
+        sample(model, 0.0, 1.0, 0.6, 0.0, 1.0, positive=prompt(4)),
+        sample(model, 0.0, 0.4, 1.0, 0.0, 0.7, positive=positive),
+    ]
+    assert compilations() == once
+    assert difference(first, sample(models[name], 0.0, 1.0, 0.6, 0.0, 1.0, positive=positive)) <= 1e-5
+    changed = [difference(other, first) > 1e-3 for other in others]
+    assert changed == [True, True, name != "pixart"]
 
 
 def test_the_node(comfy, models, positive):

@@ -65,6 +65,16 @@ def test_schedule_encodes_each_prompt_as_text_encode_does(text_encoder):
     assert torch.equal(entry[0], expected[0])
 
 
+def test_a_prompt_that_comes_back_is_encoded_once(text_encoder, monkeypatch):
+    conditioning, read = pack("nodes.comfy.sampling.conditioning"), []
+    own = pack("nodes.text").encode_prompt
+    monkeypatch.setattr(pack("nodes.text"), "encode_prompt", lambda *given: read.append(given[1]) or own(*given))
+    found = encode(pack("nodes.prompt_schedule").OpenSoraPromptSchedule, text_encoder, "|0| noon |2| dusk |4| noon")
+    assert read == ["noon", "dusk"]
+    first, last = (conditioning.for_segment(found, segment)[0] for segment in (0, 4))
+    assert torch.equal(first[0], last[0]) and first[1]["opensora_segment"] == 0 and last[1]["opensora_segment"] == 4
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -19,7 +19,7 @@ from ..latent_formats import CausalLatents, FrameLatents, VideoLatents
 from . import windows
 from .activations import transformer_bytes
 from .kept_frames import ConditionFrames, FlowFrames, StepFrames, strongest
-from .network import hosted
+from .network import VARIANCE, hosted
 from .unread import Unread
 
 # What may take the place of a model's own sampling, and the stock node that gives it.
@@ -177,7 +177,11 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         shown = windows.indices(transformer_options, self.retained)
         if shown is not None:
             kwargs = windows.in_window(shown, self.version, kwargs)
-        return super().apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        self.diffusion_model.variance = None
+        denoised = super().apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        if self.diffusion_model.variance is not None:  # taken here: a compiled network would break off for it
+            transformer_options[VARIANCE].take(self.diffusion_model.variance, transformer_options)
+        return denoised
 
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: object, x_in: Tensor, device: object,

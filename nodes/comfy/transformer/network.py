@@ -39,6 +39,7 @@ class Hosted:
         use(self, HostKernels())
         self.call = call
         self.pieces = Pieces()
+        self.variance = None  # of the last call, where a sampler asked for it
         self.dtype = dtype
 
     def forward(
@@ -72,9 +73,8 @@ class Hosted:
             out = self.pieces.run(self, x, timestep.float(), context, attention_mask, frame_mask, clip, **given)
         finally:
             self.call.options = {}
-        variance = transformer_options.get(VARIANCE)
-        if variance is not None and out.shape[1] > C:
-            variance.take(out[:, C:], transformer_options)
+        if transformer_options.get(VARIANCE) is not None and out.shape[1] > C:
+            self.variance = out[:, C:]
         out = out[:, :C].float()
         return -out if self.prediction == "flow" else out
 
@@ -116,7 +116,6 @@ class Variance:
         """Before each step: several conditional calls of one step (prompts side by side, windows) are averaged."""
         self.started = False
 
-    @torch.compiler.disable  # a compiled call would take what the first one is told for constant
     def take(self, variance: Tensor, transformer_options: dict) -> None:
         """variance [n · B, C, T, h, w] of a call; its n parts belong to the prompts `cond_or_uncond` (0: positive)."""
         window = transformer_options.get("context_window")
