@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy
 import torch
+from PIL import Image
 
 from ..nodes import NODES
 from ..nodes.comfy.stock_caches import cached
@@ -27,6 +28,7 @@ from ..training.tiny.painting import psnr
 
 RESULT, SHEET = "caching.json", "caching.png"
 CLIPS, SHOWN, MEASURED = 48, 4, 8
+ON_SHEET = ("none 0.0", "Open-Sora Cache 0.5", "Open-Sora Cache 1.0", "EasyCache 0.2", "LazyCache 0.2")
 SPEEDS = (0.25, 0.5, 0.75, 1.0)
 THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.5)
 KINDS = {"attn": "attention", "cross_attn": "cross-attention", "mlp": "MLP"}  # a block's layers by their names
@@ -42,10 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     figures, clips = compare(held_out_trials(options.clips))
     options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    rows = [pictures(clips[way][index]) for index in range(min(SHOWN, options.clips)) for way in clips]
-    save_small(contact_sheet(rows, columns=len(clips)), options.sheet)
+    save_small(sheet(clips), options.sheet)
     print(f"{changes_table(figures)}\n\n{table(figures)}\n\n{options.json}, {options.sheet}")
     return 0
+
+
+def sheet(clips: dict[str, list[torch.Tensor]]) -> Image.Image:
+    """One picture: a row for each clip, a column for each way of ON_SHEET."""
+    ways = [way for way in ON_SHEET if way in clips]
+    shown = range(len(clips[ways[0]]))
+    rows = [pictures(clips[way][index]) for index in shown for way in ways]
+    return contact_sheet(rows, [way for _ in shown for way in ways], columns=len(ways), zoom=1)
 
 
 class Tiny:

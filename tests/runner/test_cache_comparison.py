@@ -53,9 +53,10 @@ def test_a_small_one(comparison):
     assert rows[0]["calls"] == 30 * 2 * 24 and all(0 < row["calls"] < rows[0]["calls"] for row in rows[1:])
     assert rows[1]["calls"] < 0.5 * rows[0]["calls"] and rows[1]["psnr"] > 40
     assert len(clips) == 4 and all(clip[0].shape == torch.Size((17, 64, 64, 3)) for clip in clips.values())
+    assert comparison.sheet(clips).size[0] > 500
     assert {len(found["held"]) for found in figures["changes"].values()} == {3}
     middle = {kind: found["held"][1] for kind, found in figures["changes"].items()}
     assert max(middle["spatial cross-attention"], middle["temporal cross-attention"]) < 0.2 * min(
         value for kind, value in middle.items() if "cross" not in kind
     )
-    assert comparison.table(figures).count("\n") == 8 and comparison.changes_table(figures).count("\n") == 7
+    assert comparison.table(figures).count("\n") == 9 and comparison.changes_table(figures).count("\n") == 7
