@@ -14,6 +14,7 @@ from ...model.checkpoints.loading import plan_transformer, plan_vae
 from ...model.checkpoints.t5 import check_keys, config_of
 from ...model.flow import shift_ratio
 from . import files, versions
+from . import quantised as quantised_files
 from .latent_formats import SigmaLatents
 from .text.encoder import METADATA, OpenSoraTextModel, OpenSoraTokenizer
 from .transformer import guidance
@@ -49,8 +50,9 @@ def load_model(
 
     Raises ValueError for a damaged file, another family's, or keys that do not fit.
     """
-    state_dict, metadata, _ = files.read(path, "model_name")
+    state_dict, metadata, of_file = files.read(path, "model_name")
     try:
+        state_dict, _ = versions.marked(state_dict, of_file)
         patcher = model_of(state_dict, metadata, weight_dtype, custom_operations, disable_dynamic=disable_dynamic)
     except ValueError as error:
         raise ValueError(f"model_name: {path}: {error}") from error
@@ -78,18 +80,21 @@ def model_of(
 
     Raises ValueError for another family's weights, or keys that do not fit.
     """
-    plan = plan_transformer(state_dict, metadata["config"])
+    marked, quantised = versions.marked(state_dict, {})
+    plain, as_they_are = quantised_files.split(marked) if quantised else (state_dict, {})
+    plan = plan_transformer(plain, metadata["config"])
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     model_class = MODELS[plan.network.family]
-    config = _config(model_class.config_class, plan, metadata, WEIGHT_DTYPES[weight_dtype], load_device)
-    config.custom_operations = custom_operations
+    dtype = None if quantised else WEIGHT_DTYPES[weight_dtype]  # a quantised file has chosen for itself
+    config = _config(model_class.config_class, plan, metadata, dtype, load_device, bool(quantised))
+    config.custom_operations, config.quant_config = custom_operations, quantised
     model = model_class(config, plan.network, metadata, device=offload_device)
     patcher = versions.patcher_of(model, load_device, offload_device, disable_dynamic)
     network, dtype_of = model.diffusion_model, _dtype_of(model, plan)
-    if custom_operations is None and versions.loaded_as_they_are(patcher, plan.weights):
+    if custom_operations is None and not quantised and versions.loaded_as_they_are(patcher, plan.weights):
         note_dtypes(network, dtype_of)
     else:
-        assign_weights(network, plan.weights, offload_device, dtype_of)
+        assign_weights(network, plan.weights, offload_device, dtype_of, as_they_are)
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "opensora", patch_the_rest)
     patcher.set_model_denoise_mask_function(wake_frames)
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "opensora", keep_frames)
@@ -97,7 +102,7 @@ def model_of(
     return patcher
 
 
-def _config(config_class, plan, metadata, dtype, load_device):
+def _config(config_class, plan, metadata, dtype, load_device, quantised=False):
     config = config_class({"config": plan.config})
     if dtype is None:
         dtype = management.unet_dtype(
@@ -105,7 +110,9 @@ def _config(config_class, plan, metadata, dtype, load_device):
             supported_dtypes=config.supported_inference_dtypes,
             weight_dtype=plan.weights["x_embedder.proj.weight"].dtype,
         )
-    manual_cast = management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
+    # Layers of quantised files want to be told what they compute in, also where that is what the rest is kept in.
+    kept = None if quantised else dtype
+    manual_cast = management.unet_manual_cast(kept, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, manual_cast)
     if plan.network.family == "pixart" and plan.config.model_max_length == SIGMA_CAPTION_LENGTH:
         config.latent_format = SigmaLatents()

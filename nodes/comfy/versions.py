@@ -107,6 +107,26 @@ def clip_with_weights(
     return clip
 
 
+def marked(state_dict: StateDict, metadata: dict) -> tuple[StateDict, dict | None]:
+    """(state dict in which each quantised layer says how it is, what ComfyUI's layers for such files want, or None).
+
+    `metadata` is the file's own. Raises ValueError where this ComfyUI, before 0.4, cannot read quantised transformers.
+    """
+    if hasattr(comfy.utils, "convert_old_quants"):
+        state_dict, _ = comfy.utils.convert_old_quants(dict(state_dict), model_prefix="", metadata=metadata)
+        return state_dict, comfy.utils.detect_layer_quantization(state_dict, "")
+    if _is_quantised(state_dict, metadata) or "scaled_fp8" in state_dict:
+        raise ValueError(
+            "this transformer is quantised in a way that this version of ComfyUI cannot read; update ComfyUI, or use a "
+            "file in bf16 with weight_dtype fp8_e4m3fn"
+        )
+    return state_dict, None
+
+
+def _is_quantised(state_dict, metadata):
+    return "_quantization_metadata" in metadata or any(key.endswith(".comfy_quant") for key in state_dict)
+
+
 def quantised_text_encoder(state_dict: StateDict, metadata: dict) -> tuple[StateDict, dict]:
     """(state dict as this ComfyUI wants it, model options) for a file that may be quantised; 0.4 reads more kinds.
 
@@ -116,7 +136,7 @@ def quantised_text_encoder(state_dict: StateDict, metadata: dict) -> tuple[State
         state_dict, _ = comfy.utils.convert_old_quants(dict(state_dict), model_prefix="", metadata=metadata)
         found = comfy.utils.detect_layer_quantization(state_dict, "")
         return state_dict, {} if found is None else {"quantization_metadata": found}
-    if "_quantization_metadata" in metadata or any(key.endswith(".comfy_quant") for key in state_dict):
+    if _is_quantised(state_dict, metadata):
         raise ValueError(
             "this text encoder is quantised in a way that this version of ComfyUI cannot read; update ComfyUI, or use "
             "t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn_scaled.safetensors"

@@ -14,7 +14,13 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_floating_point()
 
 
-def assign_weights(module: torch.nn.Module, state_dict: StateDict, device: torch.device, dtype_of: DtypeOf) -> None:
+def assign_weights(
+    module: torch.nn.Module,
+    state_dict: StateDict,
+    device: torch.device,
+    dtype_of: DtypeOf,
+    as_they_are: StateDict = {},  # noqa: B006 — only read
+) -> None:
     """Give every parameter and buffer of `module` its tensor from `state_dict`, cast and copied; quantised ones not.
 
     The module may have been built on the meta device, so nothing is allocated twice; a memory-mapped state dict is
@@ -24,13 +30,15 @@ def assign_weights(module: torch.nn.Module, state_dict: StateDict, device: torch
     Args:
         device: where the weights go.
         dtype_of: the dtype that a tensor is kept in.
+        as_they_are: tensors that layers take uncast, in place of those of `state_dict` or beside them.
     """
     parts = dict(module.named_modules())
     weights = {}
     for key, tensor in state_dict.items():
-        if is_plain(tensor):
+        if is_plain(tensor) and key not in as_they_are:
             tensor = tensor.to(device=device, dtype=dtype_of(key, parts[key.rpartition(".")[0]]), copy=True)
         weights[key] = tensor
+    weights |= as_they_are
     module.eval().requires_grad_(False)
     module.load_state_dict(weights, strict=False, assign=True)
 
