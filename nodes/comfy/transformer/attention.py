@@ -14,12 +14,18 @@ class Call:
 
     def additive(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """A bool mask as what is added to scores: every backend adds it, some cannot take a bool one. Made once."""
+        if torch.compiler.is_compiling():  # which would compile anew for what is kept here
+            return _additive(mask, dtype)
         given, of, made = self._masks
         if given is not mask or of != dtype:
-            made = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-            made.masked_fill_(~mask, torch.finfo(dtype).min)
+            made = _additive(mask, dtype)
             self._masks = (mask, dtype, made)
         return made
+
+
+def _additive(mask, dtype):
+    made = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return made.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 class HostAttention:
