@@ -71,19 +71,20 @@ class Kernels:
 
     def linear_gelu(self, linear: Any, x: Tensor) -> Tensor:
         """tanh-GELU of linear(x), at the end of the product where PyTorch can: the largest tensor of a block."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_watched(linear):
             return F.gelu(linear(x), approximate="tanh")
-        # Neither has a public name. On CUDA this one's GELU is tanh's form; on a CPU it is not.
-        if x.is_cuda and self.may_fuse(linear, x):
-            out = torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
-            return out.unflatten(0, x.shape[:-1])
-        if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and self.may_fuse(linear, x):
-            return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
+        if self.may_fuse(linear, x) and not torch.is_autocast_enabled(x.device.type):
+            # Neither has a public name. On CUDA this one's GELU is tanh's form; on a CPU it is not.
+            if x.is_cuda:
+                out = torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
+                return out.unflatten(0, x.shape[:-1])
+            if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+                return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "gelu", [], "tanh")
         return torch.ops.aten.gelu_(linear(x), approximate="tanh")
 
     def may_fuse(self, linear: Any, x: Tensor) -> bool:
         """Whether `linear` is no more than its weight and bias, so that it may be computed past its `forward`."""
-        return type(linear) is nn.Linear and not is_watched(linear) and linear.weight.dtype == x.dtype
+        return type(linear) is nn.Linear and linear.weight.dtype == x.dtype
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import PLAIN, Rotation
+from .kernels import PLAIN, Rotation, is_watched
 
 Attention = Callable[..., Tensor] | None  # (q, k, v, mask) -> what was read, as `matmul_attention`; None: the fused one
 Mask = Tensor | None  # None: nothing is masked
@@ -146,6 +146,8 @@ class SelfAttention(nn.Module):
     def heads(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of x [B, T, S, C], each [B, T, S, heads, head_dim]; `rotation`: see `Kernels`."""
         qkv = self.qkv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        if is_watched(self.qkv):  # and what a hook was given stays as it is
+            qkv = qkv.clone()
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         q, k = self.kernels.heads(q, k, self.q_norm, self.k_norm, rotation, self.rope_first)
         return q, k, v

@@ -19,7 +19,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyAPI, io
 
 from ...model.shapes_of import StateDict
-from ...model.transformers.kernels import is_watched
 
 
 def known(function: Callable, keywords: dict) -> dict:
@@ -162,12 +161,12 @@ def kitchen() -> Any:
 
 
 def only_its_weights(linear: Any, x: torch.Tensor) -> bool:
-    """Whether a linear layer is no more than its weight and bias beside `x`: nothing patches, casts or watches it."""
+    """Whether a linear layer is no more than its weight and bias beside `x`: nothing patches or casts them."""
     if not isinstance(linear, comfy.ops.disable_weight_init.Linear) or linear.comfy_cast_weights:
         return False
     weight, bias = linear.weight, linear.bias
     beside = all(each is not None and each.dtype == x.dtype and each.device == x.device for each in (weight, bias))
-    return beside and not linear.weight_function and not linear.bias_function and not is_watched(linear)
+    return beside and not linear.weight_function and not linear.bias_function
 
 
 def free_memory(patcher: ModelPatcher, device: torch.device) -> int:

@@ -113,23 +113,55 @@ def test_a_hosted_network_takes_them_on_a_gpu_only(comfy, models):
         assert not network.spatial_blocks[0].kernels.has("adaln", x=torch.zeros(1))
 
 
-@pytest.mark.parametrize("change", ["hook", "patch", "cast", "dtype", "wrapped", None])
+@pytest.mark.parametrize("which", ["q_norm", "qkv", "fc1"])
+def test_who_watches_a_layer_sees_all_of_it(kernels, which):
+    """Norms of queries and keys are called, and what a hook was given is not written into later."""
+    network, weights = small_family("stdit3")
+    network.load_state_dict(weights)
+    pack("model.transformers.kernels").use(network, kernels)
+    block = network.temporal_blocks[0]
+    layer = block.mlp.fc1 if which == "fc1" else getattr(block.attn, which)
+    kept = []
+    layer.register_forward_hook(lambda module, given, out: kept.append((out, out.clone())))
+    call(network, "stdit3", torch.float32)
+    assert kept and all(torch.equal(out, then) for out, then in kept)
+
+
+def test_under_autocast_products_are_in_16_bits(kernels):
+    linear, x = torch.nn.Linear(8, 16), torch.randn(1, 2, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert plain().linear_gelu(linear, x).dtype == torch.bfloat16
+
+
+def test_networks_can_be_copied(kernels):
+    network, _ = small_family("stdit3")
+    pack("model.transformers.kernels").use(network, kernels)
+    assert copy.deepcopy(network).spatial_blocks[0].kernels is kernels
+
+
+def test_what_kernels_cannot_count_to_goes_the_plain_way(kernels, monkeypatch):
+    monkeypatch.setattr(pack("nodes.comfy.transformer.kernels"), "LARGEST", 100)
+    monkeypatch.setattr(kernels, "kitchen", None.__class__, raising=True)
+    layers, turns = pack("model.transformers.layers"), pack("model.transformers.kernels").turns
+    norms = [layers.RMSNorm(24) for _ in range(2)]
+    q, k, _ = random(1, 5, 7, 3, 2, 24).unbind(3)
+    with torch.no_grad():
+        kernels.heads(q, k, *norms, turns(torch.arange(5), layers.rope_frequencies(24))[:, None, None], False)
+
+
+@pytest.mark.parametrize("change", ["patch", "cast", "dtype", None])
 def test_the_activation_joins_a_product_only_where_nothing_sits_on_it(comfy, change):
     """LoRAs on weights that come and go, casts, watchers: they want the layer's own call."""
     import comfy.ops
 
     linear = comfy.ops.disable_weight_init.Linear(8, 16)
     x = torch.zeros(2, 8)
-    if change == "hook":
-        linear.register_forward_hook(lambda *given: None)
-    elif change == "patch":
+    if change == "patch":
         linear.weight_function = [lambda weight: weight]
     elif change == "cast":
         linear.comfy_cast_weights = True
     elif change == "dtype":
         linear.half()
-    elif change == "wrapped":
-        linear.forward = linear.forward
     only = pack("nodes.comfy.versions").only_its_weights
     assert only(linear, x) is (change is None)
     assert not only(comfy.ops.manual_cast.Linear(8, 16), x) and not only(torch.nn.Linear(8, 16), x)

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from ....model.transformers.kernels import Kernels, Rotation
+from ....model.transformers.kernels import Kernels, Rotation, is_watched
+from ....model.transformers.layers import RMSNorm
 from ..versions import kitchen, only_its_weights
 
+LARGEST = 2**31  # places in memory that comfy-kitchen's kernels count to
 FUSED = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -19,6 +21,10 @@ class HostKernels(Kernels):
         self.kitchen, self.everywhere = kitchen(), everywhere
         self.known: dict[tuple, bool] = {}
 
+    def __deepcopy__(self, memo: dict) -> "HostKernels":
+        """Itself: a copied network computes by the same operations, and modules cannot be copied."""
+        return self
+
     def modulated_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         shift, scale = shift[:, :, None], scale[:, :, None]
         if self.has("adaln", x=x, scale=scale, shift=shift):
@@ -28,11 +34,12 @@ class HostKernels(Kernels):
     def heads(
         self, q: Tensor, k: Tensor, q_norm: nn.Module, k_norm: nn.Module, rotation: Rotation | None, rope_first: bool
     ) -> tuple[Tensor, Tensor]:
-        if isinstance(rotation, Tensor) and q.ndim == 5 and not (rope_first or isinstance(q_norm, nn.Identity)):
+        plain = all(type(norm) is RMSNorm and not is_watched(norm) for norm in (q_norm, k_norm))
+        if self.kitchen is not None and plain and isinstance(rotation, Tensor) and q.ndim == 5 and not rope_first:
             # Detached: what works in place refuses all that wants a gradient, also where none is taken.
             scales = {f"{name}_scale": norm.weight.detach().to(q) for name, norm in (("q", q_norm), ("k", k_norm))}
             clips = [{"q": q_own, "k": k_own, "freqs_cis": rotation, **scales} for q_own, k_own in zip(q, k)]
-            if self.has("rms_rope_", **clips[0]):
+            if _span(q[0]) < LARGEST and self.has("rms_rope_", **clips[0]):
                 for clip in clips:  # in place: views of one product, which nothing else reads
                     self.kitchen.rms_rope_(**clip, epsilon=q_norm.eps)
                 return q, k
@@ -57,3 +64,8 @@ class HostKernels(Kernels):
 
     def may_fuse(self, linear: nn.Module, x: Tensor) -> bool:
         return only_its_weights(linear, x) and not torch.compiler.is_compiling()
+
+
+def _span(tensor):
+    """How many places of memory lie between a tensor's first and its last value."""
+    return sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride()))
