@@ -1,6 +1,11 @@
-"""What is counted: every network at its official size, alone and as ComfyUI hosts it, for clips of several sizes."""
+"""What is counted and measured: every network at its official size, alone and as ComfyUI hosts it, on clips of several
 
+sizes; and another's transformer on the same.
+"""
+
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +24,7 @@ from .roofline import Count, count
 DTYPE = torch.bfloat16
 ROWS = 2  # with the prompt and without
 DEPTH = 28
+FPS = 24.0
 
 
 class Size(NamedTuple):
@@ -29,8 +35,17 @@ class Size(NamedTuple):
     frames: int
 
 
+class Work(NamedTuple):
+    """A network, made by build(), and what is done with it: call(network)."""
+
+    build: Callable[[], Any]
+    call: Callable[[Any], object]
+
+
 SIZES = {"240p, 2 s": Size(426, 240, 51), "480p, 4 s": Size(854, 480, 102), "720p, 4 s": Size(1280, 720, 102)}
 LENGTHS = {f"480p, {seconds} s": Size(854, 480, frames) for seconds, frames in ((1, 25), (2, 51), (8, 204), (16, 408))}
+PICTURES = {"240p": Size(426, 240, 1), "480p": Size(854, 480, 1), "720p": Size(1280, 720, 1)}
+KEPT = "480p, 4 s, first frame kept"
 FAMILIES: dict[str, tuple[Any, Any, Any]] = {
     "1.0": (STDiT, STDiTConfig, ImageVAE),
     "1.1": (STDiT2, STDiT2Config, ImageVAE),
@@ -38,72 +53,114 @@ FAMILIES: dict[str, tuple[Any, Any, Any]] = {
     "1.3": (STDiT3v13, STDiT3v13Config, CausalVAE),
     "PixArt": (PixArt, PixArtConfig, ImageVAE),
 }
-Host = Callable[[type[torch.nn.Module], Any], torch.nn.Module]  # (network, config) -> it, hosted, on "cuda"
+VAES = {"VAE 1.0, 1.1": ImageVAE, "VAE 1.2": VideoVAE, "VAE 1.3": CausalVAE}
+Host = Callable[[type[torch.nn.Module], Any], torch.nn.Module]  # (network, config) -> it, hosted, on the meta device
 
 
-def latent_size(family: str, size: Size) -> tuple[int, int, int]:
-    """(T, H, W) of the latents that the family makes of a clip; a picture for PixArt."""
+def clips(family: str) -> dict[str, Size]:
+    """Those that a family is counted on, by name; PixArt makes pictures."""
+    return PICTURES if family == "PixArt" else {**SIZES, **LENGTHS}
+
+
+def latent_size(vae: Any, size: Size) -> tuple[int, int, int]:
+    """(T, H, W) of the latents that a VAE of this class makes of a clip of about that size."""
     with torch.device("meta"):
-        vae = FAMILIES[family][2]()
-    frames = 1 if family == "PixArt" else max(vae.nearest_frames(size.frames))
-    return vae.latent_frames(frames), size.height // 8, size.width // 8
+        counting = vae()
+    return counting.latent_frames(max(counting.nearest_frames(size.frames))), size.height // 8, size.width // 8
 
 
-def step(family: str, size: Size, host: Host | None = None, kept: bool = False, rows: int = ROWS) -> Count:
-    """One call of a transformer with `rows` prompts; `kept`: the first frame is; `host`: not the network alone.
+def transformer(
+    family: str, size: Size, depth: int, host: Host | None = None, kept: bool = False, rows: int = ROWS,
+    new: Callable[..., Any] = torch.empty,
+) -> Work:  # fmt: skip
+    """A call of a transformer with `rows` prompts. `kept`: the first frame is; `host`: hosted, not the network alone;
 
-    Two depths are counted and the rest follows, since every depth launches the same.
+    `new` makes its inputs.
     """
-    kind, configuration, _ = FAMILIES[family]
-    T, H, W = latent_size(family, size)
+    kind, configuration, vae = FAMILIES[family]
+    config, latents = configuration(depth=depth), latent_size(vae, size)
 
-    def at(depth: int) -> Count:
-        config = configuration(depth=depth)
+    def build():
+        return kind(config, dtype=DTYPE, device="cuda") if host is None else _empty(host(kind, config))
 
-        def build():
-            return kind(config, dtype=DTYPE, device="cuda") if host is None else host(kind, config)
+    def call(network):
+        x, t, caption, mask = _inputs(config, latents, rows, kept, new)
+        told = (FPS, float(size.height), float(size.width), float(size.frames))
+        if host is not None:
+            return network(x, t, caption, None, mask, *told)
+        return network.run(x, t, caption, None, mask, ClipSizes(*told))
 
-        def call(network):
-            x = torch.empty(rows, config.in_channels, T, H, W, dtype=DTYPE, device="cuda")
-            caption = torch.empty(rows, config.model_max_length, config.caption_channels, dtype=DTYPE, device="cuda")
-            t, mask = torch.empty(rows, device="cuda"), torch.ones(rows, T, device="cuda") if kept else None
-            told = (24.0, float(size.height), float(size.width), float(size.frames))
-            if host is not None:
-                return network(x, t, caption, None, mask, *told)
-            return network.run(x, t, caption, None, mask, ClipSizes(*told))
-
-        return count(build, call)
-
-    return at(1).repeated(at(2), DEPTH - 1)
+    return Work(build, call)
 
 
-def vae(family: str, work: str, size: Size) -> Count:
+def others_transformer(module: Any, size: Size, depth: int, kept: bool = False) -> Work:
+    """As `transformer`, of version 1.2 by another's code: see `another`."""
+    kind, configuration, vae = FAMILIES["1.2"]
+    config, latents = configuration(depth=depth), latent_size(vae, size)
+    network = module.build(kind(config).state_dict(), depth)
+
+    def call(network):
+        x, t, caption, mask = _inputs(config, latents, ROWS, kept, torch.empty)
+        told = FPS, float(size.height), float(size.width)
+        return module.call(network, x, t, caption, None if mask is None else mask.bool(), *told)
+
+    return Work(lambda: _empty(network.to(DTYPE)), call)
+
+
+def another(path: Path) -> Any:
+    """Another implementation: a module with `build(state_dict, depth)`, the former by the original's keys, and
+
+    `call(network, x, timestep, caption, frame_mask, fps, height, width)`: arguments as of `VideoTransformer.forward`,
+    the last three each one number.
+    """
+    spec = importlib.util.spec_from_file_location("another_implementation", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def vae(name: str, work: str, size: Size, new: Callable[..., Any] = torch.empty) -> Work:
     """A VAE's `work`, "encode" or "decode", of a whole clip."""
 
     def call(network):
         frames = max(network.nearest_frames(size.frames))
         if work == "encode":
-            return network.encode(torch.empty(1, 3, frames, size.height, size.width, dtype=DTYPE, device="cuda"))
-        latents = (network.latent_channels, *latent_size(family, size))
-        return network.decode(torch.empty(1, *latents, dtype=DTYPE, device="cuda"), frames)
+            return network.encode(new(1, 3, frames, size.height, size.width, dtype=DTYPE, device="cuda"))
+        latents = (network.latent_channels, *latent_size(VAES[name], size))
+        return network.decode(new(1, *latents, dtype=DTYPE, device="cuda"), frames)
 
-    return count(lambda: _on_gpu(FAMILIES[family][2]), call)
+    return Work(lambda: _on_gpu(VAES[name]).eval(), call)
 
 
-def text_encoder(tokens: int = 300) -> Count:
+def text_encoder(layers: int, tokens: int = 300) -> Work:
     """T5 v1.1 XXL's encoder on one prompt, as transformers has it."""
     from transformers import T5Config, T5EncoderModel  # seconds to import
 
     sizes = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_heads": 64, "feed_forward_proj": "gated-gelu"}
+    config = T5Config(num_layers=layers, vocab_size=128, **sizes)
+    text = torch.ones(1, tokens, dtype=torch.long, device="meta")
+    return Work(
+        lambda: _on_gpu(lambda: T5EncoderModel(config).eval()), lambda t5: t5(torch.zeros_like(text, device="cuda"))
+    )
 
-    def at(layers: int) -> Count:
-        config = T5Config(num_layers=layers, vocab_size=128, **sizes)
-        text = torch.ones(1, tokens, dtype=torch.long, device="meta")
-        return count(
-            lambda: _on_gpu(lambda: T5EncoderModel(config).eval()), lambda t5: t5(torch.empty_like(text, device="cuda"))
-        )
 
-    return at(1).repeated(at(2), 23)
+def deep(work: Callable[[int], Work], depth: int = DEPTH) -> Count:
+    """What work(depth) costs, from one and two layers: every layer launches the same."""
+    return count(*work(1)).repeated(count(*work(2)), depth - 1)
+
+
+def step(family: str, size: Size, host: Host | None = None, kept: bool = False, rows: int = ROWS) -> Count:
+    """What `transformer` costs at its official depth."""
+    return deep(lambda depth: transformer(family, size, depth, host, kept, rows))
+
+
+def _inputs(config, latents, rows, kept, new):
+    """Latents, timesteps, captions and frame mask on the GPU."""
+    x = new(rows, config.in_channels, *latents, dtype=DTYPE, device="cuda")
+    caption = new(rows, config.model_max_length, config.caption_channels, dtype=DTYPE, device="cuda")
+    mask = torch.ones(rows, latents[0], device="cuda") if kept else None
+    return x, new(rows, device="cuda"), caption, mask
 
 
 def _on_gpu(build):
@@ -114,3 +171,18 @@ def _on_gpu(build):
             return build()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def _empty(network):
+    """The network with weights on "cuda" that nobody wrote."""
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                module._parameters[name] = torch.nn.Parameter(_there(weight), requires_grad=False)
+        for name, value in module._buffers.items():
+            module._buffers[name] = None if value is None else _there(value)
+    return network
+
+
+def _there(tensor):
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")

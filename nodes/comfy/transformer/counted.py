@@ -7,19 +7,27 @@ import comfy.ops
 import torch
 from torch import nn
 
+from ....model.transformers.kernels import use
 from . import attention
+from .kernels import HostKernels
 from .network import hosted
 
 
-def hosted_on_gpu(kind: type[nn.Module], config: Any, dtype: torch.dtype) -> nn.Module:
-    """A network of model/, hosted, with weights on "cuda" that have no values; to be called under FakeTensorMode."""
+class WithoutTriton(HostKernels):
+    """What comfy-kitchen's CUDA backend has for the networks: its `rms_rope_` takes no heads of 72 channels."""
+
+    def has(self, name: str, **given: torch.Tensor) -> bool:
+        """As the parent's."""
+        return name != "rms_rope_" and super().has(name, **given)
+
+
+def hosted_on_gpu(kind: type[nn.Module], config: Any, dtype: torch.dtype, triton: bool) -> nn.Module:
+    """A network of model/ as it is hosted on a GPU, without weights: they are on the meta device.
+
+    `triton`: whether comfy-kitchen's Triton backend is taken for enabled, where the GPU is not there to ask.
+    """
     attention.optimized_attention = backends.attention_pytorch  # a GPU's; that of --cpu asks for free memory
     network = hosted(kind)(config, dtype=dtype, operations=comfy.ops.disable_weight_init)
-    for module in network.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None:
-                there = torch.empty(weight.shape, dtype=weight.dtype, device="cuda")
-                module._parameters[name] = nn.Parameter(there, requires_grad=False)
-        for name, value in module._buffers.items():
-            module._buffers[name] = value if value is None else torch.empty_like(value, device="cuda")
+    if not triton:
+        use(network, WithoutTriton())
     return network
