@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from opensora_comfy.runner.speed import cases, measured
+from opensora_comfy.runner.speed import cases, measured, page
 from opensora_comfy.runner.speed.roofline import BYTES, FLOPS, LAUNCH, count
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -52,19 +52,11 @@ def test_attention_leaves_its_result_token_by_token():
     assert found.kernels == 1 and dict(found.by_name).keys() == {"attention"}
 
 
-def test_depths_that_are_not_counted_follow(monkeypatch):
+def test_depths_that_are_not_counted_follow():
     """From one and two depths to all: exactly what all of them come to."""
-    monkeypatch.setattr(cases, "DEPTH", 4)
     size = cases.Size(64, 48, 17)
-    kind, configuration, _ = cases.FAMILIES["1.2"]
-    followed, latents = cases.step("1.2", size), cases.latent_size("1.2", size)
-
-    def call(network):
-        x, caption = tensor(2, 4, *latents), tensor(2, 300, 4096)
-        told = cases.ClipSizes(24.0, 48.0, 64.0, 17.0)
-        return network.run(x, tensor(2, dtype=torch.float32), caption, None, None, told)
-
-    whole = count(lambda: kind(configuration(depth=4), dtype=torch.bfloat16, device="cuda"), call)
+    followed = cases.deep(lambda depth: cases.transformer("1.2", size, depth), 4)
+    whole = count(*cases.transformer("1.2", size, 4))
     assert (followed.kernels, followed.flops, followed.moved) == (whole.kernels, whole.flops, whole.moved)
     assert followed.seconds == pytest.approx(whole.seconds) and followed.peak == whole.peak
 
@@ -82,26 +74,23 @@ def test_nothing_became_slower_or_faster_unseen(name):
 def test_hosted_it_takes_no_longer(comfy, monkeypatch):
     """Alone or by ComfyUI's way; with comfy-kitchen, what the docs say."""
     from opensora_comfy.nodes.comfy.transformer import attention
-    from opensora_comfy.runner.speed.hosts import host
+    from opensora_comfy.runner.speed.hosts import hosts
 
     monkeypatch.setattr(attention, "optimized_attention", attention.optimized_attention)  # back to it afterwards
-    hosted, name = host()
-    found = cases.step("1.2", cases.SIZES["480p, 4 s"], hosted).figures()
     said = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))["transformer"]
-    if "without" in name:
-        assert found["ms"] <= 1.01 * said["PyTorch alone"]["1.2, 480p, 4 s"]["ms"]
-    else:
-        assert found == next(rows for way, rows in said.items() if "with comfy" in way)["1.2, 480p, 4 s"], AGAIN
+    alone = said["PyTorch alone"]["1.2, 480p, 4 s"]["ms"]
+    hosted = {way: by for way, by in hosts()[0].items() if by is not None}
+    assert hosted
+    for way, by in hosted.items():
+        found = cases.step("1.2", cases.SIZES["480p, 4 s"], by).figures()
+        assert found == said[way]["1.2, 480p, 4 s"] if way in said else found["ms"] <= 1.01 * alone, (way, AGAIN)
 
 
 def test_the_page_says_what_is_counted():
+    """Its tables are those that the figures make."""
     said = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))
-    page = (DOCS / "performance.md").read_text(encoding="utf-8")
-    rows = [*said["transformer"]["PyTorch alone"].items(), *said["others"].items()]
-    assert len(rows) > 20
-    for name, figures in rows:
-        line = next((line for line in page.splitlines() if line.startswith(f"| {name} |")), "")
-        assert f"| {figures['ms']:,.0f} " in line, (name, figures)
+    text = (DOCS / "performance.md").read_text(encoding="utf-8")
+    assert "| 1.2, 480p, 4 s |" in text and page.with_tables(text, said) == text
 
 
 def test_this_machine_is_measured(tmp_path):
