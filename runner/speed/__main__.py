@@ -86,14 +86,14 @@ def measure(other: Path | None) -> dict[str, Any]:
 
 
 def _other(module, size, kept):
-    return cases.deep(lambda depth: cases.others_transformer(module, size, depth, kept)).figures()
+    return cases.deep(lambda depth: cases.others_transformer(module, size, depth, kept), cases.DEPTH).figures()
 
 
 def _kinds(counted):
     """Milliseconds by kind of kernel, the longest first, the shorter together."""
     named = sorted(counted.by_name.items(), key=lambda item: -item[1])
     kinds = {name: round(1e3 * seconds, 1) for name, seconds in named[:KINDS]}
-    return kinds | {"all others": round(1e3 * sum(seconds for _, seconds in named[KINDS:]), 1)}
+    return kinds | {"all others": round(counted.figures()["ms"] - sum(kinds.values()), 1)}
 
 
 def _exponents(rows, name):

@@ -145,14 +145,14 @@ def text_encoder(layers: int, tokens: int = 300) -> Work:
     )
 
 
-def deep(work: Callable[[int], Work], depth: int = DEPTH) -> Count:
+def deep(work: Callable[[int], Work], depth: int) -> Count:
     """What work(depth) costs, from one and two layers: every layer launches the same."""
     return count(*work(1)).repeated(count(*work(2)), depth - 1)
 
 
 def step(family: str, size: Size, host: Host | None = None, kept: bool = False, rows: int = ROWS) -> Count:
     """What `transformer` costs at its official depth."""
-    return deep(lambda depth: transformer(family, size, depth, host, kept, rows))
+    return deep(lambda depth: transformer(family, size, depth, host, kept, rows), DEPTH)
 
 
 def _inputs(config, latents, rows, kept, new):

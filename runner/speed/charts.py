@@ -20,7 +20,10 @@ GROUPS = {  # of kernels
     "products": ("#1c5a9c", ("addmm", "mm", "bmm", "baddbmm", "_addmm_activation", "convolution")),
     "attention": ("#4f9a70", ("attention",)),
     "norms, rotations": ("#8062a8", ("native_layer_norm", "_fused_rms_norm", "rms_norm", "adaln", "rms_rope_")),
-    "element by element": ("#c98a1c", ("mul", "add", "addcmul", "gelu", "silu", "pow", "mean", "neg", "rsqrt")),
+    "element by element": (
+        "#c98a1c",
+        ("mul", "add", "addcmul", "addcmul_", "gelu", "silu", "pow", "mean", "neg", "rsqrt"),
+    ),
     "copies": ("#be4628", ("clone", "_to_copy", "copy_", "cat", "stack")),
     "all others": ("#a8a8ae", ()),
 }

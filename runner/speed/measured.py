@@ -22,7 +22,7 @@ from .cases import FAMILIES, FPS, PICTURES, ROWS, SIZES, VAES, Host, Work
 from .roofline import Count, count
 
 LATENTS, PIXELS = (5, 30, 53), (240, 426)
-CHUNK, SMALL = 17, 64  # frames of a chunk; sides of a frame that a CPU takes a second or two for
+CHUNK, SMALL = 17, 32  # frames of a chunk; sides of a frame that a CPU takes a second or two for
 
 
 def fastest(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str, float]:

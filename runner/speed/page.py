@@ -71,7 +71,7 @@ def kinds(found: Figures) -> str:
 def measured(found: Figures) -> str:
     """What a machine was measured at."""
     if "cpu" not in found:
-        return ""
+        return "Not yet: `python run.py bench measured --json docs/performance.json` does it."
     machine, cpu = found["machine"], found["cpu"]
     where = f"{machine['cpu']}, {machine['threads']} threads, PyTorch {machine['torch']}, fp32."
     rows = []
