@@ -56,5 +56,5 @@ def test_bytes_are_counted_while_they_live():
 def test_only_what_is_alive_decides(comfy):
     """Twice the area, twice the memory: nothing is held from layer to layer."""
     table = pack("runner.memory_table")
-    small, large = (table.vae_peak(table.ImageVAE, "decode", 128, side, images=1) for side in (128, 256))
+    small, large = (table.vae_peak(table.ImageVAE, "decode", 512, side, images=1) for side in (512, 1024))
     assert large == pytest.approx(2 * small, rel=0.02)

@@ -38,7 +38,8 @@ def test_the_first_forward_is_the_networks(family):
     with torch.no_grad():
         before = module(**inputs(family))
         parameters = lora.inject(module, RANK, 6.0)
-        assert torch.equal(module(**inputs(family)), before)
+        # But for the activation, which is no more inside a product that has become two.
+        assert torch.allclose(module(**inputs(family)), before, rtol=1e-5, atol=1e-5)
     assert len(parameters) == 2 * len(lora.layers(module)) == len([p for p in module.parameters() if p.requires_grad])
 
 
