@@ -108,3 +108,11 @@ def setups(model, models, vaes):
         "1.3": (models["stdit3_v1_3"], vaes["vae_v1_3"]),
         "2d": (models["stdit"], vaes["vae_2d"]),
     }
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """What the caches of Open-Sora Cache tell, run by run."""
+    found = []
+    monkeypatch.setattr(pack("nodes.comfy.caching_report").Report, "__call__", lambda self, run: found.append(run))
+    return found

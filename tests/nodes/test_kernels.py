@@ -1,6 +1,7 @@
 """comfy-kitchen's fused operations, run by its backend in PyTorch, against the plain ones: alone and in every family."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,14 +140,17 @@ def test_networks_can_be_copied(kernels):
     assert copy.deepcopy(network).spatial_blocks[0].kernels is kernels
 
 
-def test_what_kernels_cannot_count_to_goes_the_plain_way(kernels, monkeypatch):
-    monkeypatch.setattr(pack("nodes.comfy.transformer.kernels"), "LARGEST", 100)
-    monkeypatch.setattr(kernels, "kitchen", None.__class__, raising=True)
+@pytest.mark.parametrize(("largest", "asked"), [(2**31, 1), (100, 0)])
+def test_what_kernels_cannot_count_to_goes_the_plain_way(kernels, monkeypatch, largest, asked):
+    calls = []
+    monkeypatch.setattr(pack("nodes.comfy.transformer.kernels"), "LARGEST", largest)
+    kernels.kitchen = SimpleNamespace(rms_rope_=lambda **given: calls.append(given))
     layers, turns = pack("model.transformers.layers"), pack("model.transformers.kernels").turns
     norms = [layers.RMSNorm(24) for _ in range(2)]
     q, k, _ = random(1, 5, 7, 3, 2, 24).unbind(3)
     with torch.no_grad():
         kernels.heads(q, k, *norms, turns(torch.arange(5), layers.rope_frequencies(24))[:, None, None], False)
+    assert len(calls) == asked
 
 
 @pytest.mark.parametrize("change", ["patch", "cast", "dtype", None])

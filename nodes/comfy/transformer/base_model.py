@@ -177,10 +177,12 @@ class OpenSoraModel(comfy.model_base.BaseModel):
         shown = windows.indices(transformer_options, self.retained)
         if shown is not None:
             kwargs = windows.in_window(shown, self.version, kwargs)
-        self.diffusion_model.variance = None
+        network = self.diffusion_model
+        network.variance = None
         denoised = super().apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        if self.diffusion_model.variance is not None:  # taken here: a compiled network would break off for it
-            transformer_options[VARIANCE].take(self.diffusion_model.variance, transformer_options)
+        if network.variance is not None:  # taken here: a compiled network would break off for it
+            transformer_options[VARIANCE].take(network.variance, transformer_options)
+            network.variance = None
         return denoised
 
     def resize_cond_for_context_window(

@@ -210,11 +210,11 @@ class Cache:
         x = base.model_sampling.calculate_input(t, x).to(base.manual_cast_dtype or base.get_dtype())
         timestep = base.process_timestep(base.model_sampling.timestep(t).float())
         tokens = network.x_embedder(network.pad_to_patches(x))
-        table = network.get_submodule(f"{network.config.BLOCKS}.0").scale_shift_table.to(tokens)
+        block = network.get_submodule(f"{network.config.BLOCKS}.0")
+        table = block.scale_shift_table.to(tokens)
         told = network.t_block(network.t_embedder(timestep, tokens.dtype)[:, None])
         shift, scale = (table[:2] + told.unflatten(-1, (-1, table.shape[-1]))[:, :, :2]).unbind(2)
-        normed = nn.functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
-        return normed * (1 + scale[:, :, None]) + shift[:, :, None]
+        return block.kernels.modulated_norm(tokens, shift, scale)
 
     @contextlib.contextmanager
     def _kept_layers(self, keys, position, last, options):

@@ -26,10 +26,10 @@ class HostKernels(Kernels):
         return self
 
     def modulated_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        shift, scale = shift[:, :, None], scale[:, :, None]
-        if self.has("adaln", x=x, scale=scale, shift=shift):
-            return self.kitchen.adaln(x, scale, shift, 1e-6)
-        return super().modulated_norm(x, shift[:, :, 0], scale[:, :, 0])
+        rows = {"scale": scale[:, :, None], "shift": shift[:, :, None]}
+        if self.has("adaln", x=x, **rows):
+            return self.kitchen.adaln(x, **rows, eps=1e-6)
+        return super().modulated_norm(x, shift, scale)
 
     def heads(
         self, q: Tensor, k: Tensor, q_norm: nn.Module, k_norm: nn.Module, rotation: Rotation | None, rope_first: bool
