@@ -111,8 +111,9 @@ def marked(state_dict: StateDict, metadata: dict) -> tuple[StateDict, dict | Non
 
     `metadata` is the file's own. Raises ValueError where this ComfyUI, before 0.4, cannot read quantised transformers.
     """
-    if hasattr(comfy.utils, "convert_old_quants"):
-        return _marked(state_dict, metadata)
+    read = _marked(state_dict, metadata)
+    if read:
+        return read
     if _is_quantised(state_dict, metadata) or "scaled_fp8" in state_dict:
         raise ValueError(
             "this transformer is quantised in a way that this version of ComfyUI cannot read; update ComfyUI, or use a "
@@ -122,8 +123,10 @@ def marked(state_dict: StateDict, metadata: dict) -> tuple[StateDict, dict | Non
 
 
 def _marked(state_dict, metadata):
-    state_dict, _ = comfy.utils.convert_old_quants(dict(state_dict), model_prefix="", metadata=metadata)
-    return state_dict, comfy.utils.detect_layer_quantization(state_dict, "")
+    if hasattr(comfy.utils, "convert_old_quants"):
+        state_dict, _ = comfy.utils.convert_old_quants(dict(state_dict), model_prefix="", metadata=metadata)
+        return state_dict, comfy.utils.detect_layer_quantization(state_dict, "")
+    return None
 
 
 def _is_quantised(state_dict, metadata):
@@ -135,8 +138,9 @@ def quantised_text_encoder(state_dict: StateDict, metadata: dict) -> tuple[State
 
     Raises ValueError for a kind that it cannot read.
     """
-    if hasattr(comfy.utils, "convert_old_quants"):
-        state_dict, found = _marked(state_dict, metadata)
+    read = _marked(state_dict, metadata)
+    if read:
+        state_dict, found = read
         return state_dict, {} if found is None else {"quantization_metadata": found}
     if _is_quantised(state_dict, metadata):
         raise ValueError(

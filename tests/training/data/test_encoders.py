@@ -40,7 +40,9 @@ def test_the_bundled_vae(video):
     state_dict, _, config = read_model(BUNDLED_FOLDER / "vae.safetensors")
     vae = load_vae({key: tensor.float() for key, tensor in state_dict.items()}, config)
     latents = encoder(video)
-    assert torch.equal(latents, vae.encode(video)) and latents.dtype == torch.float32
+    with torch.no_grad():  # another way through the network than with gradients, so other last bits
+        expected = vae.encode(video)
+    assert torch.equal(latents, expected) and latents.dtype == torch.float32
     assert encoder.counting == vae.counting and not latents.requires_grad
     assert (VideoEncoder(dtype=torch.bfloat16)(video) - latents).abs().max() < 0.2
 
