@@ -163,7 +163,7 @@ def kitchen() -> Any:
         import comfy_kitchen
     except ImportError:
         return None
-    wanted = ("adaln", "rms_rope_", "registry")
+    wanted = ("adaln", "apply_rope_", "rms_rope_", "registry")
     return comfy_kitchen if all(hasattr(comfy_kitchen, name) for name in wanted) else None
 
 

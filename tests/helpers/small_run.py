@@ -93,6 +93,7 @@ def main(options):
         torch.save(
             {name: value.detach() for name, value in running.parameters.items()}, f"{options['folder']}/weights.pt"
         )
+    running.processes.part()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from caches import STEPS, cached, caching, nothing_left
-from families import SMALL, VIDEO, clip, negative, ours
+from families import SMALL, VIDEO, clip, negative, ours, small_family
 from golden import difference
 from opensora_comfy.training.tiny.painting import psnr
 from opensora_comfy.training.tiny.shapes import Scene, render
@@ -366,14 +366,48 @@ def test_the_picture_stays(tiny, pinned, saved):
         assert torch.equal(fewer["samples"][:, :, 0], latent["samples"][:, :, 0])
 
 
-def test_long_clips(tiny, saved):
-    """Extend goes on segment by segment, each a run of its own; the clip that it began with stays."""
+@pytest.mark.parametrize("node", ["OpenSoraExtend", "OpenSoraConnect", "OpenSoraLoop"])
+def test_long_clips(tiny, saved, node):
+    """Each segment and bridge is a run of its own; the clips that are given stay."""
     start = tiny.encode(render(SCENE))
-    values = {"positive": tiny.text("a red circle moves right on a white background"), "vae": tiny.vae, "latent": start}
+    given = {"first": start, "second": tiny.encode(render(SCENE).flip(0))} if "Connect" in node else {"latent": start}
+    values = {"positive": tiny.text("a red circle moves right on a white background"), "vae": tiny.vae, **given}
     whole, fewer = (
-        tiny_run("OpenSoraExtend", model=model, **values)[0]
+        tiny_run(node, model=model, **values)[0]
         for model in (tiny.model, tiny_run("OpenSoraCache", model=tiny.model)[0])
     )
     assert saved and all(run_.computed_calls < run_.calls for run_ in saved)
     assert torch.equal(fewer["samples"][:, :, :5], whole["samples"][:, :, :5])
+    if "second" in given:
+        assert torch.equal(fewer["samples"][:, :, -5:], whole["samples"][:, :, -5:])
     assert psnr(tiny.decode(fewer)[None], tiny.decode(whole)[None], 1) >= 35
+    assert nothing_left(tiny.model)
+
+
+# --- LoRA
+
+
+def test_a_lora_before_or_after_it(comfy, models, positive, saved):
+    """The order of the nodes does not matter, and what was kept without a LoRA is not taken for what it makes."""
+    import comfy.sd
+
+    name = "stdit3"
+    generator, key = torch.Generator().manual_seed(0), "spatial_blocks.0.attn.qkv"
+    out, into = small_family(name)[1][f"{key}.weight"].shape
+    weights = {
+        f"diffusion_model.{key}.lora_A.weight": torch.randn(2, into, generator=generator),
+        f"diffusion_model.{key}.lora_B.weight": torch.randn(out, 2, generator=generator),
+    }
+
+    def lora(model):
+        return comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)[0]
+
+    def made(model):
+        return ours(model, positive, clip(name, MASK), steps=STEPS)
+
+    model = models[name]
+    whole, plain = made(lora(model)), made(cached(model))
+    before, after = made(cached(lora(model))), made(lora(cached(model)))
+    assert torch.equal(before, after) and len(saved) == 3
+    assert difference(before, whole) < 0.4 * difference(plain, whole)
+    assert torch.equal(made(cached(model)), plain) and nothing_left(model)

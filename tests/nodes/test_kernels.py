@@ -32,8 +32,14 @@ class Kitchen:
     def rms_rope_(q, k, freqs_cis, q_scale, k_scale, epsilon):
         assert not any(each.requires_grad for each in (q, k, q_scale, k_scale))
         for x, scale in ((q, q_scale), (k, k_scale)):
-            pairs = torch.nn.functional.rms_norm(x, x.shape[-1:], scale, epsilon).float().unflatten(-1, (-1, 2, 1))
-            x.copy_((freqs_cis @ pairs).flatten(-3))
+            x.copy_(torch.nn.functional.rms_norm(x, x.shape[-1:], scale, epsilon))
+        Kitchen.apply_rope_(q, k, freqs_cis)
+
+    @staticmethod
+    def apply_rope_(xq, xk, freqs_cis):
+        assert not any(each.requires_grad for each in (xq, xk))
+        for x in (xq, xk):
+            x.copy_((freqs_cis @ x.float().unflatten(-1, (-1, 2, 1))).flatten(-3))
 
 
 def plain():
@@ -56,8 +62,10 @@ def test_norm_and_modulation(kernels, dtype, tolerance, frames):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, FP32), (torch.bfloat16, BF16)])
 @pytest.mark.parametrize("rope_first", [False, True])
-def test_queries_and_keys(kernels, dtype, tolerance, rope_first):
-    """They are views of one product, and both clips of a batch are turned."""
+@pytest.mark.parametrize("together", [True, False], ids=["norm and rotation", "rotation"])
+def test_queries_and_keys(kernels, monkeypatch, dtype, tolerance, rope_first, together):
+    """They are views of one product, and both clips of a batch are turned; some backends have the rotation alone."""
+    asked = only(kernels, monkeypatch, "rms_rope_" if together else "apply_rope_")
     layers, turns = pack("model.transformers.layers"), pack("model.transformers.kernels").turns
     norms = [layers.RMSNorm(24).to(dtype) for _ in range(2)]
     for number, norm in enumerate(norms):
@@ -70,6 +78,21 @@ def test_queries_and_keys(kernels, dtype, tolerance, rope_first):
             results.append(each.heads(q, k, *norms, rotation, rope_first))
     for found, wanted in zip(*results):
         assert found.dtype == dtype and difference(found, wanted) <= tolerance
+    assert asked == ([] if together and rope_first else [True])
+
+
+def only(kernels, monkeypatch, name):
+    """Let them have but one of the rotations; returns a list that grows when it is found."""
+    asked, has = [], kernels.has
+
+    def has_one(operation, **given):
+        found = (operation == name or "rope" not in operation) and has(operation, **given)
+        if found and operation == name:
+            asked.append(found)
+        return found
+
+    monkeypatch.setattr(kernels, "has", has_one)
+    return asked
 
 
 def test_gradients_go_the_plain_way(kernels):
@@ -93,9 +116,11 @@ def call(network, name, dtype):
         )
 
 
+@pytest.mark.parametrize("rotation", ["rms_rope_", "apply_rope_"])
 @pytest.mark.parametrize("name", SMALL)
-def test_every_family(kernels, name):
+def test_every_family(kernels, monkeypatch, name, rotation):
     """fp32 to rounding; in bf16 both ways are as far from fp32."""
+    only(kernels, monkeypatch, rotation)
     network, weights = small_family(name)
     network.load_state_dict(weights)
     exact = call(network, name, torch.float32)
@@ -144,7 +169,7 @@ def test_networks_can_be_copied(kernels):
 def test_what_kernels_cannot_count_to_goes_the_plain_way(kernels, monkeypatch, largest, asked):
     calls = []
     monkeypatch.setattr(pack("nodes.comfy.transformer.kernels"), "LARGEST", largest)
-    kernels.kitchen = SimpleNamespace(rms_rope_=lambda **given: calls.append(given))
+    kernels.kitchen = SimpleNamespace(rms_rope_=lambda *given, **scales: calls.append(given))
     layers, turns = pack("model.transformers.layers"), pack("model.transformers.kernels").turns
     norms = [layers.RMSNorm(24) for _ in range(2)]
     q, k, _ = random(1, 5, 7, 3, 2, 24).unbind(3)

@@ -87,7 +87,7 @@ class ProjectOfFiles(Project):
         )  # fmt: skip
         result = trainer.run()
         path = self._end(trainer, result) if self.processes.first else None
-        self.processes.wait()
+        self.processes.part()
         return path
 
     def _end(self, trainer, result):

@@ -217,6 +217,7 @@ def main() -> None:
         stages.processes.wait()
     if options.install and stages.processes.first:
         stages.install()
+    stages.processes.part()
 
 
 def run(stages: Stages, stage: str) -> None:

@@ -84,6 +84,12 @@ class Processes:
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
 
+    def part(self) -> None:
+        """`wait`, then end what joins them: a process that leaves it to its own end is aborted there now and then."""
+        self.wait()
+        if self.accelerator is not None:
+            torch.distributed.destroy_process_group()
+
 
 def _accelerator(device, count):
     try:

@@ -35,15 +35,24 @@ class HostKernels(Kernels):
         self, q: Tensor, k: Tensor, q_norm: nn.Module, k_norm: nn.Module, rotation: Rotation | None, rope_first: bool
     ) -> tuple[Tensor, Tensor]:
         plain = all(type(norm) is RMSNorm and not is_watched(norm) for norm in (q_norm, k_norm))
-        if self.kitchen is not None and plain and isinstance(rotation, Tensor) and q.ndim == 5 and not rope_first:
+        turned = isinstance(rotation, Tensor) and q.ndim == 5 and _span(q[0]) < LARGEST
+        if self.kitchen is None or not plain or not turned:
+            return super().heads(q, k, q_norm, k_norm, rotation, rope_first)
+        # All in place: views of one product, which nothing else reads.
+        if not rope_first:
             # Detached: what works in place refuses all that wants a gradient, also where none is taken.
             scales = {f"{name}_scale": norm.weight.detach().to(q) for name, norm in (("q", q_norm), ("k", k_norm))}
-            clips = [{"q": q_own, "k": k_own, "freqs_cis": rotation, **scales} for q_own, k_own in zip(q, k)]
-            if _span(q[0]) < LARGEST and self.has("rms_rope_", **clips[0]):
-                for clip in clips:  # in place: views of one product, which nothing else reads
-                    self.kitchen.rms_rope_(**clip, epsilon=q_norm.eps)
+            if self.has("rms_rope_", q=q[0], k=k[0], freqs_cis=rotation, **scales):
+                for clip in zip(q, k):
+                    self.kitchen.rms_rope_(*clip, rotation, **scales, epsilon=q_norm.eps)
                 return q, k
-        return super().heads(q, k, q_norm, k_norm, rotation, rope_first)
+        if not self.has("apply_rope_", xq=q[0], xk=k[0], freqs_cis=rotation):
+            return super().heads(q, k, q_norm, k_norm, rotation, rope_first)
+        if not rope_first:
+            q, k = q_norm(q), k_norm(k)
+        for clip in zip(q, k):
+            self.kitchen.apply_rope_(*clip, rotation)
+        return (q_norm(q), k_norm(k)) if rope_first else (q, k)
 
     def has(self, name: str, **given: Tensor) -> bool:
         """Whether comfy-kitchen's operation `name` is to be used on these arguments.
