@@ -19,7 +19,10 @@ OF_LINES = ("#1c5a9c", "#4f9a70", "#be4628", "#8062a8", "#c98a1c", "#708090", "#
 GROUPS = {  # of kernels
     "products": ("#1c5a9c", ("addmm", "mm", "bmm", "baddbmm", "_addmm_activation", "convolution")),
     "attention": ("#4f9a70", ("attention",)),
-    "norms, rotations": ("#8062a8", ("native_layer_norm", "_fused_rms_norm", "rms_norm", "adaln", "rms_rope_", "apply_rope_")),
+    "norms, rotations": (
+        "#8062a8",
+        ("native_layer_norm", "_fused_rms_norm", "rms_norm", "adaln", "rms_rope_", "apply_rope_"),
+    ),
     "element by element": (
         "#c98a1c",
         ("mul", "add", "addcmul", "addcmul_", "gelu", "silu", "pow", "mean", "neg", "rsqrt"),
