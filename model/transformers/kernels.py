@@ -4,6 +4,7 @@ On a GPU these wait for memory, not for arithmetic: what counts is how often the
 has each as the fewest passes that PyTorch offers; a host may hand in a subclass that takes fewer (`use`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,12 +46,29 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return add(out, rotation[..., 1], pairs[..., 1]).flatten(-2).to(x.dtype)
 
 
+def rotate_over(x: Tensor, rotation: Tensor) -> Tensor:
+    """`rotate`, written over x: in one pass, since a pair turns as a complex number does."""
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(rotation[..., 0].contiguous()))
+    return x
+
+
+def writes_over(x: Tensor) -> bool:
+    """Whether a result is to be written over x, where nothing else reads that.
+
+    On a CPU new memory costs as much as a pass. Not where gradients are taken, nor where a compiler plans memory.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
 class Kernels:
     """The operations by PyTorch alone. x, h [B, T, S, C]; shift, scale, gate [B, T or 1, C]."""
 
     def modulated_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Adaptive layer norm (DiT, Peebles & Xie 2022): a norm without weights, eps 1e-6, times 1 + scale, + shift."""
-        return torch.addcmul(shift[:, :, None], F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale[:, :, None])
+        h = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+        return torch.addcmul(shift[:, :, None], h, 1 + scale[:, :, None], out=h if writes_over(h) else None)
 
     def gated_sum(self, x: Tensor, h: Tensor, gate: Tensor) -> Tensor:
         """x + gate · h."""
@@ -63,11 +81,15 @@ class Kernels:
 
         `rotation` broadcasts to [B, T, S, heads, head_dim / 2, 2, 2]; None turns nothing. q and k may be overwritten.
         """
+        turn: Callable[[Tensor, Any], Tensor] = rotate
+        if writes_over(q) and not (is_watched(q_norm) or is_watched(k_norm)):
+            q_norm, k_norm = (getattr(norm, "over", norm) for norm in (q_norm, k_norm))
+            turn = rotate_over if isinstance(rotation, Tensor) else rotate
         if rotation is None:
             return q_norm(q), k_norm(k)
         if rope_first:
-            return q_norm(rotate(q, rotation)), k_norm(rotate(k, rotation))
-        return rotate(q_norm(q), rotation), rotate(k_norm(k), rotation)
+            return q_norm(turn(q, rotation)), k_norm(turn(k, rotation))
+        return turn(q_norm(q), rotation), turn(k_norm(k), rotation)
 
     def linear_gelu(self, linear: Any, x: Tensor) -> Tensor:
         """tanh-GELU of linear(x), at the end of the product where PyTorch can: the largest tensor of a block."""
