@@ -35,7 +35,7 @@ class HostKernels(Kernels):
         self, q: Tensor, k: Tensor, q_norm: nn.Module, k_norm: nn.Module, rotation: Rotation | None, rope_first: bool
     ) -> tuple[Tensor, Tensor]:
         plain = all(type(norm) is RMSNorm and not is_watched(norm) for norm in (q_norm, k_norm))
-        turned = isinstance(rotation, Tensor) and q.ndim == 5 and _span(q[0]) < LARGEST
+        turned = isinstance(rotation, Tensor) and rotation.ndim == q.ndim + 1 == 6 and _span(q[0]) < LARGEST
         if self.kitchen is None or not plain or not turned:
             return super().heads(q, k, q_norm, k_norm, rotation, rope_first)
         # All in place: views of one product, which nothing else reads.
