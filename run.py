@@ -272,9 +272,10 @@ def train(options, rest) -> int:
 
     `train` without a CONFIG is the bundled model's recipe.
     """
+    named = any(word.endswith((".yaml", ".yml")) for word in rest)
     env = environment.prepare(options.comfyui)
     tokenizer = tokenizer_of(env)
-    if options.training == "train" and (not rest or (rest[0].startswith("-") and "--new" not in rest)):
+    if options.training == "train" and not named and (not rest or (rest[0].startswith("-") and "--new" not in rest)):
         return run_module(env, "training.tiny", "--tokenizer", tokenizer, *rest)
     return run_module(env, "training", options.training, "--tokenizer", tokenizer, *rest)
 

@@ -21,7 +21,7 @@ from .config import Config, TrainConfig, to_mapping
 from .data import aspect_ratios
 from .data.batches import Shapes
 from .data.cache import Cache
-from .data.dataset import Clip
+from .data.dataset import Clip, with_trigger
 from .data.examples import Examples, split_by_source
 from .data.preflight import Row
 from .masks import check_conditions, check_ratios
@@ -146,7 +146,7 @@ def examples_of(config: Config, clips: Sequence[Clip], shapes: Shapes) -> tuple[
     folder = Path(config.data.cache or Path(config.save.folder) / "cache")
     trigger = config.data.trigger.strip()
     if trigger:
-        clips = [dataclasses.replace(clip, caption=_called(clip.caption, trigger)) for clip in clips]
+        clips = [dataclasses.replace(clip, caption=with_trigger(clip.caption, trigger)) for clip in clips]
     training, held_back = split_by_source(clips, config.data.validation, config.train.seed)
     made = [
         Examples(part, shapes, Cache(folder), windows=config.data.windows, seed=config.train.seed)
@@ -168,11 +168,6 @@ def preflight_rows(examples: Examples, held_back: Examples | None = None) -> lis
             rows.append(Row(clip, shape.name, shown, note, () if aside else tuple(cuts)))
         found += sorted(rows, key=lambda row: row.bucket)
     return found
-
-
-def _called(caption, trigger):
-    """The caption with the trigger words in front, where it lacks them."""
-    return caption if trigger.lower() in caption.lower() else f"{trigger}, {caption}"
 
 
 def belongs_to(config: Config, examples: Examples, network: nn.Module) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import zipfile
 from pathlib import Path
 
@@ -340,3 +341,24 @@ def run_py(*arguments, **variables):
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, env={**os.environ, **variables}, check=False
     )
+
+
+@pytest.mark.parametrize(
+    ("rest", "module"),
+    [
+        ([], "training.tiny"),
+        (["--steps", "100"], "training.tiny"),
+        (["my.yaml"], "training"),
+        (["--device", "cpu", "my.yaml"], "training"),
+        (["--new", "my.yml"], "training"),
+    ],
+)
+def test_train_knows_a_configuration_wherever_it_stands(monkeypatch, rest, module):
+    asked = []
+    monkeypatch.setattr(run.environment, "prepare", lambda comfyui: None)
+    monkeypatch.setattr(run, "tokenizer_of", lambda env: Path("t5"))
+    monkeypatch.setattr(
+        run, "run_module", lambda env, name, *arguments: asked.append((name, arguments[-len(rest) :])) or 0
+    )
+    assert run.train(types.SimpleNamespace(comfyui=None, training="train"), rest) == 0
+    assert asked[0][0] == module and (not rest or asked[0][1] == tuple(rest))

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import mimetypes
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from .sidecars import sidecar_of, text_beside
 COLUMNS = ("path", "text")  # of a manifest; the original's others are allowed, and read from the files instead
 OTHER_NAMES = {"path": ("file", "file_name", "filename", "video", "image"), "text": ("caption", "prompt")}
 FILES_AT_ONCE = 4
+LETTER = r"[^\W\u2e80-\U0010ffff]"  # of scripts that part words by spaces
 
 
 @dataclass(frozen=True)
@@ -181,21 +183,26 @@ def _caption_beside(path, trigger):
         return "", str(error)
     if not caption and not trigger:
         return "", f"its caption {beside.name} is empty; write one, or give a trigger word for all"
-    return _with_trigger(caption, trigger), ""
+    return with_trigger(caption, trigger), ""
 
 
-def _with_trigger(caption, trigger):
-    if not trigger or trigger.lower() in caption.lower():
+def with_trigger(caption: str, trigger: str) -> str:
+    """The caption with the trigger words in front, where it lacks them: "art" is not in "party"."""
+    if not trigger or re.search(rf"(?<!{LETTER}){re.escape(trigger)}(?!{LETTER})", caption, re.IGNORECASE):
         return caption
     return f"{trigger}, {caption}" if caption else trigger
 
 
+def _text(cell):
+    return "" if tables.is_missing(cell) else str(cell).strip()
+
+
 def _entry(folder, number, row, trigger):
     """The entry of a row of a manifest, which may lie."""
-    path, text = (str(row.get(column) or "").strip() for column in COLUMNS)
+    path, text = (_text(row.get(column)) for column in COLUMNS)
     if not path:
         return _Entry(folder, f"row {number}", "", "it names no file; fill in its path")
-    full, text = folder / path, _with_trigger(text, trigger)
+    full, text = folder / path, with_trigger(text, trigger)
     if not os.path.isfile(full) and os.path.isfile(folder / str(row["path"])):  # a name that begins with a space
         full = folder / str(row["path"])
     name, start, frames, reason = path, 0, None, ""
@@ -210,7 +217,7 @@ def _entry(folder, number, row, trigger):
         said = " and ".join(f"{column} is {row.get(column)!r}" for column in ("start", "num_frames"))
         reason = f"row {number}: {said}; both must be whole numbers"
     if not kept:
-        reason = str(row.get("reason") or "it is not kept in the table")
+        reason = _text(row.get("reason")) or "it is not kept in the table"
     elif not text:
         reason = reason or f"row {number} has no caption; fill in its text, or give a trigger word for all"
     elif os.path.isfile(full) and not (media.is_video(full) or media.is_picture(full)):

@@ -64,9 +64,23 @@ def truth(value: Any) -> bool:
 def _csv_rows(path):
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
+            _check_names(path, reader.fieldnames or [])
+            for row in reader:
+                if None in row:  # more cells than names
+                    raise ValueError(
+                        f"manifest {path}, line {reader.line_num}: {row[None][0]!r} is behind the last column; write a "
+                        'text that has commas in quotes: "a cat, running"'
+                    )
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"manifest {path} is not readable CSV in UTF-8 ({error}); save it again as such") from error
+
+
+def _check_names(path, names):
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and mark in names[0]:
+            raise ValueError(f"manifest {path} separates its cells by {called}; save it again with commas")
 
 
 def _jsonl_rows(path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from opensora_comfy.training.data.dataset import Clip, clip_of_images, read_folder, read_manifest
+from opensora_comfy.training.data.dataset import Clip, clip_of_images, read_folder, read_manifest, with_trigger
 from opensora_comfy.training.data.footage import table_files
 from PIL import Image
 from videos import numbered, numbers, video
@@ -71,6 +71,21 @@ def test_the_trigger_stands_in_front_and_for_missing_captions(tmp_path):
     assert left_out == []
 
 
+@pytest.mark.parametrize(
+    ("caption", "trigger", "wanted"),
+    [
+        ("A party at night.", "art", "art, A party at night."),
+        ("A cold November day.", "ember", "ember, A cold November day."),
+        ("Ember: a fire.", "ember", "Ember: a fire."),
+        ("Eine Größe.", "größ", "größ, Eine Größe."),
+        ("小明在跑", "小明", "小明在跑"),
+        ("A (zwx) cat.", "(zwx)", "A (zwx) cat."),
+    ],
+)
+def test_the_trigger_is_looked_for_in_whole_words(caption, trigger, wanted):
+    assert with_trigger(caption, trigger) == wanted
+
+
 def test_folders_with_nothing_in_them_are_refused(tmp_path):
     (tmp_path / "clips").mkdir()
     with pytest.raises(ValueError, match="folder is '.*clips', and it has no videos or pictures .*mp4.*; put them"):
@@ -123,6 +138,16 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path):
         read_manifest(write_csv(table, [("A.", 1)], ("text", "aes")))
     with pytest.raises(ValueError, match="set.csv has no rows"):
         read_manifest(write_csv(table, []))
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        table.write_text(f"path{mark}text\na.mp4{mark}A.\n")
+        with pytest.raises(ValueError, match=f"set.csv separates its cells by {called}; save it again with commas"):
+            read_manifest(table)
+    table.write_text("path,text\na.mp4,a cat, running\n")
+    with pytest.raises(ValueError, match="set.csv, line 2: ' running' is behind the last column; .* in quotes"):
+        read_manifest(table)
+    table.write_text('path,text\na.mp4,"A cat.\nb.mp4,A dog.\n')
+    with pytest.raises(ValueError, match="set.csv is not readable CSV .*unexpected end"):
+        read_manifest(table)
     table.write_bytes("path,text\na.mp4,Café\n".encode("latin-1"))
     with pytest.raises(ValueError, match="set.csv is not readable CSV in UTF-8"):
         read_manifest(table)
@@ -162,6 +187,25 @@ def test_parquet_names_its_package_and_is_read_by_it(tmp_path, monkeypatch):
     table.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="set.parquet is not readable Parquet"):
         read_manifest(table)
+
+
+def test_a_number_that_is_none_is_no_text(tmp_path):
+    """pandas writes it for an empty cell."""
+    picture(tmp_path / "a.png")
+    rows = [
+        {"path": "a.png", "text": math.nan},
+        {"path": math.nan, "text": "A."},
+        {"path": "a.png", "text": "A.", "kept": False, "reason": math.nan},
+        {"path": "a.png", "text": "A."},
+    ]
+    (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    clips, left_out = read_manifest(tmp_path / "set.jsonl")
+    assert [clip.caption for clip in clips] == ["A."]
+    assert left_out == [
+        ("a.png", "row 1 has no caption; fill in its text, or give a trigger word for all"),
+        ("row 2", "it names no file; fill in its path"),
+        ("a.png", "it is not kept in the table"),
+    ]
 
 
 def test_shots_are_ranges_of_their_file(tmp_path):
