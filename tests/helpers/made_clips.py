@@ -92,10 +92,10 @@ def truncated(path):
 
 
 def corrupt(path):
-    """A file whose middle 200 bytes are others."""
+    """A file of which a fifth, in the middle, are other bytes: a decoder may take a few for a picture."""
     content = bytearray(_noisy(path, 30).read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 200] = bytes(range(200))
+    middle, changed = len(content) // 2, len(content) // 5
+    content[middle : middle + changed] = (bytes(range(256)) * (changed // 256 + 1))[:changed]
     path.write_bytes(content)
     return path
 
